@@ -1,0 +1,28 @@
+"""Errors a user can act on: one line that names the key or file, the value, and what is allowed."""
+
+
+class DeepenError(ValueError):
+    """Bad input or a failed computation, described in one line for the person who can mend it."""
+
+
+class DivergenceError(DeepenError, RuntimeError):
+    """A chain, a solver or a training step left the finite numbers.
+
+    It is also a :class:`RuntimeError`, which DIRECT's training loop answers by writing a checkpoint and its logs.
+    """
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise :class:`DeepenError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise DeepenError(message)
+
+
+def require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise :class:`DeepenError` unless ``value`` is one of ``allowed``."""
+    require(value in allowed, f"{name} is {value!r}; allowed: {', '.join(allowed)}")
+
+
+def require_positive(name: str, value: float) -> None:
+    """Raise :class:`DeepenError` unless ``value`` is a finite number above zero."""
+    require(0.0 < value < float("inf"), f"{name} is {value!r}; allowed: a finite number > 0")

@@ -1,0 +1,18 @@
+"""Forward models: the SENSE operator, its solvers, noise and intensity scale. Knows nothing of DIRECT."""
+
+from direct_deepen.physics.conjugate_gradient import conjugate_gradient
+from direct_deepen.physics.noise import complex_normal
+from direct_deepen.physics.operator import LinearOperator
+from direct_deepen.physics.scale import intensity_scale
+from direct_deepen.physics.sense import sense
+from direct_deepen.physics.sense_operator import SenseOperator, normalize_sensitivity_map
+
+__all__ = [
+    "LinearOperator",
+    "SenseOperator",
+    "complex_normal",
+    "conjugate_gradient",
+    "intensity_scale",
+    "normalize_sensitivity_map",
+    "sense",
+]

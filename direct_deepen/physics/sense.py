@@ -1,0 +1,62 @@
+"""Regularised least squares, the classical SENSE reconstruction."""
+
+import torch
+
+from direct_deepen.errors import require
+from direct_deepen.physics.conjugate_gradient import conjugate_gradient
+from direct_deepen.physics.operator import LinearOperator
+
+
+def sense(
+    A: LinearOperator,
+    masked_kspace: torch.Tensor,
+    *,
+    regularization: float = 1e-2,
+    initial: torch.Tensor | None = None,
+    tolerance: float = 1e-6,
+    max_iterations: int = 100,
+) -> torch.Tensor:
+    r"""Solve min ½‖Ax − b‖² + ½λ‖x‖², that is x = (AᴴA + λI)⁻¹Aᴴb, by conjugate gradients.
+
+    Parameters
+    ----------
+    A
+        Forward model.
+    masked_kspace
+        b, complex (batch, coil, height, width).
+    regularization
+        λ > 0, relative to ‖AᴴA‖ ≤ 1; it does not depend on the intensity scale.
+    initial
+        Start of the iteration, complex (batch, height, width); zero by default.
+    tolerance, max_iterations
+        Passed on to :func:`conjugate_gradient`.
+
+    Returns
+    -------
+    Complex (batch, height, width).
+
+    Raises
+    ------
+    DeepenError
+        If λ is not a positive finite number or the data are not finite.
+
+    References
+    ----------
+    Pruessmann et al., Advances in sensitivity encoding with arbitrary k-space trajectories, MRM 46 (2001).
+    """
+    require(0 < regularization < float("inf"), f"regularization is {regularization!r}; allowed: a finite number > 0")
+    require_finite_data(masked_kspace)
+    return conjugate_gradient(
+        lambda x: A.normal(x) + regularization * x,
+        A.adjoint(masked_kspace),
+        initial=initial,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+
+
+def require_finite_data(masked_kspace: torch.Tensor) -> None:
+    """Raise :class:`DeepenError` if data hold NaN or infinite values, naming the images of the batch."""
+    finite = torch.isfinite(torch.view_as_real(masked_kspace) if masked_kspace.is_complex() else masked_kspace)
+    bad = (~finite.flatten(1).all(dim=1)).nonzero().flatten().tolist()
+    require(not bad, f"masked_kspace has NaN or infinite values in images {bad} of the batch; allowed: finite values")
