@@ -1,1 +1,29 @@
-"""."""
+"""DEEPEN, deep end-to-end posterior energy: MRI reconstruction that comes with its uncertainty, inside DIRECT."""
+
+from direct_deepen.errors import DeepenError, DivergenceError
+from direct_deepen.inference import MapResult, Samples, langevin, mm_map
+from direct_deepen.physics import LinearOperator, SenseOperator, intensity_scale, normalize_sensitivity_map, sense
+from direct_deepen.posterior import Posterior
+from direct_deepen.priors import ConvEnergy, DifferentiableEnergy, Energy, QuadraticEnergy, SumEnergy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConvEnergy",
+    "DeepenError",
+    "DifferentiableEnergy",
+    "DivergenceError",
+    "Energy",
+    "LinearOperator",
+    "MapResult",
+    "Posterior",
+    "QuadraticEnergy",
+    "Samples",
+    "SenseOperator",
+    "SumEnergy",
+    "intensity_scale",
+    "langevin",
+    "mm_map",
+    "normalize_sensitivity_map",
+    "sense",
+]

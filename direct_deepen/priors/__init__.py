@@ -1,1 +1,7 @@
-"""."""
+"""Priors: energies and their networks. Knows nothing of DIRECT."""
+
+from direct_deepen.priors.conv_energy import ConvEnergy
+from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy
+from direct_deepen.priors.quadratic_energy import QuadraticEnergy
+
+__all__ = ["ConvEnergy", "DifferentiableEnergy", "Energy", "QuadraticEnergy", "SumEnergy"]

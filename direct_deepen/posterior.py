@@ -1,0 +1,69 @@
+"""What one reads off the samples of a posterior."""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+
+from direct_deepen.errors import require
+from direct_deepen.inference.diagnostics import Diagnostics, diagnose
+from direct_deepen.inference.langevin import Samples
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Moments, intervals and diagnostics of a posterior given by samples.
+
+    Attributes
+    ----------
+    images
+        The samples, complex (sample, batch, height, width).
+    diagnostics
+        Convergence of |x|.
+    """
+
+    images: torch.Tensor = field(repr=False)
+    diagnostics: Diagnostics
+
+    @classmethod
+    def from_samples(cls, samples: Samples) -> Self:
+        """Return the posterior that samples stand for."""
+        return cls(images=samples.images, diagnostics=diagnose(samples.by_chain().abs()))
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """Posterior mean, the MMSE estimate: complex (batch, height, width)."""
+        return self.images.mean(dim=0)
+
+    @property
+    def std(self) -> torch.Tensor:
+        """Standard deviation of the magnitude |x|: real (batch, height, width); zero for a single sample."""
+        return self.images.abs().std(dim=0, correction=self._correction)
+
+    @property
+    def std_complex(self) -> torch.Tensor:
+        """(E|x − Ex|²/2)^½, the standard deviation per real component: real (batch, height, width)."""
+        deviation = (self.images - self.mean).abs().square().sum(dim=0)
+        return (deviation / (2 * (self.images.shape[0] - self._correction))).sqrt()
+
+    def interval(self, level: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the central interval of |x| that holds ``level`` of the samples.
+
+        Parameters
+        ----------
+        level
+            Between 0 and 1, exclusive.
+
+        Returns
+        -------
+        Lower and upper end, real (batch, height, width).
+        """
+        require(0 < level < 1, f"level is {level!r}; allowed: between 0 and 1")
+        magnitude = self.images.abs()
+        ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=magnitude.dtype, device=magnitude.device)
+        lower, upper = torch.quantile(magnitude, ends, dim=0)
+        return lower, upper
+
+    @property
+    def _correction(self) -> int:
+        return 1 if self.images.shape[0] > 1 else 0

@@ -1,0 +1,115 @@
+"""What an energy is: a non-negative function of an image, with its gradient."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from direct_deepen.errors import require
+
+
+@runtime_checkable
+class DifferentiableEnergy(Protocol):
+    """What solvers and samplers ask of a prior: E(x) and (E(x), ∇E(x)). A user's analytic energy needs no more."""
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Return E of every image; complex (batch, height, width) → real (batch,)."""
+
+    def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return E, real (batch,), and ∇E, complex (batch, height, width), without a graph."""
+
+
+class Energy(nn.Module, ABC):
+    r"""Base of trainable energies: a module whose ``forward`` is E.
+
+    The gradient of a real function of a complex image x is the complex image
+
+    .. math:: \nabla E = \frac{\partial E}{\partial \mathrm{Re}\,x} + i\,\frac{\partial E}{\partial \mathrm{Im}\,x},
+
+    so that E(x + d) = E(x) + Re⟨∇E(x), d⟩ + O(‖d‖²).
+    """
+
+    @abstractmethod
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return E(x) ≥ 0 of every image; complex (batch, height, width) → real (batch,), differentiable."""
+
+    def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return E(x) and ∇E(x), detached.
+
+        Works under ``torch.no_grad``, keeps dtype and device, and builds no graph for the parameters: what is kept is
+        one pass of activations.
+
+        Parameters
+        ----------
+        image
+            Complex (batch, height, width), of the precision of the weights. It is not changed.
+
+        Returns
+        -------
+        E, real (batch,), and ∇E, complex (batch, height, width).
+
+        Raises
+        ------
+        DeepenError
+            If the image is not a complex (batch, height, width) tensor of the precision of the weights.
+        """
+        frozen = {name: parameter.detach() for name, parameter in self.named_parameters()}
+        with torch.enable_grad():
+            variable = image.detach().requires_grad_()
+            value = torch.func.functional_call(self, frozen, (variable,))
+            (gradient,) = torch.autograd.grad(value.sum(), variable)
+        return value.detach(), gradient
+
+    def _channels(self, image: torch.Tensor) -> torch.Tensor:
+        """Real and imaginary part as two channels; complex (batch, height, width) → (batch, 2, height, width).
+
+        The memory layout of a complex tensor already is channels-last, the fastest one for convolutions.
+        """
+        require(
+            image.ndim == 3 and image.is_complex(),
+            f"image has shape {tuple(image.shape)} and dtype {image.dtype}; allowed: complex (batch, height, width)",
+        )
+        weight = next(self.parameters())
+        allowed = torch.complex128 if weight.dtype == torch.float64 else torch.complex64
+        require(
+            image.dtype == allowed,
+            f"image has dtype {image.dtype}; allowed with weights of {weight.dtype}: {allowed} "
+            "(energy.double() makes the weights double)",
+        )
+        return torch.view_as_real(image).permute(0, 3, 1, 2)
+
+
+class SumEnergy:
+    """Weighted sum of energies, E(x) = Σ w_i E_i(x), itself an energy.
+
+    Parameters
+    ----------
+    terms
+        Pairs of a weight ≥ 0 and an energy.
+
+    Raises
+    ------
+    DeepenError
+        If there are no terms, or a weight is negative or not finite.
+    """
+
+    def __init__(self, terms: Sequence[tuple[float, DifferentiableEnergy]]) -> None:
+        require(len(terms) > 0, "terms is empty; allowed: one or more (weight, energy) pairs")
+        for weight, _ in terms:
+            require(0 <= weight < float("inf"), f"weight is {weight!r}; allowed: a finite number >= 0")
+        self.terms = tuple(terms)
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Return E of every image, real (batch,)."""
+        return torch.stack([weight * energy(image) for weight, energy in self.terms]).sum(dim=0)
+
+    def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return E, real (batch,), and ∇E, complex (batch, height, width)."""
+        values, gradients = [], []
+        for weight, energy in self.terms:
+            value, gradient = energy.value_and_grad(image)
+            values.append(weight * value)
+            gradients.append(weight * gradient)
+        return torch.stack(values).sum(dim=0), torch.stack(gradients).sum(dim=0)

@@ -1,0 +1,52 @@
+"""The quadratic form of MuSE: half the squared distance of an image to its denoised version."""
+
+import torch
+
+from direct_deepen.priors.energy import Energy
+from direct_deepen.priors.networks import convolutional_stack
+
+
+class QuadraticEnergy(Energy):
+    r"""E(x) = ½‖x − ψ(x)‖², with ∇E = (I − J_ψ)ᴴ(x − ψ(x)) and ψ a stack of 3×3 convolutions.
+
+    Zero on the fixed points of ψ, non-negative by construction, growing at most quadratically, and free of the image
+    size: the sum over pixels makes it extensive, as ½‖Ax − b‖² is.
+
+    Parameters
+    ----------
+    hidden_channels
+        Channels between the convolutions.
+    num_layers
+        Number of 3×3 convolutions.
+    activation
+        ``relu``, ``softplus``, ``silu`` or ``elu``; ∇E is locally Lipschitz for all but ``relu``.
+
+    Notes
+    -----
+    ψ(x) = x − r(x) with r the convolutional stack: the network learns the residual, which is small, and
+    E = ½‖r(x)‖². Any ψ can be written so; what it changes is where training starts.
+
+    References
+    ----------
+    Chand and Jacob, Multi-scale energy (MuSE) framework for inverse problems in imaging, 2024.
+    """
+
+    def __init__(self, *, hidden_channels: int = 64, num_layers: int = 5, activation: str = "silu") -> None:
+        super().__init__()
+        self.residual = convolutional_stack(
+            in_channels=2,
+            hidden_channels=hidden_channels,
+            out_channels=2,
+            num_layers=num_layers,
+            activation=activation,
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def denoise(self, image: torch.Tensor) -> torch.Tensor:
+        """Return ψ(x); complex (batch, height, width) → the same."""
+        residual = self.residual(self._channels(image)).permute(0, 2, 3, 1)
+        return image - torch.view_as_complex(residual.contiguous())
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return E(x); complex (batch, height, width) → real (batch,)."""
+        return 0.5 * self.residual(self._channels(image)).square().sum(dim=(1, 2, 3))
