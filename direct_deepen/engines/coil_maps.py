@@ -1,0 +1,50 @@
+"""ESPIRiT coil maps of a batch, computed once for every slice and mask."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from direct_deepen.physics.espirit import espirit_maps
+
+
+def espirit_maps_of_batch(
+    masked_kspace: torch.Tensor, sampling_mask: torch.Tensor, cache: Path | None
+) -> torch.Tensor:
+    """Return ESPIRiT maps of a batch, from the cache where they are there.
+
+    Parameters
+    ----------
+    masked_kspace
+        Complex (batch, coil, height, width).
+    sampling_mask
+        (batch, 1, height, width).
+    cache
+        Folder of one file for every slice, named by a digest of its data, so that another mask or another volume of
+        the same name never gets maps that are not its own. None computes them anew.
+
+    Returns
+    -------
+    Complex (batch, coil, height, width).
+    """
+    maps = []
+    for kspace, mask in zip(masked_kspace, sampling_mask[:, 0], strict=True):
+        path = None if cache is None else cache / f"{_digest(kspace)}.npy"
+        if path is not None and path.exists():
+            maps.append(torch.from_numpy(np.load(path, allow_pickle=False)).to(kspace))
+            continue
+        maps.append(espirit_maps(kspace, mask))
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Named by process: two ranks may come to the same slice at once.
+            temporary = path.with_suffix(f".{os.getpid()}.part")
+            with temporary.open("wb") as file:
+                np.save(file, maps[-1].cpu().numpy())
+            os.replace(temporary, path)
+    return torch.stack(maps)
+
+
+def _digest(kspace: torch.Tensor) -> str:
+    return hashlib.sha256(kspace.cpu().contiguous().numpy().tobytes()).hexdigest()[:32]

@@ -1,0 +1,242 @@
+"""The engine: DIRECT's training and inference loops on one side, the core's problems on the other."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from direct.engine import DoIterationOutput
+from direct.nn.mri_models import MRIModelEngine
+from direct.utils import communication, dict_to_device
+from direct.utils.events import get_event_storage
+from omegaconf import OmegaConf
+from torch.utils.data import Dataset
+
+import direct_deepen
+from direct_deepen.engines.coil_maps import espirit_maps_of_batch
+from direct_deepen.engines.persistent_chains import PersistentChains
+from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image, to_complex
+from direct_deepen.engines.reconstruction import reconstruct
+from direct_deepen.engines.settings import DeepenSettings
+from direct_deepen.engines.training_samples import draw_training_samples
+from direct_deepen.errors import DivergenceError, require
+from direct_deepen.objectives import contrastive_loss, denoising_score_matching_loss
+from direct_deepen.physics.noise import complex_normal
+from direct_deepen.posterior_file import PosteriorWriter
+from direct_deepen.priors.energy import Energy
+
+
+class DeepenEngine(MRIModelEngine):
+    """Train an energy by maximum likelihood and reconstruct with it.
+
+    Training iterations first match scores (warm start), then lower the energy of true images and raise that of samples.
+    Validation and prediction return the MAP image or the posterior mean, as ``model.inference.estimator`` says;
+    prediction also writes posterior files beside DIRECT's reconstructions, volume by volume.
+
+    The random numbers of an iteration come from a generator seeded by DIRECT's ``--seed``, the rank and the iteration:
+    a resumed run draws what the uninterrupted one would have drawn.
+
+    Raises
+    ------
+    DeepenError
+        At construction, if a setting is out of range or the Fourier operators are not DIRECT's centred ones.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        model: torch.nn.Module,
+        device: str,
+        forward_operator: Callable,
+        backward_operator: Callable,
+        mixed_precision: bool = False,
+        **models: torch.nn.Module,
+    ) -> None:
+        super().__init__(cfg, model, device, forward_operator, backward_operator, mixed_precision, **models)
+        self.settings = settings_from_config(cfg)
+        require(
+            (cfg.physics.forward_operator, cfg.physics.backward_operator) == ("fft2", "ifft2"),
+            f"physics.forward_operator is {cfg.physics.forward_operator!r} and physics.backward_operator "
+            f"{cfg.physics.backward_operator!r}; allowed: 'fft2' and 'ifft2'",
+        )
+        # What --seed set in this process; reading it changes nothing.
+        self.seed = torch.initial_seed()
+        self.stored_chains = PersistentChains(self.settings.objective.chains.max_stored)
+        self._writer: PosteriorWriter | None = None
+
+    @property
+    def energy(self) -> Energy:
+        """The energy itself, out of any wrapper for parallel training."""
+        return getattr(self.model, "module", self.model)
+
+    def build_loss(self) -> dict:
+        """Return no losses: the objective is the engine's own."""
+        return {}
+
+    def _do_iteration(
+        self,
+        data: dict[str, Any],
+        loss_fns: dict[str, Callable] | None = None,
+        regularizer_fns: dict[str, Callable] | None = None,
+    ) -> DoIterationOutput:
+        data = dict_to_device(data, self.device)
+        with torch.no_grad():
+            data["sensitivity_map"] = self.compute_sensitivity_map(data["sensitivity_map"])
+            problem = problem_from_batch(data, self._coil_maps(data))
+        if self.model.training:
+            image, losses = self._train_on(data, problem)
+        else:
+            image, losses = self._reconstruct(data, problem), {}
+        return DoIterationOutput(
+            output_image=image.abs(), sensitivity_map=data["sensitivity_map"], data_dict=losses, sampling_mask=None
+        )
+
+    def _coil_maps(self, data: dict[str, Any]) -> torch.Tensor | None:
+        if self.settings.coil_maps == "direct":
+            return None
+        cache = None if self.checkpointer is None else Path(self.checkpointer.save_directory) / "coil_maps"
+        return espirit_maps_of_batch(to_complex(data["masked_kspace"]), data["sampling_mask"].squeeze(-1), cache)
+
+    def _train_on(self, data: dict[str, Any], problem: Problem) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        objective = self.settings.objective
+        storage = get_event_storage()
+        iteration = storage.iter
+        generator = self._iteration_generator(iteration)
+        reference = reference_image(data, problem)
+        if iteration < objective.warm_start_iterations:
+            loss = denoising_score_matching_loss(
+                self.model, reference, max_noise_std=objective.warm_start_noise_std, generator=generator
+            )
+            # Averaged over pixels: the same learning rate and clipping suit every image size.
+            loss = loss / reference[0].numel()
+            name = "score_matching_loss"
+        else:
+            if iteration == objective.warm_start_iterations and iteration > 0:
+                # Adam's moments are those of another loss, with gradients of another size.
+                self._require_optimizer().state.clear()
+            loss = self._contrastive_loss(reference, problem, generator)
+            name = "contrastive_loss"
+        if not bool(torch.isfinite(loss)):
+            raise DivergenceError(f"iteration {iteration}: {name} is {float(loss)}; allowed: finite values")
+        self._scaler.scale(loss).backward()
+        return problem.to_data_units(reference), {name: loss.detach()}
+
+    def _contrastive_loss(
+        self, reference: torch.Tensor, problem: Problem, generator: torch.Generator
+    ) -> torch.Tensor:
+        objective = self.settings.objective
+        noise_std = self.settings.noise_std
+        samples = draw_training_samples(
+            problem,
+            self.energy,
+            noise_std=noise_std,
+            sense_regularization=self.settings.sense_regularization,
+            chains=objective.chains,
+            stored=self.stored_chains,
+            generator=generator,
+        )
+        noise = complex_normal(reference.shape, generator=generator, dtype=reference.dtype, device=reference.device)
+        true_images = reference + objective.data_noise_factor * noise_std * noise
+        # One call of the (possibly wrapped) model, so that parallel training reduces gradients once.
+        energies = self.model(torch.cat([true_images, samples.image]))
+        true_energy, sample_energy = energies.chunk(2)
+        storage = get_event_storage()
+        storage.add_scalar("train/energy_true", float(true_energy.mean()))
+        storage.add_scalar("train/energy_sample", float(sample_energy.mean()))
+        storage.add_scalar("train/energy_gap", float(true_energy.mean() - sample_energy.mean()))
+        storage.add_scalar("train/curvature", float(samples.curvature.max()))
+        storage.add_scalar("train/step_size", float(samples.step_size.mean()))
+        return contrastive_loss(true_energy, sample_energy, penalty=objective.energy_penalty)
+
+    def _iteration_generator(self, iteration: int) -> torch.Generator:
+        text = f"{self.seed}/{communication.get_rank()}/{iteration}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def _reconstruct(self, data: dict[str, Any], problem: Problem) -> torch.Tensor:
+        result = reconstruct(problem, self.energy, self.settings, seed=self.seed)
+        if self._writer is not None:
+            self._write_posterior(self._writer, data, problem, result.arrays)
+        return result.image
+
+    def _write_posterior(
+        self, writer: PosteriorWriter, data: dict[str, Any], problem: Problem, arrays: dict[str, torch.Tensor]
+    ) -> None:
+        factor = data["scaling_factor"]
+        for i, (name, number) in enumerate(problem.names):
+            in_file_units = {
+                key: (value[i] * factor[i] if key in _DATA_UNITS else value[i]).cpu().numpy()
+                for key, value in arrays.items()
+            }
+            path = writer.add(Path(name), number, in_file_units)
+            if path is not None:
+                self.logger.info("Wrote posterior: %s.", path)
+
+    def train(self, *args: Any, **kwargs: Any) -> None:
+        """Train as DIRECT does, with all cores, and with the persistent chains of the run that is resumed."""
+        with all_cores(self.device):
+            super().train(*args, **kwargs)
+
+    def training_loop(self, training_datasets: list, start_iter: int, *args: Any, **kwargs: Any) -> None:
+        """Run DIRECT's loop from ``start_iter``, with the chains stored for it."""
+        path = self._chains_path()
+        if start_iter > 0 and path.exists():
+            iteration = self.stored_chains.load(path)
+            self.logger.info("Read %i persistent chains of iteration %i.", len(self.stored_chains), iteration)
+        super().training_loop(training_datasets, start_iter, *args, **kwargs)
+
+    def checkpoint_model_at_interval(self, iter_idx: int, total_iter: int) -> None:
+        """Write a checkpoint when DIRECT does, and this rank's persistent chains beside it."""
+        super().checkpoint_model_at_interval(iter_idx, total_iter)
+        steps = self.cfg.training.checkpointer.checkpoint_steps  # type: ignore[attr-defined]
+        if len(self.stored_chains) and iter_idx >= 5 and (iter_idx % steps == 0 or iter_idx + 1 == total_iter):
+            self.stored_chains.save(self._chains_path(), iter_idx)
+
+    def _chains_path(self) -> Path:
+        directory = Path(self._require_checkpointer().save_directory)
+        return directory / f"persistent_chains_{communication.get_rank()}.pt"
+
+    def predict(self, dataset: Dataset, experiment_directory: Path, *args: Any, **kwargs: Any) -> Any:
+        """Predict as DIRECT does, with all cores, and write posterior files to the experiment directory."""
+        slices = {Path(name): len(indices) for name, indices in dataset.volume_indices.items()}  # type: ignore[attr-defined]
+        self._writer = PosteriorWriter(Path(experiment_directory), slices, self._file_attributes())
+        try:
+            with all_cores(self.device):
+                return super().predict(dataset, experiment_directory, *args, **kwargs)
+        finally:
+            self._writer = None
+
+    def _file_attributes(self) -> dict[str, str | float]:
+        return {
+            "direct_deepen_version": direct_deepen.__version__,
+            "torch_version": str(torch.__version__),
+            "noise_std": self.settings.noise_std,
+            "seed": self.seed,
+            "configuration": OmegaConf.to_yaml(self.cfg.model),
+        }
+
+
+_DATA_UNITS = ("map", "mean", "std", "std_complex", "scale")
+"""Arrays in the units of the batch, which DIRECT's scaling factor takes to those of the file."""
+
+
+def settings_from_config(cfg: Any) -> DeepenSettings:
+    """Return the checked settings of a DIRECT configuration's model section."""
+    names = DeepenSettings.__dataclass_fields__
+    section = OmegaConf.create({name: cfg.model[name] for name in names})
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DeepenSettings), section))  # type: ignore[return-value]
+
+
+@contextmanager
+def all_cores(device: str) -> Iterator[None]:
+    """Give the solvers their cores back: DIRECT's command line sets one thread, which suits its transforms only."""
+    before = torch.get_num_threads()
+    if str(device).startswith("cpu"):
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // communication.get_world_size()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,108 @@
+"""From DIRECT's batch dictionary to a problem of the core: operator, scaled data, scale, reference."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from direct_deepen.errors import require
+from direct_deepen.physics.fourier import ifft2
+from direct_deepen.physics.scale import intensity_scale
+from direct_deepen.physics.sense import require_finite_data
+from direct_deepen.physics.sense_operator import SenseOperator
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A batch of reconstruction problems in scaled intensities.
+
+    Attributes
+    ----------
+    A
+        Forward model.
+    masked_kspace
+        b over the scale, complex (batch, coil, height, width).
+    scale
+        Intensity scale, real (batch,): images times it are in the units of DIRECT's batch.
+    names
+        File and slice of every image.
+    """
+
+    A: SenseOperator
+    masked_kspace: torch.Tensor
+    scale: torch.Tensor
+    names: list[tuple[str, int]]
+
+    def to_data_units(self, image: torch.Tensor) -> torch.Tensor:
+        """Undo the scaling of images (..., batch, height, width)."""
+        return image * self.scale[:, None, None]
+
+    def select(self, index: torch.Tensor) -> "Problem":
+        """Return the problem of the images ``index`` (integers) of the batch."""
+        return Problem(
+            self.A.select(index),
+            self.masked_kspace[index],
+            self.scale[index],
+            [self.names[i] for i in index.tolist()],
+        )
+
+
+def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | None = None) -> Problem:
+    """Build the problem of a batch dictionary of DIRECT's supervised two-dimensional transforms.
+
+    Parameters
+    ----------
+    data
+        DIRECT's batch: ``masked_kspace`` real (batch, coil, height, width, 2), ``sampling_mask`` (batch, 1, height,
+        width, 1), ``sensitivity_map`` as the data, ``filename`` and ``slice_no``.
+    sensitivity_map
+        Coil maps to use instead of the batch's, complex (batch, coil, height, width).
+
+    Raises
+    ------
+    DeepenError
+        If the data are not finite, the mask is empty or shapes do not fit; the message names files and slices.
+    """
+    names = [(str(name), int(number)) for name, number in zip(data["filename"], data["slice_no"], strict=True)]
+    where = ", ".join(f"{name} slice {number}" for name, number in names)
+    masked_kspace = to_complex(data["masked_kspace"])
+    maps = to_complex(data["sensitivity_map"]) if sensitivity_map is None else sensitivity_map
+    require(
+        maps.shape == masked_kspace.shape,
+        f"{where}: sensitivity_map has shape {tuple(maps.shape)}, masked_kspace {tuple(masked_kspace.shape)}; "
+        "allowed: equal shapes",
+    )
+    try:
+        require_finite_data(masked_kspace)
+        A = SenseOperator(maps, data["sampling_mask"].squeeze(-1))
+        scale = intensity_scale(A, masked_kspace)
+    except ValueError as error:
+        require(False, f"{where}: {error}")
+        raise
+    return Problem(A, masked_kspace / scale[:, None, None, None], scale, names)
+
+
+def reference_image(data: dict[str, Any], problem: Problem) -> torch.Tensor:
+    """Scaled reference Σ_c conj(S_c) Fᴴk_c of the fully sampled k-space; complex (batch, height, width).
+
+    Raises
+    ------
+    DeepenError
+        If the batch has no fully sampled k-space, or it is not finite.
+    """
+    require(
+        "kspace" in data,
+        "kspace is missing in the batch; training needs fully sampled data and transforms.delete_kspace: false",
+    )
+    kspace = to_complex(data["kspace"])
+    require(
+        bool(torch.isfinite(torch.view_as_real(kspace)).all()),
+        f"kspace of {problem.names} has NaN or infinite values; allowed: finite values",
+    )
+    image = (ifft2(kspace) * problem.A.sensitivity_map.conj()).sum(dim=1)
+    return image / problem.scale[:, None, None]
+
+
+def to_complex(tensor: torch.Tensor) -> torch.Tensor:
+    """DIRECT's trailing real/imaginary axis to a complex tensor."""
+    return torch.view_as_complex(tensor.contiguous())

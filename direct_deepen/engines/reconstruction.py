@@ -1,0 +1,111 @@
+"""Reconstruction of a batch as the configuration asks: MAP, and on request the posterior."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+
+import torch
+
+from direct_deepen.engines.problem import Problem
+from direct_deepen.engines.settings import DeepenSettings
+from direct_deepen.inference.langevin import langevin
+from direct_deepen.inference.mm_map import mm_map
+from direct_deepen.physics.sense import sense
+from direct_deepen.posterior import Posterior
+from direct_deepen.priors.energy import Energy
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Reconstruction of a batch in the units of the batch.
+
+    Attributes
+    ----------
+    image
+        What the configuration asks for, complex (batch, height, width).
+    arrays
+        What goes into the posterior file: images, maps and figures by name, each with the batch first.
+    """
+
+    image: torch.Tensor
+    arrays: dict[str, torch.Tensor]
+
+
+def reconstruct(problem: Problem, energy: Energy, settings: DeepenSettings, *, seed: int) -> Reconstruction:
+    """Reconstruct a batch.
+
+    Every image has a random generator of its own, seeded by ``seed``, the name of its file and its slice: the result
+    depends neither on the batch it comes in nor on the folder it lies in.
+    """
+    inference = settings.inference
+    begin = time.perf_counter()
+    start = sense(problem.A, problem.masked_kspace, regularization=settings.sense_regularization)
+    result = mm_map(
+        problem.A,
+        problem.masked_kspace,
+        energy,
+        init=start,
+        tolerance=inference.tolerance,
+        max_iterations=inference.max_iterations,
+    )
+    batch = len(problem.names)
+    image = problem.to_data_units(result.image)
+    arrays = {
+        "map": image,
+        "scale": problem.scale,
+        "cost": result.cost_history[-1],
+        "converged": result.converged,
+        "map_gradient_evaluations": torch.full((batch,), result.gradient_evaluations / batch),
+        "map_seconds": torch.full((batch,), (time.perf_counter() - begin) / batch),
+    }
+    if inference.estimator == "map":
+        return Reconstruction(image, arrays)
+
+    columns = [
+        _posterior_arrays(problem.select(torch.tensor([i])), energy, settings, result.image[i : i + 1], seed)
+        for i in range(batch)
+    ]
+    arrays |= {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
+    return Reconstruction(arrays["mean"], arrays)
+
+
+def _posterior_arrays(
+    problem: Problem, energy: Energy, settings: DeepenSettings, map_image: torch.Tensor, seed: int
+) -> dict[str, torch.Tensor]:
+    """Sample the posterior of one image."""
+    inference = settings.inference
+    begin = time.perf_counter()
+    generator = torch.Generator(problem.masked_kspace.device).manual_seed(_image_seed(seed, problem.names[0]))
+    samples = langevin(
+        problem.A,
+        problem.masked_kspace,
+        energy,
+        noise_std=settings.noise_std,
+        num_steps=inference.num_steps,
+        num_samples=inference.num_samples,
+        keep=inference.keep,
+        init=map_image if inference.start == "map" else inference.start,
+        step_size=inference.step_size,
+        max_images=inference.max_images,
+        generator=generator,
+    )
+    posterior = Posterior.from_samples(samples)
+    arrays = {
+        "mean": problem.to_data_units(posterior.mean),
+        "std": problem.to_data_units(posterior.std),
+        "std_complex": problem.to_data_units(posterior.std_complex),
+        "step_size": samples.step_size.mean(dim=0),
+        "curvature": samples.curvature.amax(dim=0),
+        "posterior_gradient_evaluations": torch.tensor([float(samples.gradient_evaluations)]),
+        "posterior_seconds": torch.tensor([time.perf_counter() - begin]),
+    }
+    if posterior.diagnostics.split_r_hat is not None:
+        arrays["split_r_hat"] = posterior.diagnostics.split_r_hat
+    if posterior.diagnostics.effective_sample_size is not None:
+        arrays["effective_sample_size"] = posterior.diagnostics.effective_sample_size
+    return arrays
+
+
+def _image_seed(seed: int, name: tuple[str, int]) -> int:
+    text = f"{seed}/{name[0].rsplit('/', 1)[-1]}/{name[1]}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])

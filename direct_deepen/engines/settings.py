@@ -1,0 +1,181 @@
+"""The model section of a configuration: what every key means, its default, and what is allowed."""
+
+from dataclasses import dataclass, field
+
+from direct_deepen.errors import require, require_choice, require_positive
+
+COIL_MAPS = ("direct", "espirit")
+ESTIMATORS = ("map", "posterior_mean")
+
+
+def _require_fraction(name: str, value: float) -> None:
+    require(0.0 <= value <= 1.0, f"{name} is {value!r}; allowed: 0 to 1")
+
+
+def _require_count(name: str, value: int, least: int) -> None:
+    require(value >= least, f"{name} is {value!r}; allowed: an integer >= {least}")
+
+
+@dataclass
+class ChainStartSettings:
+    """One kind of start of the training chains.
+
+    Attributes
+    ----------
+    fraction
+        Share of the images of a batch whose chains start this way, relative to the other kinds.
+    num_steps
+        Langevin steps of these chains.
+    """
+
+    fraction: float = 0.0
+    num_steps: int = 15
+
+
+@dataclass
+class ChainSettings:
+    """The Langevin chains of training.
+
+    Attributes
+    ----------
+    noise
+        Chains from zero-mean Gaussian noise, the paper's.
+    sense
+        Chains from the SENSE solution plus noise of standard deviation ε.
+    persistent
+        Chains that go on from where the same slice with the same mask was left; from SENSE the first time.
+    step_size
+        τ; null adapts it to the curvature during the first half of the chain and then freezes it.
+    max_stored
+        Images kept for the persistent chains; the one unused for longest goes first.
+    """
+
+    noise: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.5, 60))
+    sense: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.5, 15))
+    persistent: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.0, 15))
+    step_size: float | None = None
+    max_stored: int = 2048
+
+    def starts(self) -> dict[str, ChainStartSettings]:
+        """Return the kinds of start by name."""
+        return {"noise": self.noise, "sense": self.sense, "persistent": self.persistent}
+
+    def __post_init__(self) -> None:
+        for name, start in self.starts().items():
+            key = f"model.objective.chains.{name}"
+            _require_fraction(f"{key}.fraction", start.fraction)
+            _require_count(f"{key}.num_steps", start.num_steps, 1)
+        total = sum(start.fraction for start in self.starts().values())
+        require(total > 0, f"model.objective.chains.*.fraction add up to {total!r}; allowed: > 0")
+        if self.step_size is not None:
+            require_positive("model.objective.chains.step_size", self.step_size)
+        _require_count("model.objective.chains.max_stored", self.max_stored, 1)
+
+
+@dataclass
+class ObjectiveSettings:
+    """Training of an energy: denoising score matching first, then maximum likelihood.
+
+    Attributes
+    ----------
+    warm_start_iterations
+        Iterations of denoising score matching before the contrastive ones.
+    warm_start_noise_std
+        Largest noise level of score matching, per real component, in scaled intensities.
+    data_noise_factor
+        c: true images get noise of standard deviation c·ε per real component. Samples carry noise of at least ε; below
+        c = 1 no energy can explain both, and training diverges.
+    energy_penalty
+        α of α·mean(E⁺² + E⁻²).
+    chains
+        The chains that draw x⁻.
+    """
+
+    warm_start_iterations: int = 1000
+    warm_start_noise_std: float = 0.1
+    data_noise_factor: float = 2.0
+    energy_penalty: float = 0.0
+    chains: ChainSettings = field(default_factory=ChainSettings)
+
+    def __post_init__(self) -> None:
+        _require_count("model.objective.warm_start_iterations", self.warm_start_iterations, 0)
+        require_positive("model.objective.warm_start_noise_std", self.warm_start_noise_std)
+        require_positive("model.objective.data_noise_factor", self.data_noise_factor)
+        require(
+            0 <= self.energy_penalty < float("inf"),
+            f"model.objective.energy_penalty is {self.energy_penalty!r}; allowed: a finite number >= 0",
+        )
+
+
+@dataclass
+class InferenceSettings:
+    """Reconstruction in validation and ``direct predict``.
+
+    Attributes
+    ----------
+    estimator
+        ``map``: majorize-minimize. ``posterior_mean``: Langevin samples, their mean as reconstruction, mean, standard
+        deviation and MAP beside it.
+    tolerance, max_iterations
+        Stopping rule of MAP: relative change of the cost, and a limit.
+    num_samples, num_steps, keep
+        Chains, steps of each, and states kept of each.
+    start
+        ``sense``, ``noise`` or ``map``: where the chains start.
+    step_size
+        τ; null adapts it during burn-in.
+    max_images
+        Images given to the network at once.
+    """
+
+    estimator: str = "map"
+    tolerance: float = 1e-6
+    max_iterations: int = 500
+    num_samples: int = 16
+    num_steps: int = 100
+    keep: int = 4
+    start: str = "sense"
+    step_size: float | None = None
+    max_images: int = 32
+
+    def __post_init__(self) -> None:
+        require_choice("model.inference.estimator", self.estimator, ESTIMATORS)
+        require_choice("model.inference.start", self.start, ("sense", "noise", "map"))
+        require_positive("model.inference.tolerance", self.tolerance)
+        if self.step_size is not None:
+            require_positive("model.inference.step_size", self.step_size)
+        for name in ("max_iterations", "num_samples", "num_steps", "max_images"):
+            _require_count(f"model.inference.{name}", getattr(self, name), 1)
+        require(
+            1 <= self.keep <= self.num_steps,
+            f"model.inference.keep is {self.keep!r}; allowed: 1 to model.inference.num_steps = {self.num_steps}",
+        )
+
+
+@dataclass
+class DeepenSettings:
+    """What the engine reads from the model section, besides the network's own keys.
+
+    Attributes
+    ----------
+    noise_std
+        ε of the posterior ∝ exp(−2C/ε²), per real component, in scaled intensities: √2 times the measurement noise.
+    sense_regularization
+        λ of the SENSE solution that MAP and chains start from.
+    coil_maps
+        ``direct``: as DIRECT's transforms estimate them. ``espirit``: by sigpy, from the fully sampled centre of the
+        masked k-space, cached on disk.
+    objective, inference
+        Training and reconstruction.
+    """
+
+    noise_std: float = 0.01
+    sense_regularization: float = 0.01
+    coil_maps: str = "direct"
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
+
+    def __post_init__(self) -> None:
+        require_positive("model.noise_std", self.noise_std)
+        require_positive("model.sense_regularization", self.sense_regularization)
+        require_choice("model.coil_maps", self.coil_maps, COIL_MAPS)

@@ -1,0 +1,117 @@
+"""Drawing x⁻: one posterior sample for every image of a training batch, from a mixture of starts."""
+
+from dataclasses import dataclass
+
+import torch
+
+from direct_deepen.engines.persistent_chains import PersistentChains, mask_digest
+from direct_deepen.engines.problem import Problem
+from direct_deepen.engines.settings import ChainSettings
+from direct_deepen.inference.langevin import Samples, langevin
+from direct_deepen.physics.noise import complex_normal
+from direct_deepen.physics.sense import sense
+from direct_deepen.priors.energy import Energy
+
+
+@dataclass(frozen=True)
+class TrainingSamples:
+    """Samples of a batch and what is logged of their chains.
+
+    Attributes
+    ----------
+    image
+        x⁻, complex (batch, height, width), without a graph.
+    curvature
+        Largest difference quotient of ∇E seen, real (batch,); not a number for fixed steps.
+    step_size
+        Frozen τ, real (batch,).
+    """
+
+    image: torch.Tensor
+    curvature: torch.Tensor
+    step_size: torch.Tensor
+
+
+def draw_training_samples(
+    problem: Problem,
+    energy: Energy,
+    *,
+    noise_std: float,
+    sense_regularization: float,
+    chains: ChainSettings,
+    stored: PersistentChains,
+    generator: torch.Generator,
+) -> TrainingSamples:
+    """Draw one sample of the posterior of every image, each from a kind of start chosen at random.
+
+    Parameters
+    ----------
+    problem
+        The batch.
+    energy
+        The energy being trained; no graph is built.
+    noise_std
+        ε.
+    sense_regularization
+        λ of SENSE starts.
+    chains
+        Kinds of start, their shares and steps.
+    stored
+        Memory of the persistent chains, read and updated.
+    generator
+        Source of randomness.
+    """
+    starts = chains.starts()
+    shares = torch.tensor([start.fraction for start in starts.values()])
+    batch = problem.masked_kspace.shape[0]
+    kinds = torch.multinomial(shares.to(generator.device), batch, replacement=True, generator=generator).cpu()
+    image = torch.empty_like(problem.A.sensitivity_map[:, 0])
+    curvature = torch.empty(batch, dtype=torch.float64, device=image.device)
+    step_size = torch.empty_like(curvature)
+    for kind, (name, start) in enumerate(starts.items()):
+        index = (kinds == kind).nonzero().flatten().to(image.device)
+        if len(index) == 0:
+            continue
+        part = problem.select(index)
+        samples = langevin(
+            part.A,
+            part.masked_kspace,
+            energy,
+            noise_std=noise_std,
+            num_steps=start.num_steps,
+            init=_starting_images(name, part, noise_std, sense_regularization, stored, generator),
+            step_size=chains.step_size,
+            generator=generator,
+        )
+        if name == "persistent":
+            _store(part, samples, stored)
+        image[index] = samples.images[0]
+        curvature[index] = samples.curvature[0]
+        step_size[index] = samples.step_size[0]
+    return TrainingSamples(image, curvature, step_size)
+
+
+def _starting_images(
+    kind: str,
+    problem: Problem,
+    noise_std: float,
+    sense_regularization: float,
+    stored: PersistentChains,
+    generator: torch.Generator,
+) -> str | torch.Tensor:
+    if kind == "noise":
+        return "noise"
+    images = sense(problem.A, problem.masked_kspace, regularization=sense_regularization, tolerance=1e-3)
+    noise = complex_normal(images.shape, generator=generator, dtype=images.dtype, device=images.device)
+    images = images + noise_std * noise
+    if kind == "persistent":
+        for i, name in enumerate(problem.names):
+            state = stored.get(name, mask_digest(problem.A.sampling_mask[i]))
+            if state is not None:
+                images[i] = state.to(images)
+    return images
+
+
+def _store(problem: Problem, samples: Samples, stored: PersistentChains) -> None:
+    for i, name in enumerate(problem.names):
+        stored.put(name, mask_digest(problem.A.sampling_mask[i]), samples.images[0, i])

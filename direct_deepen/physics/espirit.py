@@ -1,0 +1,60 @@
+"""Coil maps by ESPIRiT, from the fully sampled centre of masked k-space."""
+
+import numpy as np
+import torch
+
+from direct_deepen.errors import require
+
+KERNEL_WIDTH = 6
+LARGEST_CALIBRATION = 24
+
+
+def calibration_width(sampling_mask: torch.Tensor) -> int:
+    """Side of the largest centred square of k-space that a mask, (height, width), samples fully."""
+    mask = sampling_mask != 0
+    height, width = mask.shape
+    side = 0
+    while side < min(height, width) and bool(_centre(mask, side + 1).all()):
+        side += 1
+    return side
+
+
+def espirit_maps(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor) -> torch.Tensor:
+    """Estimate the coil maps of one slice with sigpy's ESPIRiT.
+
+    Parameters
+    ----------
+    masked_kspace
+        Complex (coil, height, width).
+    sampling_mask
+        (height, width).
+
+    Returns
+    -------
+    Complex (coil, height, width), on the device of the k-space, with Σ_c |S_c|² = 1 inside the object, 0 outside.
+
+    Raises
+    ------
+    DeepenError
+        If the fully sampled centre is narrower than the kernel.
+
+    References
+    ----------
+    Uecker et al., ESPIRiT, an eigenvalue approach to autocalibrating parallel MRI, MRM 71 (2014).
+    """
+    from sigpy.mri.app import EspiritCalib  # sigpy costs a second to import, and most runs do without
+
+    width = min(calibration_width(sampling_mask), LARGEST_CALIBRATION)
+    require(
+        width >= KERNEL_WIDTH,
+        f"the fully sampled centre of k-space is {width} samples wide; allowed for coil_maps: espirit: "
+        f">= {KERNEL_WIDTH} (raise center_fractions, or use coil_maps: direct)",
+    )
+    kspace = masked_kspace.cpu().numpy().astype(np.complex64)
+    maps = EspiritCalib(kspace, calib_width=width, kernel_width=KERNEL_WIDTH, show_pbar=False).run()
+    return torch.from_numpy(np.ascontiguousarray(maps)).to(masked_kspace)
+
+
+def _centre(mask: torch.Tensor, side: int) -> torch.Tensor:
+    top, left = (mask.shape[0] - side + 1) // 2, (mask.shape[1] - side + 1) // 2
+    return mask[top : top + side, left : left + side]
