@@ -1,0 +1,203 @@
+"""Write the configurations of this folder: the parts they share stand here once.
+
+DIRECT's YAML has no inheritance, and training, validation and inference read keys that are left out with different
+defaults; so every file is complete, and comes from here: ``python configs/generate.py``.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FOLDER = Path(__file__).parent
+HEADER = "# Written by configs/generate.py; change that, not this.\n"
+
+MASKS: dict[str, dict[str, Any]] = {
+    "2d4x": {"name": "Gaussian2D", "accelerations": [4.0], "center_fractions": [0.02]},
+    "2d6x": {"name": "Gaussian2D", "accelerations": [6.0], "center_fractions": [0.02]},
+    "1d2x": {"name": "FastMRIEquispaced", "accelerations": [2.0], "center_fractions": [0.08]},
+    "1d4x": {"name": "FastMRIEquispaced", "accelerations": [4.0], "center_fractions": [0.08]},
+}
+"""Gaussian2D meets its acceleration exactly; the equispaced mask is fastMRI's own."""
+
+
+def transforms(mask: str, *, size: int, coils: int | None, scaling_key: str | None) -> dict[str, Any]:
+    """Every key that training, validation and inference would otherwise read with different defaults."""
+    return {
+        "masking": {**MASKS[mask], "range_mode": "DISCRETE", "mode": "STATIC"},
+        "cropping": {"crop": "reconstruction_size", "crop_type": "uniform", "image_center_crop": True},
+        "augmentation": {"pad": [size, size]},
+        "padding_eps": 0.0001,
+        "estimate_body_coil_image": False,
+        "sensitivity_map_estimation": {
+            "estimate_sensitivity_maps": True,
+            "sensitivity_maps_type": "RSS_ESTIMATE",
+            "sensitivity_maps_gaussian": 0.7,
+        },
+        # null: the engine applies the intensity scale, in training and inference alike.
+        "normalization": {"scaling_key": scaling_key, "scale_percentile": 0.99},
+        "delete_acs_mask": True,
+        "delete_kspace": False,
+        "image_recon_type": "SENSE_MOD",
+        "compress_coils": coils,
+        # The mask of a volume follows from its path: the same in every epoch, run and method.
+        "use_seed": True,
+        "transforms_type": "SUPERVISED",
+    }
+
+
+def dataset(kind: str, transform: dict[str, Any]) -> dict[str, Any]:
+    """A dataset of fastMRI files."""
+    return {"name": "FastMRI", "text_description": kind, "transforms": transform}
+
+
+def configuration(
+    model: dict[str, Any], training: dict[str, Any], transform: dict[str, Any], *, inference_batch_size: int = 1
+) -> dict[str, Any]:
+    """Assemble a whole configuration."""
+    metrics = ["fastmri_psnr", "fastmri_ssim", "fastmri_nmse"]
+    return {
+        "model": model,
+        "physics": {"forward_operator": "fft2", "backward_operator": "ifft2"},
+        "training": {"datasets": [dataset("training", transform)], **training},
+        "validation": {
+            "datasets": [dataset("validation", transform)],
+            "batch_size": inference_batch_size,
+            "metrics": metrics,
+            "crop": None,
+        },
+        "inference": {
+            "dataset": dataset("inference", transform),
+            "batch_size": inference_batch_size,
+            "metrics": metrics,
+            "crop": None,
+        },
+        "logging": {"tensorboard": {"num_images": 4}, "log_interval": 20},
+    }
+
+
+def deepen_model(*, channels: int, warm_start: int, noise_steps: int, sense_steps: int) -> dict[str, Any]:
+    """DEEPEN with the quadratic energy."""
+    return {
+        "model_name": "deepen.energies.QuadraticEnergy",
+        "engine_name": "DeepenEngine",
+        "hidden_channels": channels,
+        "num_layers": 5,
+        "activation": "silu",
+        "noise_std": 0.01,
+        "sense_regularization": 0.01,
+        "coil_maps": "direct",
+        "objective": {
+            "warm_start_iterations": warm_start,
+            "warm_start_noise_std": 0.1,
+            "data_noise_factor": 2.0,
+            "energy_penalty": 0.0,
+            "chains": {
+                "noise": {"fraction": 0.5, "num_steps": noise_steps},
+                "sense": {"fraction": 0.5, "num_steps": sense_steps},
+                "persistent": {"fraction": 0.0, "num_steps": sense_steps},
+                "step_size": None,
+                "max_stored": 2048,
+            },
+        },
+        "inference": {
+            "estimator": "map",
+            "tolerance": 1e-6,
+            "max_iterations": 500,
+            "num_samples": 16,
+            "num_steps": 100,
+            "keep": 4,
+            "start": "sense",
+            "step_size": None,
+            "max_images": 32,
+        },
+    }
+
+
+def varnet_model(*, cascades: int, filters: int, pull_layers: int) -> dict[str, Any]:
+    """DIRECT's end-to-end variational network."""
+    return {
+        "model_name": "varnet.varnet.EndToEndVarNet",
+        "engine_name": "EndToEndVarNetEngine",
+        "num_layers": cascades,
+        "regularizer_num_filters": filters,
+        "regularizer_num_pull_layers": pull_layers,
+        "regularizer_dropout": 0.0,
+    }
+
+
+def training(
+    *, lr: float, batch_size: int, iterations: int, lr_step_size: int, lr_gamma: float, warmup: int, every: int,
+    losses: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """The training section without its datasets."""
+    return {
+        "optimizer": "Adam",
+        "lr": lr,
+        "weight_decay": 0.0,
+        "batch_size": batch_size,
+        "lr_step_size": lr_step_size,
+        "lr_gamma": lr_gamma,
+        "lr_warmup_iter": warmup,
+        "num_iterations": iterations,
+        "validation_steps": every,
+        "gradient_steps": 1,
+        "gradient_clipping": 1.0,
+        "loss": {"crop": None, "losses": losses or []},
+        "checkpointer": {"checkpoint_steps": every},
+    }
+
+
+VARNET_LOSSES = [{"function": "l1_loss", "multiplier": 1.0}, {"function": "ssim_loss", "multiplier": 1.0}]
+
+
+def configurations() -> dict[str, dict[str, Any]]:
+    """Return every configuration by the name of its file."""
+    result = {}
+    for mask in MASKS:
+        full = transforms(mask, size=320, coils=12, scaling_key=None)
+        result[f"deepen_{mask}.yaml"] = configuration(
+            deepen_model(channels=64, warm_start=5000, noise_steps=100, sense_steps=30),
+            training(
+                lr=5e-4, batch_size=4, iterations=15000, lr_step_size=5000, lr_gamma=0.5, warmup=100, every=1000
+            ),
+            full,
+        )
+    varnet = transforms("2d4x", size=320, coils=12, scaling_key="masked_kspace")
+    result["varnet_2d4x.yaml"] = configuration(
+        varnet_model(cascades=8, filters=18, pull_layers=4),
+        training(
+            lr=5e-4, batch_size=4, iterations=50000, lr_step_size=15000, lr_gamma=0.5, warmup=500, every=1000,
+            losses=VARNET_LOSSES,
+        ),
+        varnet,
+    )
+    small = transforms("2d4x", size=64, coils=None, scaling_key=None)
+    result["demo_deepen.yaml"] = configuration(
+        deepen_model(channels=32, warm_start=400, noise_steps=60, sense_steps=15),
+        training(lr=1e-3, batch_size=4, iterations=520, lr_step_size=400, lr_gamma=0.3, warmup=20, every=400),
+        small,
+        inference_batch_size=4,
+    )
+    result["demo_varnet.yaml"] = configuration(
+        varnet_model(cascades=6, filters=12, pull_layers=2),
+        training(
+            lr=1e-3, batch_size=4, iterations=400, lr_step_size=200, lr_gamma=0.5, warmup=20, every=400,
+            losses=VARNET_LOSSES,
+        ),
+        transforms("2d4x", size=64, coils=None, scaling_key="masked_kspace"),
+        inference_batch_size=4,
+    )
+    return result
+
+
+def text_of(content: dict[str, Any]) -> str:
+    """Return the text of a configuration file."""
+    return HEADER + yaml.safe_dump(content, sort_keys=False)
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    for name, content in configurations().items():
+        (FOLDER / name).write_text(text_of(content), encoding="utf-8")

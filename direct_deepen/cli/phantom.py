@@ -1,0 +1,68 @@
+"""Command line: write brain phantom volumes that DIRECT's ``FastMRIDataset`` reads."""
+
+import argparse
+from pathlib import Path
+
+_DESCRIPTION = """\
+Write synthetic multi-coil brain volumes in fastMRI's HDF5 format. Each volume is another head: the MNI152 anatomy with
+random contrast, deformation, lesions, coils and noise. They stand in for real data, and every result on them says so.
+A volume depends on its seed and its number alone, not on how many are written."""
+
+_EPILOG = """\
+example, with seeds of their own for training and validation:
+  direct-deepen phantom data/train --volumes 20 --slices 8 --size 320 --coils 12 --seed 1
+  direct-deepen phantom data/validation --volumes 4 --slices 8 --size 320 --coils 12 --seed 2
+
+needs the extra: pip install 'direct-deepen[demo]'"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command ``phantom`` to the subparsers of ``direct-deepen``."""
+    parser = subparsers.add_parser(
+        "phantom",
+        help="write synthetic brain volumes in fastMRI's format",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
+    parser.add_argument("--volumes", type=int, required=True, metavar="N", help="number of volumes, one file each")
+    parser.add_argument("--slices", type=int, required=True, metavar="S", help="neighbouring axial slices a volume")
+    parser.add_argument(
+        "--size", type=int, default=320, metavar="PIXELS", help="rows and columns (default: %(default)s)"
+    )
+    parser.add_argument("--coils", type=int, default=12, metavar="C", help="receive coils (default: %(default)s)")
+    parser.add_argument("--seed", type=int, required=True, metavar="K", help="seed of the set, 0 or above")
+    parser.add_argument(
+        "--noise-std",
+        type=float,
+        default=0.007,
+        metavar="STD",
+        help="standard deviation of the k-space noise per real component, in units of the volume's intensity scale "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--prefix", default="phantom", help="first part of the file names (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the volumes that the parsed ``args`` ask for.
+
+    Raises
+    ------
+    DeepenError
+        If a number is out of range or nilearn is not installed.
+    """
+    # Imported here so that the help of other commands does not wait for torch and nilearn.
+    from direct_deepen.data.phantom import write_phantoms
+
+    write_phantoms(
+        args.output,
+        num_volumes=args.volumes,
+        num_slices=args.slices,
+        size=args.size,
+        num_coils=args.coils,
+        seed=args.seed,
+        noise_std=args.noise_std,
+        prefix=args.prefix,
+    )
