@@ -128,7 +128,14 @@ def varnet_model(*, cascades: int, filters: int, pull_layers: int) -> dict[str, 
 
 
 def training(
-    *, lr: float, batch_size: int, iterations: int, lr_step_size: int, lr_gamma: float, warmup: int, every: int,
+    *,
+    lr: float,
+    batch_size: int,
+    iterations: int,
+    lr_step_size: int,
+    lr_gamma: float,
+    warmup: int,
+    every: int,
     losses: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The training section without its datasets."""
@@ -159,16 +166,20 @@ def configurations() -> dict[str, dict[str, Any]]:
         full = transforms(mask, size=320, coils=12, scaling_key=None)
         result[f"deepen_{mask}.yaml"] = configuration(
             deepen_model(channels=64, warm_start=5000, noise_steps=100, sense_steps=30),
-            training(
-                lr=5e-4, batch_size=4, iterations=15000, lr_step_size=5000, lr_gamma=0.5, warmup=100, every=1000
-            ),
+            training(lr=5e-4, batch_size=4, iterations=15000, lr_step_size=5000, lr_gamma=0.5, warmup=100, every=1000),
             full,
         )
     varnet = transforms("2d4x", size=320, coils=12, scaling_key="masked_kspace")
     result["varnet_2d4x.yaml"] = configuration(
         varnet_model(cascades=8, filters=18, pull_layers=4),
         training(
-            lr=5e-4, batch_size=4, iterations=50000, lr_step_size=15000, lr_gamma=0.5, warmup=500, every=1000,
+            lr=5e-4,
+            batch_size=4,
+            iterations=50000,
+            lr_step_size=15000,
+            lr_gamma=0.5,
+            warmup=500,
+            every=1000,
             losses=VARNET_LOSSES,
         ),
         varnet,
@@ -183,7 +194,13 @@ def configurations() -> dict[str, dict[str, Any]]:
     result["demo_varnet.yaml"] = configuration(
         varnet_model(cascades=6, filters=12, pull_layers=2),
         training(
-            lr=1e-3, batch_size=4, iterations=400, lr_step_size=200, lr_gamma=0.5, warmup=20, every=400,
+            lr=1e-3,
+            batch_size=4,
+            iterations=400,
+            lr_step_size=200,
+            lr_gamma=0.5,
+            warmup=20,
+            every=400,
             losses=VARNET_LOSSES,
         ),
         transforms("2d4x", size=64, coils=None, scaling_key="masked_kspace"),

@@ -1,1 +1,1 @@
-"""."""
+"""Command line: thin wrappers that parse, call and print."""

@@ -10,9 +10,7 @@ import torch
 from direct_deepen.physics.espirit import espirit_maps
 
 
-def espirit_maps_of_batch(
-    masked_kspace: torch.Tensor, sampling_mask: torch.Tensor, cache: Path | None
-) -> torch.Tensor:
+def espirit_maps_of_batch(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor, cache: Path | None) -> torch.Tensor:
     """Return ESPIRiT maps of a batch, from the cache where they are there.
 
     Parameters

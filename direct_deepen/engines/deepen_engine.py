@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from direct.engine import DoIterationOutput
+from direct.nn.adaptive.utils import export_sampling_mask
 from direct.nn.mri_models import MRIModelEngine
 from direct.utils import communication, dict_to_device
 from direct.utils.events import get_event_storage
@@ -20,9 +21,10 @@ from direct_deepen.engines.coil_maps import espirit_maps_of_batch
 from direct_deepen.engines.persistent_chains import PersistentChains
 from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image, to_complex
 from direct_deepen.engines.reconstruction import reconstruct
+from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.engines.training_samples import draw_training_samples
-from direct_deepen.errors import DivergenceError, require
+from direct_deepen.errors import DeepenError, DivergenceError, require
 from direct_deepen.objectives import contrastive_loss, denoising_score_matching_loss
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.posterior_file import PosteriorWriter
@@ -39,10 +41,8 @@ class DeepenEngine(MRIModelEngine):
     The random numbers of an iteration come from a generator seeded by DIRECT's ``--seed``, the rank and the iteration:
     a resumed run draws what the uninterrupted one would have drawn.
 
-    Raises
-    ------
-    DeepenError
-        At construction, if a setting is out of range or the Fourier operators are not DIRECT's centred ones.
+    Bad settings and bad data end the command with one line in the log and exit code 2; training writes a checkpoint
+    first.
     """
 
     def __init__(
@@ -56,12 +56,13 @@ class DeepenEngine(MRIModelEngine):
         **models: torch.nn.Module,
     ) -> None:
         super().__init__(cfg, model, device, forward_operator, backward_operator, mixed_precision, **models)
-        self.settings = settings_from_config(cfg)
-        require(
-            (cfg.physics.forward_operator, cfg.physics.backward_operator) == ("fft2", "ifft2"),
-            f"physics.forward_operator is {cfg.physics.forward_operator!r} and physics.backward_operator "
-            f"{cfg.physics.backward_operator!r}; allowed: 'fft2' and 'ifft2'",
-        )
+        with exit_on_bad_input():
+            self.settings = settings_from_config(cfg)
+            require(
+                (cfg.physics.forward_operator, cfg.physics.backward_operator) == ("fft2", "ifft2"),
+                f"physics.forward_operator is {cfg.physics.forward_operator!r} and physics.backward_operator "
+                f"{cfg.physics.backward_operator!r}; allowed: 'fft2' and 'ifft2'",
+            )
         # What --seed set in this process; reading it changes nothing.
         self.seed = torch.initial_seed()
         self.stored_chains = PersistentChains(self.settings.objective.chains.max_stored)
@@ -70,7 +71,9 @@ class DeepenEngine(MRIModelEngine):
     @property
     def energy(self) -> Energy:
         """The energy itself, out of any wrapper for parallel training."""
-        return getattr(self.model, "module", self.model)
+        energy = getattr(self.model, "module", self.model)
+        assert isinstance(energy, Energy)
+        return energy
 
     def build_loss(self) -> dict:
         """Return no losses: the objective is the engine's own."""
@@ -83,15 +86,22 @@ class DeepenEngine(MRIModelEngine):
         regularizer_fns: dict[str, Callable] | None = None,
     ) -> DoIterationOutput:
         data = dict_to_device(data, self.device)
-        with torch.no_grad():
-            data["sensitivity_map"] = self.compute_sensitivity_map(data["sensitivity_map"])
-            problem = problem_from_batch(data, self._coil_maps(data))
-        if self.model.training:
-            image, losses = self._train_on(data, problem)
-        else:
-            image, losses = self._reconstruct(data, problem), {}
+        try:
+            with torch.no_grad():
+                data["sensitivity_map"] = self.compute_sensitivity_map(data["sensitivity_map"])
+                problem = problem_from_batch(data, self._coil_maps(data))
+            if self.model.training:
+                image, losses = self._train_on(data, problem)
+            else:
+                image, losses = self._reconstruct(data, problem), {}
+        except DeepenError as error:
+            # A RuntimeError makes DIRECT's training loop write a checkpoint before it ends.
+            raise RuntimeError(str(error)) from error
         return DoIterationOutput(
-            output_image=image.abs(), sensitivity_map=data["sensitivity_map"], data_dict=losses, sampling_mask=None
+            output_image=image.abs(),
+            sensitivity_map=data["sensitivity_map"],
+            data_dict=losses,
+            sampling_mask=export_sampling_mask(data),
         )
 
     def _coil_maps(self, data: dict[str, Any]) -> torch.Tensor | None:
@@ -108,10 +118,13 @@ class DeepenEngine(MRIModelEngine):
         reference = reference_image(data, problem)
         if iteration < objective.warm_start_iterations:
             loss = denoising_score_matching_loss(
-                self.model, reference, max_noise_std=objective.warm_start_noise_std, generator=generator
+                self.model,
+                reference,
+                max_noise_std=objective.warm_start_noise_std,
+                scale=objective.score_scale,
+                energy_weight=objective.warm_start_energy_weight,
+                generator=generator,
             )
-            # Averaged over pixels: the same learning rate and clipping suit every image size.
-            loss = loss / reference[0].numel()
             name = "score_matching_loss"
         else:
             if iteration == objective.warm_start_iterations and iteration > 0:
@@ -124,9 +137,7 @@ class DeepenEngine(MRIModelEngine):
         self._scaler.scale(loss).backward()
         return problem.to_data_units(reference), {name: loss.detach()}
 
-    def _contrastive_loss(
-        self, reference: torch.Tensor, problem: Problem, generator: torch.Generator
-    ) -> torch.Tensor:
+    def _contrastive_loss(self, reference: torch.Tensor, problem: Problem, generator: torch.Generator) -> torch.Tensor:
         objective = self.settings.objective
         noise_std = self.settings.noise_std
         samples = draw_training_samples(
@@ -177,7 +188,7 @@ class DeepenEngine(MRIModelEngine):
 
     def train(self, *args: Any, **kwargs: Any) -> None:
         """Train as DIRECT does, with all cores, and with the persistent chains of the run that is resumed."""
-        with all_cores(self.device):
+        with exit_on_bad_input(), all_cores(self.device):
             super().train(*args, **kwargs)
 
     def training_loop(self, training_datasets: list, start_iter: int, *args: Any, **kwargs: Any) -> None:
@@ -201,10 +212,10 @@ class DeepenEngine(MRIModelEngine):
 
     def predict(self, dataset: Dataset, experiment_directory: Path, *args: Any, **kwargs: Any) -> Any:
         """Predict as DIRECT does, with all cores, and write posterior files to the experiment directory."""
-        slices = {Path(name): len(indices) for name, indices in dataset.volume_indices.items()}  # type: ignore[attr-defined]
+        slices = {Path(name): len(indices) for name, indices in dataset.volume_indices.items()}
         self._writer = PosteriorWriter(Path(experiment_directory), slices, self._file_attributes())
         try:
-            with all_cores(self.device):
+            with exit_on_bad_input(), all_cores(self.device):
                 return super().predict(dataset, experiment_directory, *args, **kwargs)
         finally:
             self._writer = None
@@ -227,7 +238,9 @@ def settings_from_config(cfg: Any) -> DeepenSettings:
     """Return the checked settings of a DIRECT configuration's model section."""
     names = DeepenSettings.__dataclass_fields__
     section = OmegaConf.create({name: cfg.model[name] for name in names})
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DeepenSettings), section))  # type: ignore[return-value]
+    settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DeepenSettings), section))
+    assert isinstance(settings, DeepenSettings)
+    return settings
 
 
 @contextmanager

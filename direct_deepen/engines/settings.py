@@ -82,29 +82,37 @@ class ObjectiveSettings:
         Iterations of denoising score matching before the contrastive ones.
     warm_start_noise_std
         Largest noise level of score matching, per real component, in scaled intensities.
+    warm_start_energy_weight
+        λ of the term that takes the energy of noise-free images to zero during score matching. Without it MAP leaves
+        the images for spurious minima of lower energy.
     data_noise_factor
         c: true images get noise of standard deviation c·ε per real component. Samples carry noise of at least ε; below
         c = 1 no energy can explain both, and training diverges.
     energy_penalty
-        α of α·mean(E⁺² + E⁻²).
+        α of α·mean(E⁺² + E⁻²), which keeps the energies near zero during contrastive training.
     chains
         The chains that draw x⁻.
     """
 
     warm_start_iterations: int = 1000
     warm_start_noise_std: float = 0.1
+    warm_start_energy_weight: float = 0.3
     data_noise_factor: float = 2.0
-    energy_penalty: float = 0.0
+    energy_penalty: float = 1.0
     chains: ChainSettings = field(default_factory=ChainSettings)
 
     def __post_init__(self) -> None:
         _require_count("model.objective.warm_start_iterations", self.warm_start_iterations, 0)
         require_positive("model.objective.warm_start_noise_std", self.warm_start_noise_std)
         require_positive("model.objective.data_noise_factor", self.data_noise_factor)
-        require(
-            0 <= self.energy_penalty < float("inf"),
-            f"model.objective.energy_penalty is {self.energy_penalty!r}; allowed: a finite number >= 0",
-        )
+        for name in ("warm_start_energy_weight", "energy_penalty"):
+            value = getattr(self, name)
+            require(0 <= value < float("inf"), f"model.objective.{name} is {value!r}; allowed: a finite number >= 0")
+
+    @property
+    def score_scale(self) -> float:
+        """κ of score matching at which the warm start has the temperature of the contrastive phase."""
+        return 1 / (2 * self.data_noise_factor**2)
 
 
 @dataclass

@@ -15,9 +15,10 @@ from direct_deepen.priors.energy import DifferentiableEnergy
 
 def inner_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Re⟨left, right⟩ of every image in double precision; (..., height, width) → (...)."""
-    product = torch.view_as_real(left) * torch.view_as_real(right) if left.is_complex() else left * right
-    dims = (-3, -2, -1) if left.is_complex() else (-2, -1)
-    return product.sum(dim=dims, dtype=torch.float64)
+    if left.is_complex():
+        product = torch.view_as_real(left.resolve_conj()) * torch.view_as_real(right.resolve_conj())
+        return product.sum(dim=(-3, -2, -1), dtype=torch.float64)
+    return (left * right).sum(dim=(-2, -1), dtype=torch.float64)
 
 
 @dataclass(frozen=True)

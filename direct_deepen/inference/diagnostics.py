@@ -53,8 +53,9 @@ def split_r_hat(chains: torch.Tensor) -> torch.Tensor:
     length = halves.shape[1]
     within = halves.var(dim=1).mean(dim=0)
     between = halves.mean(dim=1).var(dim=0)
-    ratio = ((length - 1) / length * within + between) / within
-    return torch.where(within > 0, ratio, 1.0).sqrt()
+    pooled = (length - 1) / length * within + between
+    # Chains that never vary agree (0/0 → 1) or are frozen at different places (x/0 → ∞).
+    return torch.where(pooled > 0, pooled / within, 1.0).sqrt()
 
 
 def effective_sample_size(chains: torch.Tensor) -> torch.Tensor:

@@ -247,16 +247,15 @@ class _Target:
         value, prior_gradient = self.energy.value_and_grad(image.flatten(0, 1))
         prior_gradient = prior_gradient.unflatten(0, image.shape[:2])
         data_cost = 0.5 * inner_product(image, normal - 2 * self.adjoint_data) + self.data_energy
-        gradient = normal.sub_(self.adjoint_data).add_(prior_gradient)
+        # Not in place on the first result, which may be the image itself (A = I).
+        gradient = (normal - self.adjoint_data).add_(prior_gradient)
         return _Point(image, data_cost + value.double().unflatten(0, image.shape[:2]), prior_gradient, gradient)
 
     def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return complex_normal(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
-def _starts(
-    target: _Target, init: str | torch.Tensor, num_samples: int, generator: torch.Generator
-) -> torch.Tensor:
+def _starts(target: _Target, init: str | torch.Tensor, num_samples: int, generator: torch.Generator) -> torch.Tensor:
     image = target.adjoint_data
     shape = (num_samples, *image.shape)
     if isinstance(init, torch.Tensor):
@@ -272,9 +271,7 @@ def _starts(
     return sense(target.A, target.masked_kspace) + target.noise_std * noise
 
 
-def _run(
-    target: _Target, start: torch.Tensor, schedule: _Schedule, generator: torch.Generator, bar: tqdm
-) -> _Run:
+def _run(target: _Target, start: torch.Tensor, schedule: _Schedule, generator: torch.Generator, bar: tqdm) -> _Run:
     point = target(start)
     evaluations = 1
     adapting = schedule.step_size is None
@@ -335,17 +332,13 @@ def _stable_step(target: _Target, curvature: torch.Tensor) -> torch.Tensor:
     return (_SAFETY / (target.norm_squared + 2 * curvature)).clamp(max=1.0)
 
 
-def _propose(
-    target: _Target, point: _Point, step_size: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
+def _propose(target: _Target, point: _Point, step_size: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     step = step_size.to(point.image.real.dtype)[..., None, None]
     noise = target.noise(point.image, generator)
     return noise.mul_(target.noise_std * step.sqrt()).add_(point.image).sub_(step * point.gradient)
 
 
-def _acceptance_probability(
-    target: _Target, here: _Point, there: _Point, step_size: torch.Tensor
-) -> torch.Tensor:
+def _acceptance_probability(target: _Target, here: _Point, there: _Point, step_size: torch.Tensor) -> torch.Tensor:
     """min(1, π(there) q(here|there) / (π(here) q(there|here))) with q the Gaussian proposal of :func:`_propose`."""
     step = step_size.to(here.image.real.dtype)[..., None, None]
     move = there.image - here.image

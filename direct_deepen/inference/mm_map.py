@@ -43,7 +43,7 @@ class MapResult:
     converged
         Boolean (batch,): the relative change of C fell to the tolerance, or no step could lower C any further.
     curvature
-        L of the last majorizer, real (batch,).
+        L of the next majorizer that would be tried, real (batch,).
     gradient_norm
         ‖∇C‖ at the returned image, real (batch,).
     """
@@ -131,6 +131,8 @@ def mm_map(
     require(tolerance > 0, f"tolerance is {tolerance!r}; allowed: > 0")
     require(max_iterations >= 1, f"max_iterations is {max_iterations!r}; allowed: >= 1")
     require(curvature is None or curvature > 0, f"curvature is {curvature!r}; allowed: > 0, or None to estimate it")
+    require(cg_tolerance > 0, f"cg_tolerance is {cg_tolerance!r}; allowed: > 0")
+    require(cg_iterations >= 1, f"cg_iterations is {cg_iterations!r}; allowed: >= 1")
     require_finite_data(masked_kspace)
     x = sense(A, masked_kspace) if init is None else init.clone()
 
@@ -154,9 +156,10 @@ def mm_map(
     for _ in range(max_iterations):
         candidate, accepted, change = _try_majorizer(A, masked_kspace, energy, state, cg_tolerance, cg_iterations)
         gradient_evaluations += len(working)
-        accepted &= ~converged[working]
+        done = converged[working]
+        accepted &= ~done
         small = accepted & (change <= tolerance * state.terms.cost)
-        state = state.updated(accepted, candidate)
+        state = state.updated(accepted, done, candidate)
         stuck = state.curvature > _LARGEST_CURVATURE
         converged[working] |= small | stuck
         final.write(working, state)
@@ -203,13 +206,13 @@ class _State:
     def select(self, index: torch.Tensor) -> "_State":
         return self._from_tensors([tensor[index] for tensor in self._tensors()])
 
-    def updated(self, accepted: torch.Tensor, candidate: "_State") -> "_State":
-        """The candidate and a lower L where accepted, the old state and a higher L elsewhere."""
+    def updated(self, accepted: torch.Tensor, done: torch.Tensor, candidate: "_State") -> "_State":
+        """The candidate and a lower L where accepted, the state as it is where done, else the state and a higher L."""
         merged = [
             torch.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old)
             for new, old in zip(candidate._tensors(), self._tensors(), strict=True)
         ]
-        factor = torch.where(accepted, _DECAY, _RAISE)
+        factor = torch.where(accepted, _DECAY, torch.where(done, 1.0, _RAISE))
         merged[1] = (self.curvature * factor).clamp_min(_SMALLEST_CURVATURE)
         return self._from_tensors(merged)
 

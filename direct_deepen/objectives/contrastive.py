@@ -3,9 +3,7 @@
 import torch
 
 
-def contrastive_loss(
-    true_energy: torch.Tensor, sample_energy: torch.Tensor, *, penalty: float = 0.0
-) -> torch.Tensor:
+def contrastive_loss(true_energy: torch.Tensor, sample_energy: torch.Tensor, *, penalty: float = 0.0) -> torch.Tensor:
     r"""Severed maximum-likelihood loss (DEEPEN, equations 10 and 13).
 
     .. math:: \frac{1}{N} \sum_i E(x_i^+ + n_i) - E(x_i^-) \; + \; \frac{\alpha}{N} \sum_i E(x_i^+ + n_i)^2 + E(x_i^-)^2

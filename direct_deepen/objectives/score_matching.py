@@ -13,14 +13,22 @@ def denoising_score_matching_loss(
     *,
     max_noise_std: float,
     generator: torch.Generator,
+    scale: float = 1.0,
+    energy_weight: float = 0.0,
 ) -> torch.Tensor:
     r"""Match ∇E to the noise in noisy images.
 
-    .. math:: \frac{1}{N} \sum_i \|\nabla E(x_i + z_i) - z_i\|^2, \quad z_i \sim N(0, \sigma_i^2 I), \;
-              \sigma_i \sim U[0, \sigma_{max}]
+    .. math:: \frac{1}{NP} \sum_i \|\nabla E(x_i + z_i)/\kappa - z_i\|^2 + \lambda E(x_i)/\kappa,
+              \quad z_i \sim N(0, \sigma_i^2 I), \; \sigma_i \sim U[0, \sigma_{max}]
 
-    Its minimiser among all gradients is x̃ − E[x | x̃] (Tweedie): at noise level σ, −σ² times the score of the noisy
-    images (Vincent, 2011; MuSE; DEEPEN, section IV).
+    with P the number of pixels. Without the second term its minimiser among all gradients is κ(x̃ − E[x | x̃])
+    (Tweedie): at noise level σ, −κσ² times the score of the noisy images (Vincent, 2011; MuSE; DEEPEN, section IV).
+
+    κ is a matter of temperature. A posterior ∝ exp(−2C/ε²) of images with noise of standard deviation cε needs
+    ∇E = −(ε²/2)·score, which at that noise level is κ = 1/(2c²); MuSE has κ = 1.
+
+    The second term sets what score matching leaves open, the constant in E: with E ≥ 0 it takes the energy of
+    noise-free images towards zero, the least there is, so that MAP finds nothing better than images.
 
     Parameters
     ----------
@@ -32,6 +40,10 @@ def denoising_score_matching_loss(
         σ_max > 0, per real component.
     generator
         Source of randomness.
+    scale
+        κ > 0.
+    energy_weight
+        λ ≥ 0.
 
     Returns
     -------
@@ -45,5 +57,7 @@ def denoising_score_matching_loss(
         noisy = (image + noise).detach().requires_grad_()
         value = energy(noisy)
         (gradient,) = torch.autograd.grad(value.sum(), noisy, create_graph=True)
-        error = torch.view_as_real(gradient - noise).square().flatten(1).sum(dim=1)
-        return error.mean() + 0.0 * value.sum()
+        error = torch.view_as_real(gradient / scale - noise).square().flatten(1).sum(dim=1).mean()
+        # The zero term names weights that no gradient depends on, such as the last bias.
+        pinned = energy_weight / scale * energy(image).mean() if energy_weight > 0 else 0.0 * value.sum()
+        return (error + pinned) / image[0].numel()

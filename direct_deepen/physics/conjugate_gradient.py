@@ -59,9 +59,8 @@ def conjugate_gradient(
     for iteration in range(max_iterations):
         active = energy > target
         if not bool(active.any()):
-            # NaN compares false with everything, so it would end the loop as if converged.
-            if bool(torch.isnan(energy).any()):
-                raise DivergenceError(f"conjugate gradients: residual is NaN at iteration {iteration}")
+            # NaN compares false with everything, and infinity with itself: both would end the loop as if converged.
+            _require_finite(energy, iteration)
             break
         image = operator(direction)
         curvature = _inner(direction, image)
@@ -70,12 +69,19 @@ def conjugate_gradient(
         x = x + _per_image(step, x) * direction
         residual = residual - _per_image(step, x) * image
         updated = _squared_norm(residual)
-        if not bool(torch.isfinite(updated).all()):
-            raise DivergenceError(f"conjugate gradients: residual norms {updated.sqrt().tolist()} at iteration {iteration}")
+        _require_finite(updated, iteration)
         ratio = torch.where(active, updated / energy, 0.0)
         direction = residual + _per_image(ratio, x) * direction
         energy = torch.where(active, updated, torch.zeros_like(energy))
     return x
+
+
+def _require_finite(squared_norms: torch.Tensor, iteration: int) -> None:
+    if not bool(torch.isfinite(squared_norms).all()):
+        norms = squared_norms.sqrt().tolist()
+        raise DivergenceError(
+            f"conjugate gradients: residual norms {norms} at iteration {iteration}; allowed: finite values"
+        )
 
 
 def _inner(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -56,5 +56,6 @@ def espirit_maps(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor) -> to
 
 
 def _centre(mask: torch.Tensor, side: int) -> torch.Tensor:
-    top, left = (mask.shape[0] - side + 1) // 2, (mask.shape[1] - side + 1) // 2
+    """The centred square of a side, where sigpy takes it: for even sides of odd masks DIRECT's lies a sample further."""
+    top, left = mask.shape[0] // 2 - side // 2, mask.shape[1] // 2 - side // 2
     return mask[top : top + side, left : left + side]

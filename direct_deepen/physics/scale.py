@@ -17,7 +17,7 @@ import torch
 
 from direct_deepen.errors import require
 from direct_deepen.physics.operator import LinearOperator, SupportsSampling
-from direct_deepen.physics.sense import sense
+from direct_deepen.physics.sense import require_finite_data, sense
 
 DISC_RADIUS = 0.0375
 """Radius of the disc in cycles per pixel: 12 samples at 320, inside a fully sampled centre of 8 % of the lines."""
@@ -68,10 +68,14 @@ def intensity_scale(A: LinearOperator, masked_kspace: torch.Tensor) -> torch.Ten
     Raises
     ------
     DeepenError
-        If the operator has no sampling mask, the disc holds no acquired sample, or the samples there are all zero.
+        If the operator has no sampling mask, the disc holds no acquired sample, the samples there are all zero, or the
+        data are not finite.
     """
-    require(isinstance(A, SupportsSampling), "intensity_scale needs an operator with a sampling_mask, such as SenseOperator")
+    require(
+        isinstance(A, SupportsSampling), "intensity_scale needs an operator with a sampling_mask, such as SenseOperator"
+    )
     assert isinstance(A, SupportsSampling)
+    require_finite_data(masked_kspace)
     height, width = masked_kspace.shape[-2:]
     disc = central_disc(height, width, device=masked_kspace.device)
     acquired = (A.sampling_mask != 0) & disc
@@ -85,5 +89,8 @@ def intensity_scale(A: LinearOperator, masked_kspace: torch.Tensor) -> torch.Ten
         image = sense(A, masked_kspace, regularization=1e-2, tolerance=1e-3, max_iterations=30)
         filled = torch.where(acquired, masked_kspace, A.fully_sampled().forward(image))
     scale = full_sampling_scale(filled)
-    require(bool((scale > 0).all()), "masked_kspace is zero in the central disc of k-space; allowed: data with a signal there")
+    require(
+        bool((scale > 0).all()),
+        "masked_kspace is zero in the central disc of k-space; allowed: data with a signal there",
+    )
     return scale

@@ -57,6 +57,5 @@ def sense(
 
 def require_finite_data(masked_kspace: torch.Tensor) -> None:
     """Raise :class:`DeepenError` if data hold NaN or infinite values, naming the images of the batch."""
-    finite = torch.isfinite(torch.view_as_real(masked_kspace) if masked_kspace.is_complex() else masked_kspace)
-    bad = (~finite.flatten(1).all(dim=1)).nonzero().flatten().tolist()
+    bad = (~torch.isfinite(masked_kspace).flatten(1).all(dim=1)).nonzero().flatten().tolist()
     require(not bad, f"masked_kspace has NaN or infinite values in images {bad} of the batch; allowed: finite values")

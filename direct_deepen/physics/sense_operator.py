@@ -101,10 +101,15 @@ def _check_maps_and_mask(sensitivity_map: torch.Tensor, sampling_mask: torch.Ten
         mask == (maps[0], 1, *maps[2:]),
         f"sampling_mask has shape {mask}; allowed with sensitivity_map of shape {maps}: {(maps[0], 1, *maps[2:])}",
     )
-    require(bool(torch.isfinite(sensitivity_map).all()), "sensitivity_map has NaN or infinite values; allowed: finite values")
+    require(
+        bool(torch.isfinite(sensitivity_map).all()),
+        "sensitivity_map has NaN or infinite values; allowed: finite values",
+    )
     require(
         bool(((sampling_mask == 0) | (sampling_mask == 1)).all()),
         "sampling_mask has values besides 0 and 1; allowed: a boolean mask, or zeros and ones",
     )
     empty = (~(sampling_mask != 0).flatten(1).any(dim=1)).nonzero().flatten().tolist()
-    require(not empty, f"sampling_mask is zero everywhere for images {empty} of the batch; allowed: at least one sample")
+    require(
+        not empty, f"sampling_mask is zero everywhere for images {empty} of the batch; allowed: at least one sample"
+    )

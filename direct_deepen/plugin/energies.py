@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from direct_deepen import priors
+from direct_deepen.engines.reporting import exit_on_bad_input
 
 
 class ConvEnergy(priors.ConvEnergy):
@@ -23,19 +24,21 @@ class ConvEnergy(priors.ConvEnergy):
         top_width: float,
         **engine_settings: Any,
     ) -> None:
-        super().__init__(
-            hidden_channels=hidden_channels,
-            num_layers=num_layers,
-            activation=activation,
-            head=head,
-            image_size=image_size,
-            top=top,
-            top_width=top_width,
-        )
+        with exit_on_bad_input():
+            super().__init__(
+                hidden_channels=hidden_channels,
+                num_layers=num_layers,
+                activation=activation,
+                head=head,
+                image_size=image_size,
+                top=top,
+                top_width=top_width,
+            )
 
 
 class QuadraticEnergy(priors.QuadraticEnergy):
     """:class:`direct_deepen.QuadraticEnergy`, built from a whole model section."""
 
     def __init__(self, hidden_channels: int, num_layers: int, activation: str, **engine_settings: Any) -> None:
-        super().__init__(hidden_channels=hidden_channels, num_layers=num_layers, activation=activation)
+        with exit_on_bad_input():
+            super().__init__(hidden_channels=hidden_channels, num_layers=num_layers, activation=activation)

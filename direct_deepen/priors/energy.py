@@ -78,7 +78,7 @@ class Energy(nn.Module, ABC):
             f"image has dtype {image.dtype}; allowed with weights of {weight.dtype}: {allowed} "
             "(energy.double() makes the weights double)",
         )
-        return torch.view_as_real(image).permute(0, 3, 1, 2)
+        return torch.view_as_real(image.resolve_conj()).permute(0, 3, 1, 2)
 
 
 class SumEnergy:

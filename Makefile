@@ -1,0 +1,42 @@
+# Everything runs from a clean clone: the environment is made first, in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+SEED ?= 0
+
+.PHONY: setup test test-slow test-peer lint demo configs clean
+
+setup: .venv/installed
+
+.venv/installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null || \
+	  { echo "Python 3.12 or later is needed: install it (uv python install 3.12, pyenv install 3.12) or set PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[demo,test]"
+	@touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+test-slow: setup
+	$(BIN)/python -m pytest -q -m slow
+
+test-peer: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[peers]"
+	$(BIN)/python -m pytest -q -m peer
+
+configs: setup
+	$(BIN)/python configs/generate.py
+
+# Phantoms, two trainings by DIRECT, two predictions by DIRECT, one table and two pictures.
+demo: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" SEED=$(SEED) DEMO=$(DEMO) projects/demo/run.sh
+
+clean:
+	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,202 @@
+"""Compare reconstructions of the same data: classical methods computed here, trained ones as predicted by DIRECT."""
+
+import csv
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from direct_deepen.data.problems import Case
+from direct_deepen.errors import require
+from direct_deepen.metrics import Quality, quality
+from direct_deepen.physics.sense import sense
+from direct_deepen.predictions import Prediction
+
+SENSE_REGULARIZATIONS = tuple(float(value) for value in np.geomspace(1e-4, 1.0, 17))
+"""Candidates of λ; the best on validation data is used."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one slice; times in seconds."""
+
+    method: str
+    case: str
+    psnr: float
+    ssim: float
+    nmse: float
+    seconds: float
+    gradient_evaluations: float
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the figures show of one slice: magnitudes in scaled intensities, by method."""
+
+    case: str
+    reference: torch.Tensor
+    images: dict[str, torch.Tensor]
+    std: torch.Tensor | None
+
+
+def tune_sense(validation: Sequence[Case]) -> float:
+    """Return the λ of :data:`SENSE_REGULARIZATIONS` with the best mean PSNR on validation slices."""
+    require(len(validation) > 0, "validation data hold no slice")
+    scores = {}
+    for regularization in tqdm(SENSE_REGULARIZATIONS, desc="Tune SENSE", leave=False):
+        images = [sense(c.problem.A, c.problem.masked_kspace, regularization=regularization) for c in validation]
+        scores[regularization] = np.mean(
+            [quality(x[0], c.reference[0]).psnr for x, c in zip(images, validation, strict=True)]
+        )
+    return max(scores, key=lambda regularization: scores[regularization])
+
+
+def compare(
+    test: Sequence[Case], predictions: Mapping[str, Prediction], *, sense_regularization: float
+) -> tuple[list[Row], list[Picture]]:
+    """Score zero-filled, SENSE and every prediction on every slice.
+
+    A prediction with posterior files gives the rows ``<name>_map`` and, where it sampled, ``<name>_mmse``; one without,
+    the row ``<name>``.
+
+    Raises
+    ------
+    DeepenError
+        If a prediction lacks a volume, has other shapes, or was made with other sampling masks.
+    """
+    rows, pictures = [], []
+    for case in tqdm(test, desc="Compare", leave=False):
+        columns = _classical(case, sense_regularization)
+        std = None
+        for name, prediction in predictions.items():
+            predicted, deviation = _predicted(case, name, prediction)
+            columns |= predicted
+            std = deviation if deviation is not None else std
+        label = f"{case.volume}#{case.slice_number}"
+        for method, column in columns.items():
+            score: Quality = quality(column.image, case.reference[0])
+            rows.append(
+                Row(
+                    method, label, score.psnr, score.ssim, score.nmse,
+                    column.seconds, column.gradient_evaluations, column.parameters,
+                )
+            )  # fmt: skip
+        images = {method: column.image for method, column in columns.items()}
+        pictures.append(Picture(label, case.reference[0].abs(), images, std))
+    return rows, pictures
+
+
+@dataclass(frozen=True)
+class _Column:
+    image: torch.Tensor
+    seconds: float
+    gradient_evaluations: float = 0.0
+    parameters: int = 0
+
+
+def _classical(case: Case, sense_regularization: float) -> dict[str, _Column]:
+    problem = case.problem
+    begin = time.perf_counter()
+    zero_filled = problem.A.adjoint(problem.masked_kspace)[0].abs()
+    middle = time.perf_counter()
+    solution = sense(problem.A, problem.masked_kspace, regularization=sense_regularization)[0].abs()
+    end = time.perf_counter()
+    return {"zero_filled": _Column(zero_filled, middle - begin), "sense": _Column(solution, end - middle)}
+
+
+def _predicted(
+    case: Case, name: str, prediction: Prediction
+) -> tuple[dict[str, _Column], torch.Tensor | None]:
+    position = case.slice_number
+    scale = float(case.problem.scale)
+    posterior = prediction.posterior(case.volume)
+    if posterior is None:
+        images, masks = prediction.reconstruction(case.volume)
+        if masks is not None:
+            same = np.array_equal(np.squeeze(masks[position]) != 0, case.problem.A.sampling_mask[0, 0].numpy() != 0)
+            require(
+                same,
+                f"{prediction.directory / case.volume}: was predicted with another sampling mask; "
+                "give `direct predict` the same --data-root and masking",
+            )
+        image = torch.from_numpy(images[position]) / scale
+        return {name: _Column(image, prediction.seconds, parameters=prediction.parameters)}, None
+
+    def column(kind: str, figures: str) -> _Column:
+        image = torch.from_numpy(np.abs(posterior[kind][position])) / scale
+        seconds = float(posterior[f"{figures}_seconds"][position])
+        evaluations = float(posterior[f"{figures}_gradient_evaluations"][position])
+        return _Column(image, seconds, evaluations, prediction.parameters)
+
+    columns = {f"{name}_map": column("map", "map")}
+    if "mean" not in posterior:
+        return columns, None
+    columns[f"{name}_mmse"] = column("mean", "posterior")
+    return columns, torch.from_numpy(posterior["std"][position]) / scale
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method over all slices: means, and standard deviations over slices."""
+
+    method: str
+    psnr: float
+    psnr_std: float
+    ssim: float
+    ssim_std: float
+    nmse: float
+    nmse_std: float
+    seconds: float
+    gradient_evaluations: float
+    parameters: int
+    slices: int
+
+
+def summarize(rows: Sequence[Row]) -> list[Summary]:
+    """Average the rows of every method, in the order they first appear."""
+    methods = list(dict.fromkeys(row.method for row in rows))
+    result = []
+    for method in methods:
+        mine = [row for row in rows if row.method == method]
+        psnr, ssim, nmse = (np.array([getattr(row, key) for row in mine]) for key in ("psnr", "ssim", "nmse"))
+        result.append(
+            Summary(
+                method=method,
+                psnr=psnr.mean(), psnr_std=psnr.std(),
+                ssim=ssim.mean(), ssim_std=ssim.std(),
+                nmse=nmse.mean(), nmse_std=nmse.std(),
+                seconds=float(np.mean([row.seconds for row in mine])),
+                gradient_evaluations=float(np.mean([row.gradient_evaluations for row in mine])),
+                parameters=mine[0].parameters,
+                slices=len(mine),
+            )
+        )  # fmt: skip
+    return result
+
+
+def write_csv(path: Path, rows: Sequence[Row] | Sequence[Summary]) -> None:
+    """Write rows with a header of their field names."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in asdict(row).items()})
+
+
+def markdown_table(summaries: Sequence[Summary]) -> str:
+    """Return the summaries as a table in Markdown; ± is the standard deviation over slices."""
+    lines = [
+        "| method | PSNR (dB) | SSIM | NMSE | seconds a slice | ∇E a slice | parameters |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {s.method} | {s.psnr:.2f} ± {s.psnr_std:.2f} | {s.ssim:.3f} ± {s.ssim_std:.3f} "
+        f"| {s.nmse:.4f} ± {s.nmse_std:.4f} | {s.seconds:.3g} | {s.gradient_evaluations:.0f} | {s.parameters:,} |"
+        for s in summaries
+    ]
+    return "\n".join(lines) + "\n"

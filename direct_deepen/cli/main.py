@@ -1,0 +1,39 @@
+"""The command ``direct-deepen``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from direct_deepen.cli import benchmark, phantom
+from direct_deepen.errors import DeepenError
+
+_EPILOG = """\
+Training and prediction are DIRECT's own commands:
+  direct train EXPERIMENT --cfg configs/deepen_2d4x.yaml --training-root DATA --validation-root DATA
+  direct predict OUTPUT --cfg configs/deepen_2d4x.yaml --data-root DATA \\
+      --checkpoint EXPERIMENT/deepen_2d4x/model_14999.pt
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, or 2 after bad input, which is reported in one line."""
+    parser = argparse.ArgumentParser(
+        prog="direct-deepen",
+        description="DEEPEN for DIRECT: phantoms and benchmarks.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    phantom.add_parser(subparsers)
+    benchmark.add_parser(subparsers)
+    parsed = parser.parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except (DeepenError, OSError) as error:
+        print(f"direct-deepen: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

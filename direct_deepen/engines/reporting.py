@@ -1,0 +1,31 @@
+"""How bad input is reported inside DIRECT's commands: one line in the log, exit code 2, no traceback."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from direct_deepen.errors import DeepenError
+
+
+@contextmanager
+def exit_on_bad_input() -> Iterator[None]:
+    """Turn a :class:`DeepenError`, also one that DIRECT wrapped, into one logged line and ``SystemExit(2)``."""
+    try:
+        yield
+    except (DeepenError, RuntimeError) as error:
+        found = deepen_error_of(error)
+        if found is None:
+            raise
+        logger = logging.getLogger("direct_deepen")
+        logger.error(str(found))
+        if not logger.hasHandlers():
+            print(f"direct-deepen: error: {found}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def deepen_error_of(error: BaseException | None) -> DeepenError | None:
+    """Return the :class:`DeepenError` that an exception is, or was raised from."""
+    while error is not None and not isinstance(error, DeepenError):
+        error = error.__cause__
+    return error

@@ -1,0 +1,93 @@
+"""Figures: reconstructions beside each other with their errors, and a posterior beside the error it predicts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from direct_deepen.benchmark import Picture
+from direct_deepen.errors import DeepenError, require
+from direct_deepen.metrics import quality
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ERROR_GAIN = 10
+TITLES = {
+    "zero_filled": "zero-filled",
+    "sense": "SENSE",
+    "varnet": "VarNet",
+    "deepen_map": "DEEPEN MAP",
+    "deepen_mmse": "DEEPEN MMSE",
+}
+
+
+def plot_comparison(pictures: Sequence[Picture], path: Path) -> None:
+    """Draw, for every slice, reference and methods, and below them the errors, ten times brighter."""
+    require(len(pictures) > 0, "nothing to plot: no slice")
+    methods = list(pictures[0].images)
+    figure, axes = _grid(2 * len(pictures), 1 + len(methods))
+    for row, picture in enumerate(pictures):
+        peak = float(picture.reference.max())
+        top, bottom = axes[2 * row], axes[2 * row + 1]
+        _show(top[0], picture.reference, peak, "reference" if row == 0 else "")
+        bottom[0].set_axis_off()
+        bottom[0].text(0.5, 0.5, f"error ×{ERROR_GAIN}", ha="center", va="center", transform=bottom[0].transAxes)
+        for column, method in enumerate(methods, start=1):
+            image = picture.images[method]
+            _show(top[column], image, peak, TITLES.get(method, method) if row == 0 else "")
+            _show(bottom[column], ERROR_GAIN * (image - picture.reference).abs(), peak, "")
+            score = quality(image, picture.reference)
+            bottom[column].set_xlabel(f"{score.psnr:.1f} dB, {score.ssim:.3f}", fontsize=8)
+    _save(figure, path)
+
+
+def plot_posterior(pictures: Sequence[Picture], path: Path, *, name: str = "deepen") -> None:
+    """Draw, for every slice, reference, MAP, MMSE, the error of MMSE and the posterior standard deviation, one scale."""
+    shown = [picture for picture in pictures if picture.std is not None and f"{name}_mmse" in picture.images]
+    require(len(shown) > 0, f"nothing to plot: no posterior of {name}")
+    figure, axes = _grid(len(shown), 5)
+    for row, picture in enumerate(shown):
+        assert picture.std is not None
+        peak = float(picture.reference.max())
+        mmse = picture.images[f"{name}_mmse"]
+        error = (mmse - picture.reference).abs()
+        limit = float(torch.quantile(torch.cat([error.flatten(), picture.std.flatten()]), 0.995))
+        columns = [
+            (picture.reference, peak, "reference", "gray"),
+            (picture.images[f"{name}_map"], peak, "MAP", "gray"),
+            (mmse, peak, "posterior mean", "gray"),
+            (error, limit, "|error| of the mean", "inferno"),
+            (picture.std, limit, "standard deviation", "inferno"),
+        ]
+        for axis, (image, high, title, colours) in zip(axes[row], columns, strict=True):
+            _show(axis, image, high, title if row == 0 else "", colours)
+        bar = figure.colorbar(axes[row][-1].images[0], ax=axes[row][-1], fraction=0.046)
+        bar.ax.tick_params(labelsize=7)
+    _save(figure, path)
+
+
+def _grid(rows: int, columns: int) -> tuple["Figure", list[list["Axes"]]]:
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise DeepenError("figures need matplotlib: pip install 'direct-deepen[demo]'") from error
+    # A Figure of its own, without pyplot: no display, no global state.
+    figure = Figure(figsize=(1.9 * columns, 2.0 * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False).tolist()
+
+
+def _show(axis: "Axes", image: torch.Tensor, peak: float, title: str, colours: str = "gray") -> None:
+    axis.imshow(image.abs().numpy(), cmap=colours, vmin=0.0, vmax=peak, interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    if title:
+        axis.set_title(title, fontsize=9)
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    figure.savefig(path, dpi=150)

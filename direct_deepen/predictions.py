@@ -1,0 +1,75 @@
+"""Reading what ``direct predict`` wrote: reconstructions, posterior files, times and parameters."""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from direct_deepen.errors import DeepenError, require
+from direct_deepen.posterior_file import posterior_path
+
+_TIME = re.compile(r"\(shape = \[(\d+),.*\) in ([0-9.]+)s\.")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The output folder of a ``direct predict`` run, and the checkpoint it used.
+
+    Attributes
+    ----------
+    directory
+        The output folder.
+    checkpoint
+        The weights.
+    """
+
+    directory: Path
+    checkpoint: Path
+
+    def __post_init__(self) -> None:
+        require(self.directory.is_dir(), f"{self.directory}: no such folder; run `direct predict` first")
+        require(self.checkpoint.is_file(), f"{self.checkpoint}: no such checkpoint")
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of weights of the model."""
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)["model"]
+        except (RuntimeError, KeyError, EOFError, OSError, ModuleNotFoundError) as error:
+            raise DeepenError(f"{self.checkpoint}: no checkpoint of DIRECT ({type(error).__name__})") from error
+        return sum(tensor.numel() for tensor in state.values())
+
+    @cached_property
+    def seconds(self) -> float:
+        """Seconds a slice, reading the data included, by DIRECT's own log of the last run."""
+        log = self.directory / "log_0_0.txt"
+        found = _TIME.findall(log.read_text(encoding="utf-8")) if log.is_file() else []
+        if not found:
+            return float("nan")
+        # The log gives the time since the start of the run after every volume, so a shorter time starts a new run.
+        last_run: list[tuple[int, float]] = []
+        for slices, seconds in ((int(s), float(t)) for s, t in found):
+            if last_run and seconds < last_run[-1][1]:
+                last_run.clear()
+            last_run.append((slices, seconds))
+        return last_run[-1][1] / sum(slices for slices, _ in last_run)
+
+    def reconstruction(self, volume: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return magnitudes (slice, height, width) of a volume, and its sampling masks if DIRECT wrote them."""
+        path = self.directory / volume
+        require(path.is_file(), f"{path}: no reconstruction of {volume}")
+        with h5py.File(path, "r") as file:
+            mask = file["sampling_mask"][()] if "sampling_mask" in file else None
+            return file["reconstruction"][()], mask
+
+    def posterior(self, volume: str) -> dict[str, np.ndarray] | None:
+        """Return the arrays of a volume's posterior file, or None where there is none."""
+        path = posterior_path(self.directory, Path(volume))
+        if not path.is_file():
+            return None
+        with h5py.File(path, "r") as file:
+            return {name: dataset[()] for name, dataset in file.items()}

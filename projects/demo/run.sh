@@ -1,0 +1,42 @@
+#!/bin/sh
+# The demo, command by command: what it runs is what a user types.
+set -eu
+DEMO=${DEMO:-runs/demo}
+SEED=${SEED:-0}
+DATA=$DEMO/data
+ON_CPU="--device cpu --num-workers 0"
+
+say() { printf '\n== %s\n' "$*"; }
+# DIRECT logs much; it goes to a file beside the run, and is shown if the command fails.
+quietly() {
+    log=$1
+    shift
+    echo "$ $*"
+    "$@" >"$log" 2>&1 || { tail -n 30 "$log"; echo "failed; the whole log is $log"; exit 1; }
+}
+
+say "Phantom brains: 24 volumes for training, 3 for validation, 3 for testing, each with seeds of its own"
+direct-deepen phantom "$DATA/training" --volumes 24 --slices 4 --size 64 --coils 8 --seed 1
+direct-deepen phantom "$DATA/validation" --volumes 3 --slices 4 --size 64 --coils 8 --seed 2
+direct-deepen phantom "$DATA/test" --volumes 3 --slices 4 --size 64 --coils 8 --seed 3
+
+for method in deepen varnet; do
+    say "Train $method"
+    quietly "$DEMO/train_$method.log" direct train "$DEMO" --cfg "configs/demo_$method.yaml" --name "$method" \
+        --training-root "$DATA/training" --validation-root "$DATA/validation" --seed "$SEED" $ON_CPU
+done
+
+say "Reconstruct the test volumes: VarNet, and DEEPEN with its posterior"
+quietly "$DEMO/predict_varnet.log" direct predict "$DEMO/varnet_test" --cfg configs/demo_varnet.yaml \
+    --checkpoint "$DEMO/varnet/model_$(cat "$DEMO/varnet/last_model.txt").pt" \
+    --data-root "$DATA/test" --seed "$SEED" $ON_CPU
+quietly "$DEMO/predict_deepen.log" direct predict "$DEMO/deepen_test" --cfg configs/demo_deepen_posterior.yaml \
+    --checkpoint "$DEMO/deepen/model_$(cat "$DEMO/deepen/last_model.txt").pt" \
+    --data-root "$DATA/test" --seed "$SEED" $ON_CPU
+
+say "Compare"
+direct-deepen benchmark "$DEMO" --cfg configs/demo_deepen_posterior.yaml \
+    --data-root "$DATA/test" --validation-root "$DATA/validation" \
+    --prediction varnet "$DEMO/varnet_test" "$DEMO/varnet/model_$(cat "$DEMO/varnet/last_model.txt").pt" \
+    --prediction deepen "$DEMO/deepen_test" "$DEMO/deepen/model_$(cat "$DEMO/deepen/last_model.txt").pt"
+echo "See $DEMO/table.md, $DEMO/comparison.png and $DEMO/posterior.png"
