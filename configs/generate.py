@@ -23,7 +23,7 @@ MASKS: dict[str, dict[str, Any]] = {
 
 
 def transforms(mask: str, *, size: int, coils: int | None, scaling_key: str | None) -> dict[str, Any]:
-    """Every key that training, validation and inference would otherwise read with different defaults."""
+    """Return every key that training, validation and inference would otherwise read with different defaults."""
     return {
         "masking": {**MASKS[mask], "range_mode": "DISCRETE", "mode": "STATIC"},
         "cropping": {"crop": "reconstruction_size", "crop_type": "uniform", "image_center_crop": True},
@@ -48,7 +48,7 @@ def transforms(mask: str, *, size: int, coils: int | None, scaling_key: str | No
 
 
 def dataset(kind: str, transform: dict[str, Any]) -> dict[str, Any]:
-    """A dataset of fastMRI files."""
+    """Return a dataset of fastMRI files."""
     return {"name": "FastMRI", "text_description": kind, "transforms": transform}
 
 
@@ -77,36 +77,47 @@ def configuration(
     }
 
 
-def deepen_model(*, channels: int, warm_start: int, noise_steps: int, sense_steps: int) -> dict[str, Any]:
-    """DEEPEN with the quadratic energy."""
+def deepen_model(
+    *,
+    channels: int,
+    warm_start: int,
+    noise_fraction: float,
+    noise_steps: int,
+    sense_steps: int,
+    estimator: str = "map",
+    num_samples: int = 16,
+    num_steps: int = 100,
+) -> dict[str, Any]:
+    """Return DEEPEN with the quadratic energy."""
     return {
         "model_name": "deepen.energies.QuadraticEnergy",
         "engine_name": "DeepenEngine",
         "hidden_channels": channels,
         "num_layers": 5,
-        "activation": "silu",
+        "activation": "elu",
         "noise_std": 0.01,
         "sense_regularization": 0.01,
         "coil_maps": "direct",
         "objective": {
             "warm_start_iterations": warm_start,
             "warm_start_noise_std": 0.1,
+            "warm_start_energy_weight": 0.3,
             "data_noise_factor": 2.0,
-            "energy_penalty": 0.0,
+            "energy_penalty": 0.01,
             "chains": {
-                "noise": {"fraction": 0.5, "num_steps": noise_steps},
-                "sense": {"fraction": 0.5, "num_steps": sense_steps},
+                "noise": {"fraction": noise_fraction, "num_steps": noise_steps},
+                "sense": {"fraction": 1.0 - noise_fraction, "num_steps": sense_steps},
                 "persistent": {"fraction": 0.0, "num_steps": sense_steps},
                 "step_size": None,
                 "max_stored": 2048,
             },
         },
         "inference": {
-            "estimator": "map",
+            "estimator": estimator,
             "tolerance": 1e-6,
             "max_iterations": 500,
-            "num_samples": 16,
-            "num_steps": 100,
+            "num_samples": num_samples,
+            "num_steps": num_steps,
             "keep": 4,
             "start": "sense",
             "step_size": None,
@@ -116,7 +127,7 @@ def deepen_model(*, channels: int, warm_start: int, noise_steps: int, sense_step
 
 
 def varnet_model(*, cascades: int, filters: int, pull_layers: int) -> dict[str, Any]:
-    """DIRECT's end-to-end variational network."""
+    """Return DIRECT's end-to-end variational network."""
     return {
         "model_name": "varnet.varnet.EndToEndVarNet",
         "engine_name": "EndToEndVarNetEngine",
@@ -138,7 +149,7 @@ def training(
     every: int,
     losses: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """The training section without its datasets."""
+    """Return the training section without its datasets."""
     return {
         "optimizer": "Adam",
         "lr": lr,
@@ -159,17 +170,62 @@ def training(
 VARNET_LOSSES = [{"function": "l1_loss", "multiplier": 1.0}, {"function": "ssim_loss", "multiplier": 1.0}]
 
 
+def full_size(mask: str, estimator: str) -> dict[str, Any]:
+    """Return DEEPEN for fastMRI brain data: 320×320, 12 coils, 64 channels."""
+    return configuration(
+        deepen_model(
+            channels=64,
+            warm_start=4000,
+            noise_fraction=0.25,
+            noise_steps=100,
+            sense_steps=15,
+            estimator=estimator,
+        ),
+        training(
+            lr=2e-3,
+            batch_size=4,
+            iterations=12000,
+            lr_step_size=400,
+            lr_gamma=0.85,
+            warmup=100,
+            # One less than the warm start: its end is validated and kept.
+            every=3999,
+        ),
+        transforms(mask, size=320, coils=12, scaling_key=None),
+    )
+
+
+def demo(estimator: str) -> dict[str, Any]:
+    """Return DEEPEN for the demo: 64×64, 32 channels, minutes on two cores."""
+    return configuration(
+        deepen_model(
+            channels=32,
+            warm_start=250,
+            noise_fraction=0.0,
+            noise_steps=60,
+            sense_steps=15,
+            estimator=estimator,
+            num_samples=8,
+            num_steps=60,
+        ),
+        training(
+            lr=2e-3,
+            batch_size=4,
+            iterations=370,
+            lr_step_size=25,
+            lr_gamma=0.85,
+            warmup=20,
+            every=249,
+        ),
+        transforms("2d4x", size=64, coils=None, scaling_key=None),
+        inference_batch_size=4,
+    )
+
+
 def configurations() -> dict[str, dict[str, Any]]:
     """Return every configuration by the name of its file."""
-    result = {}
-    for mask in MASKS:
-        full = transforms(mask, size=320, coils=12, scaling_key=None)
-        result[f"deepen_{mask}.yaml"] = configuration(
-            deepen_model(channels=64, warm_start=5000, noise_steps=100, sense_steps=30),
-            training(lr=5e-4, batch_size=4, iterations=15000, lr_step_size=5000, lr_gamma=0.5, warmup=100, every=1000),
-            full,
-        )
-    varnet = transforms("2d4x", size=320, coils=12, scaling_key="masked_kspace")
+    result = {f"deepen_{mask}.yaml": full_size(mask, "map") for mask in MASKS}
+    result["deepen_2d4x_posterior.yaml"] = full_size("2d4x", "posterior_mean")
     result["varnet_2d4x.yaml"] = configuration(
         varnet_model(cascades=8, filters=18, pull_layers=4),
         training(
@@ -182,25 +238,20 @@ def configurations() -> dict[str, dict[str, Any]]:
             every=1000,
             losses=VARNET_LOSSES,
         ),
-        varnet,
+        transforms("2d4x", size=320, coils=12, scaling_key="masked_kspace"),
     )
-    small = transforms("2d4x", size=64, coils=None, scaling_key=None)
-    result["demo_deepen.yaml"] = configuration(
-        deepen_model(channels=32, warm_start=400, noise_steps=60, sense_steps=15),
-        training(lr=1e-3, batch_size=4, iterations=520, lr_step_size=400, lr_gamma=0.3, warmup=20, every=400),
-        small,
-        inference_batch_size=4,
-    )
+    result["demo_deepen.yaml"] = demo("map")
+    result["demo_deepen_posterior.yaml"] = demo("posterior_mean")
     result["demo_varnet.yaml"] = configuration(
         varnet_model(cascades=6, filters=12, pull_layers=2),
         training(
             lr=1e-3,
             batch_size=4,
-            iterations=400,
-            lr_step_size=200,
+            iterations=500,
+            lr_step_size=100,
             lr_gamma=0.5,
             warmup=20,
-            every=400,
+            every=499,
             losses=VARNET_LOSSES,
         ),
         transforms("2d4x", size=64, coils=None, scaling_key="masked_kspace"),

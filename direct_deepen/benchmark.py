@@ -109,9 +109,7 @@ def _classical(case: Case, sense_regularization: float) -> dict[str, _Column]:
     return {"zero_filled": _Column(zero_filled, middle - begin), "sense": _Column(solution, end - middle)}
 
 
-def _predicted(
-    case: Case, name: str, prediction: Prediction
-) -> tuple[dict[str, _Column], torch.Tensor | None]:
+def _predicted(case: Case, name: str, prediction: Prediction) -> tuple[dict[str, _Column], torch.Tensor | None]:
     position = case.slice_number
     scale = float(case.problem.scale)
     posterior = prediction.posterior(case.volume)
@@ -185,7 +183,8 @@ def write_csv(path: Path, rows: Sequence[Row] | Sequence[Summary]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])))
         writer.writeheader()
         for row in rows:
-            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in asdict(row).items()})
+            cells = asdict(row).items()
+            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in cells})
 
 
 def markdown_table(summaries: Sequence[Summary]) -> str:

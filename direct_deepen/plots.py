@@ -45,7 +45,7 @@ def plot_comparison(pictures: Sequence[Picture], path: Path) -> None:
 
 
 def plot_posterior(pictures: Sequence[Picture], path: Path, *, name: str = "deepen") -> None:
-    """Draw, for every slice, reference, MAP, MMSE, the error of MMSE and the posterior standard deviation, one scale."""
+    """Draw, for every slice, reference, MAP, MMSE, and on one scale the error of MMSE and the standard deviation."""
     shown = [picture for picture in pictures if picture.std is not None and f"{name}_mmse" in picture.images]
     require(len(shown) > 0, f"nothing to plot: no posterior of {name}")
     figure, axes = _grid(len(shown), 5)

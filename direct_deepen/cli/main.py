@@ -11,7 +11,7 @@ _EPILOG = """\
 Training and prediction are DIRECT's own commands:
   direct train EXPERIMENT --cfg configs/deepen_2d4x.yaml --training-root DATA --validation-root DATA
   direct predict OUTPUT --cfg configs/deepen_2d4x.yaml --data-root DATA \\
-      --checkpoint EXPERIMENT/deepen_2d4x/model_14999.pt
+      --checkpoint EXPERIMENT/deepen_2d4x/model_11999.pt
 """
 
 

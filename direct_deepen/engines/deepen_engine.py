@@ -25,7 +25,7 @@ from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.engines.training_samples import draw_training_samples
 from direct_deepen.errors import DeepenError, DivergenceError, require
-from direct_deepen.objectives import contrastive_loss, denoising_score_matching_loss
+from direct_deepen.objectives import contrastive_loss, denoising_score_matching_loss, energy_unit
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.posterior_file import PosteriorWriter
 from direct_deepen.priors.energy import Energy
@@ -160,7 +160,8 @@ class DeepenEngine(MRIModelEngine):
         storage.add_scalar("train/energy_gap", float(true_energy.mean() - sample_energy.mean()))
         storage.add_scalar("train/curvature", float(samples.curvature.max()))
         storage.add_scalar("train/step_size", float(samples.step_size.mean()))
-        return contrastive_loss(true_energy, sample_energy, penalty=objective.energy_penalty)
+        penalty = objective.energy_penalty / energy_unit(reference[0].numel(), noise_std)
+        return contrastive_loss(true_energy, sample_energy, penalty=penalty)
 
     def _iteration_generator(self, iteration: int) -> torch.Generator:
         text = f"{self.seed}/{communication.get_rank()}/{iteration}"

@@ -50,8 +50,8 @@ class ChainSettings:
         Images kept for the persistent chains; the one unused for longest goes first.
     """
 
-    noise: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.5, 60))
-    sense: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.5, 15))
+    noise: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.25, 100))
+    sense: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.75, 15))
     persistent: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.0, 15))
     step_size: float | None = None
     max_stored: int = 2048
@@ -89,7 +89,8 @@ class ObjectiveSettings:
         c: true images get noise of standard deviation c·ε per real component. Samples carry noise of at least ε; below
         c = 1 no energy can explain both, and training diverges.
     energy_penalty
-        α of α·mean(E⁺² + E⁻²), which keeps the energies near zero during contrastive training.
+        α of α·mean(E⁺² + E⁻²)/E₀, which keeps the energies near zero during contrastive training; E₀ = Pε²/2 is the
+        energy of data noise in P pixels.
     chains
         The chains that draw x⁻.
     """
@@ -98,7 +99,7 @@ class ObjectiveSettings:
     warm_start_noise_std: float = 0.1
     warm_start_energy_weight: float = 0.3
     data_noise_factor: float = 2.0
-    energy_penalty: float = 1.0
+    energy_penalty: float = 0.01
     chains: ChainSettings = field(default_factory=ChainSettings)
 
     def __post_init__(self) -> None:

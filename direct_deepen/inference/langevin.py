@@ -19,6 +19,7 @@ _SAFETY = 1.6
 """Share of the largest stable step, 2/curvature, that the adapting step uses, times one half."""
 
 _FINITE_CHECK_INTERVAL = 20
+_SHOWN_CHAINS = 5
 _ACCEPTANCE_TARGET = 0.574
 _ADAPTATION_DECAY = 0.6
 
@@ -147,8 +148,8 @@ def langevin(
 
     Notes
     -----
-    A difference quotient is a typical curvature, not a bound: the frozen step may be too large for a rare region. Chains
-    that leave the finite numbers stop with an error, never with a wrong sample.
+    A difference quotient is a typical curvature, not a bound: the frozen step may be too large for a rare region.
+    Chains that leave the finite numbers stop with an error, never with a wrong sample.
 
     Raises
     ------
@@ -180,7 +181,10 @@ def langevin(
     schedule = _Schedule(num_steps, burn_in, set(kept_steps.tolist()), step_size, metropolis)
     group = max(1, max_images // starts.shape[1])
     bar = tqdm(total=num_steps * num_samples, desc="Langevin", unit="step", disable=not progress, leave=False)
-    runs = [_run(target, chains, schedule, generator, bar) for chains in starts.split(group)]
+    runs = [
+        _run(target, chains, schedule, generator, bar, first_chain)
+        for first_chain, chains in zip(range(0, num_samples, group), starts.split(group), strict=True)
+    ]
     bar.close()
     return Samples(
         images=torch.cat([run.images for run in runs]).flatten(0, 1),
@@ -271,7 +275,15 @@ def _starts(target: _Target, init: str | torch.Tensor, num_samples: int, generat
     return sense(target.A, target.masked_kspace) + target.noise_std * noise
 
 
-def _run(target: _Target, start: torch.Tensor, schedule: _Schedule, generator: torch.Generator, bar: tqdm) -> _Run:
+def _run(
+    target: _Target,
+    start: torch.Tensor,
+    schedule: _Schedule,
+    generator: torch.Generator,
+    bar: tqdm,
+    first_chain: int,
+) -> _Run:
+    """Run a group of chains, (chain, batch, height, width), the first of which is number ``first_chain``."""
     point = target(start)
     evaluations = 1
     adapting = schedule.step_size is None
@@ -283,7 +295,7 @@ def _run(target: _Target, start: torch.Tensor, schedule: _Schedule, generator: t
         nudge = target.noise_std * target.noise(start, generator)
         _, nudged = target.energy.value_and_grad((start + nudge).flatten(0, 1))
         evaluations += 1
-        curvature = difference_quotient(nudge, nudged.unflatten(0, start.shape[:2]) - point.prior_gradient).double()
+        curvature = _observed_curvature(nudge, nudged.unflatten(0, start.shape[:2]) - point.prior_gradient)
         step_size = _stable_step(target, curvature)
     log_metropolis_scale = torch.zeros_like(step_size)
     accepted_sum = torch.zeros_like(step_size)
@@ -300,9 +312,7 @@ def _run(target: _Target, start: torch.Tensor, schedule: _Schedule, generator: t
             probability = torch.ones_like(step_size)
             accepted = torch.ones_like(step_size, dtype=torch.bool)
         if adapting and step <= schedule.burn_in:
-            quotient = difference_quotient(
-                proposal.image - point.image, proposal.prior_gradient - point.prior_gradient
-            ).double()
+            quotient = _observed_curvature(proposal.image - point.image, proposal.prior_gradient - point.prior_gradient)
             curvature = torch.maximum(curvature, quotient)
             if schedule.metropolis:
                 log_metropolis_scale += (probability - _ACCEPTANCE_TARGET) * step**-_ADAPTATION_DECAY
@@ -313,7 +323,7 @@ def _run(target: _Target, start: torch.Tensor, schedule: _Schedule, generator: t
         costs.append(point.cost)
         norms.append(image_norm(point.image))
         if step % _FINITE_CHECK_INTERVAL == 0 or step == schedule.num_steps:
-            _require_finite(norms[-1], step, step_size)
+            _require_finite(norms[-1], step, step_size, first_chain)
         if step in schedule.kept_steps:
             kept.append(point.image)
         bar.update(start.shape[0])
@@ -326,6 +336,11 @@ def _run(target: _Target, start: torch.Tensor, schedule: _Schedule, generator: t
         acceptance=accepted_sum / (schedule.num_steps - schedule.burn_in),
         gradient_evaluations=evaluations * start.shape[0] * start.shape[1],
     )
+
+
+def _observed_curvature(move: torch.Tensor, gradient_change: torch.Tensor) -> torch.Tensor:
+    """Difference quotient; 0 where it is not finite: Metropolis refuses such a point, and an unadjusted chain stops."""
+    return difference_quotient(move, gradient_change).double().nan_to_num(0.0, posinf=0.0)
 
 
 def _stable_step(target: _Target, curvature: torch.Tensor) -> torch.Tensor:
@@ -359,11 +374,12 @@ def _merge(accepted: torch.Tensor, new: _Point, old: _Point) -> _Point:
     )
 
 
-def _require_finite(norms: torch.Tensor, step: int, step_size: torch.Tensor) -> None:
-    finite = torch.isfinite(norms)
-    if not bool(finite.all()):
-        bad = (~finite).nonzero().tolist()
+def _require_finite(norms: torch.Tensor, step: int, step_size: torch.Tensor, first_chain: int) -> None:
+    bad = ~torch.isfinite(norms)
+    if bool(bad.any()):
+        where, shown = [[first_chain + chain, image] for chain, image in bad.nonzero().tolist()], slice(_SHOWN_CHAINS)
         raise DivergenceError(
-            f"langevin: chains [chain, image] {bad} have norm {norms[~finite].tolist()} at step {step}, "
-            f"step sizes {step_size[~finite].tolist()}; allowed: finite values (try a smaller step_size)"
+            f"langevin: {len(where)} of {bad.numel()} chains diverged; [chain, image] {where[shown]} have norms "
+            f"{norms[bad][shown].tolist()} at step {step}, step sizes {step_size[bad][shown].tolist()}; "
+            "allowed: finite values (try a smaller step_size)"
         )

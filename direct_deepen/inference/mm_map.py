@@ -86,9 +86,9 @@ def mm_map(
     The second form is the one computed. It is the first with conjugate gradients started at x_n; solved to any accuracy
     it lowers the majorizer, so an inexact solution costs speed but never the descent.
 
-    L starts from a power iteration at the first iterate. A step is taken if E stays below its majorizer there and C does
-    not rise; otherwise L is doubled and the step redone. After a step that was taken L falls by a tenth, so that it
-    follows the local curvature.
+    L starts from a power iteration at the first iterate. A step is taken if E stays below its majorizer there and C
+    does not rise; otherwise L is doubled and the step redone. After a step that was taken L falls by a tenth, so that
+    it follows the local curvature.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ class _State:
         return self._from_tensors([tensor[index] for tensor in self._tensors()])
 
     def updated(self, accepted: torch.Tensor, done: torch.Tensor, candidate: "_State") -> "_State":
-        """The candidate and a lower L where accepted, the state as it is where done, else the state and a higher L."""
+        """Return the candidate with a lower L where accepted, else this state, with a higher L unless it is done."""
         merged = [
             torch.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old)
             for new, old in zip(candidate._tensors(), self._tensors(), strict=True)

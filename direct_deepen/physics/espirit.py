@@ -56,6 +56,6 @@ def espirit_maps(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor) -> to
 
 
 def _centre(mask: torch.Tensor, side: int) -> torch.Tensor:
-    """The centred square of a side, where sigpy takes it: for even sides of odd masks DIRECT's lies a sample further."""
+    """Cut out the centred square, where sigpy does: for even sides of odd masks DIRECT's lies one sample further."""
     top, left = mask.shape[0] // 2 - side // 2, mask.shape[1] // 2 - side // 2
     return mask[top : top + side, left : left + side]

@@ -18,7 +18,8 @@ class SenseOperator:
     ``apply_mask(fft2(expand_operator(x, S)), M)``, and sigpy's ``Sense`` operator.
 
     The maps are used as given. Where Σ_c |S_c|² = 1 or 0, as DIRECT's and ESPIRiT maps are and as
-    :func:`normalize_sensitivity_map` makes them, ‖A‖ ≤ 1; otherwise ``norm_squared_bound`` says what ‖AᴴA‖ cannot exceed.
+    :func:`normalize_sensitivity_map` makes them, ‖A‖ ≤ 1; otherwise ``norm_squared_bound`` says what ‖AᴴA‖ cannot
+    exceed.
 
     Parameters
     ----------
@@ -29,8 +30,8 @@ class SenseOperator:
 
     Notes
     -----
-    Images have shape (..., batch, height, width), data (..., batch, coil, height, width): extra leading dimensions, such
-    as chains, share maps and mask. Nothing given is changed. The shifts of the centred transform are folded into maps
+    Images have shape (..., batch, height, width), data (..., batch, coil, height, width): extra leading dimensions,
+    such as chains, share maps and mask. Nothing given is changed. The shifts of the centred transform are folded into maps
     and mask once, so that ``normal`` shifts images only, never coil images.
 
     Raises

@@ -13,7 +13,7 @@ class QuadraticEnergyConfig(DeepenSettings, ModelConfig):
 
     hidden_channels: int = 64
     num_layers: int = 5
-    activation: str = "silu"
+    activation: str = "elu"
 
 
 @dataclass

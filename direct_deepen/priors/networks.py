@@ -1,5 +1,7 @@
 """The convolutional network that the energies of the paper share."""
 
+from itertools import pairwise
+
 from torch import nn
 
 from direct_deepen.errors import require, require_choice
@@ -32,7 +34,7 @@ def convolutional_stack(
     require(hidden_channels >= 1, f"hidden_channels is {hidden_channels!r}; allowed: >= 1")
     widths = [in_channels, *[hidden_channels] * (num_layers - 1), out_channels]
     layers: list[nn.Module] = []
-    for layer, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for layer, (before, after) in enumerate(pairwise(widths)):
         if layer > 0:
             layers.append(ACTIVATIONS[activation]())
         layers.append(nn.Conv2d(before, after, kernel_size=3, padding=1))

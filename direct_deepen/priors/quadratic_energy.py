@@ -31,7 +31,7 @@ class QuadraticEnergy(Energy):
     Chand and Jacob, Multi-scale energy (MuSE) framework for inverse problems in imaging, 2024.
     """
 
-    def __init__(self, *, hidden_channels: int = 64, num_layers: int = 5, activation: str = "silu") -> None:
+    def __init__(self, *, hidden_channels: int = 64, num_layers: int = 5, activation: str = "elu") -> None:
         super().__init__()
         self.residual = convolutional_stack(
             in_channels=2,
