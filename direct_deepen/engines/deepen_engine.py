@@ -203,7 +203,7 @@ class DeepenEngine(MRIModelEngine):
     def checkpoint_model_at_interval(self, iter_idx: int, total_iter: int) -> None:
         """Write a checkpoint when DIRECT does, and this rank's persistent chains beside it."""
         super().checkpoint_model_at_interval(iter_idx, total_iter)
-        steps = self.cfg.training.checkpointer.checkpoint_steps  # type: ignore[attr-defined]
+        steps = self.cfg.training.checkpointer.checkpoint_steps
         if len(self.stored_chains) and iter_idx >= 5 and (iter_idx % steps == 0 or iter_idx + 1 == total_iter):
             self.stored_chains.save(self._chains_path(), iter_idx)
 
@@ -213,7 +213,7 @@ class DeepenEngine(MRIModelEngine):
 
     def predict(self, dataset: Dataset, experiment_directory: Path, *args: Any, **kwargs: Any) -> Any:
         """Predict as DIRECT does, with all cores, and write posterior files to the experiment directory."""
-        slices = {Path(name): len(indices) for name, indices in dataset.volume_indices.items()}
+        slices = {Path(name): len(indices) for name, indices in dataset.volume_indices.items()}  # type: ignore[attr-defined]
         self._writer = PosteriorWriter(Path(experiment_directory), slices, self._file_attributes())
         try:
             with exit_on_bad_input(), all_cores(self.device):

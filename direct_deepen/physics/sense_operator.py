@@ -31,8 +31,8 @@ class SenseOperator:
     Notes
     -----
     Images have shape (..., batch, height, width), data (..., batch, coil, height, width): extra leading dimensions,
-    such as chains, share maps and mask. Nothing given is changed. The shifts of the centred transform are folded into maps
-    and mask once, so that ``normal`` shifts images only, never coil images.
+    such as chains, share maps and mask. Nothing given is changed. The shifts of the centred transform are folded into
+    maps and mask once, so that ``normal`` shifts images only, never coil images.
 
     Raises
     ------
