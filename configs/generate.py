@@ -95,6 +95,8 @@ def deepen_model(
         "hidden_channels": channels,
         "num_layers": 5,
         "activation": "elu",
+        # 1/(2c²), c = data_noise_factor: the temperature of the posterior.
+        "weight": 0.25,
         "noise_std": 0.01,
         "sense_regularization": 0.01,
         "coil_maps": "direct",
@@ -102,7 +104,7 @@ def deepen_model(
             "warm_start_iterations": warm_start,
             "warm_start_noise_std": 0.1,
             "warm_start_energy_weight": 0.3,
-            "data_noise_factor": 2.0,
+            "data_noise_factor": 1.4142135623730951,
             "energy_penalty": 0.01,
             "chains": {
                 "noise": {"fraction": noise_fraction, "num_steps": noise_steps},
@@ -200,7 +202,7 @@ def demo(estimator: str) -> dict[str, Any]:
     return configuration(
         deepen_model(
             channels=32,
-            warm_start=250,
+            warm_start=300,
             noise_fraction=0.0,
             noise_steps=60,
             sense_steps=15,
@@ -211,11 +213,11 @@ def demo(estimator: str) -> dict[str, Any]:
         training(
             lr=2e-3,
             batch_size=4,
-            iterations=370,
+            iterations=450,
             lr_step_size=25,
             lr_gamma=0.85,
             warmup=20,
-            every=249,
+            every=299,
         ),
         transforms("2d4x", size=64, coils=None, scaling_key=None),
         inference_batch_size=4,

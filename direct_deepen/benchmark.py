@@ -36,19 +36,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Picture:
-    """What the figures show of one slice: magnitudes in scaled intensities, by method."""
+    """What the figures show of one slice, in scaled intensities: magnitudes by method, deviations by prediction."""
 
     case: str
     reference: torch.Tensor
     images: dict[str, torch.Tensor]
-    std: torch.Tensor | None
+    std: dict[str, torch.Tensor]
 
 
 def tune_sense(validation: Sequence[Case]) -> float:
     """Return the λ of :data:`SENSE_REGULARIZATIONS` with the best mean PSNR on validation slices."""
     require(len(validation) > 0, "validation data hold no slice")
     scores = {}
-    for regularization in tqdm(SENSE_REGULARIZATIONS, desc="Tune SENSE", leave=False):
+    for regularization in tqdm(SENSE_REGULARIZATIONS, desc="Tune SENSE", leave=False, disable=None):
         images = [sense(c.problem.A, c.problem.masked_kspace, regularization=regularization) for c in validation]
         scores[regularization] = np.mean(
             [quality(x[0], c.reference[0]).psnr for x, c in zip(images, validation, strict=True)]
@@ -70,13 +70,14 @@ def compare(
         If a prediction lacks a volume, has other shapes, or was made with other sampling masks.
     """
     rows, pictures = [], []
-    for case in tqdm(test, desc="Compare", leave=False):
+    for case in tqdm(test, desc="Compare", leave=False, disable=None):
         columns = _classical(case, sense_regularization)
-        std = None
+        std = {}
         for name, prediction in predictions.items():
             predicted, deviation = _predicted(case, name, prediction)
             columns |= predicted
-            std = deviation if deviation is not None else std
+            if deviation is not None:
+                std[name] = deviation
         label = f"{case.volume}#{case.slice_number}"
         for method, column in columns.items():
             score: Quality = quality(column.image, case.reference[0])
@@ -112,16 +113,21 @@ def _classical(case: Case, sense_regularization: float) -> dict[str, _Column]:
 def _predicted(case: Case, name: str, prediction: Prediction) -> tuple[dict[str, _Column], torch.Tensor | None]:
     position = case.slice_number
     scale = float(case.problem.scale)
+    images, masks = prediction.reconstruction(case.volume)
+    path, size = prediction.directory / case.volume, tuple(case.reference.shape[1:])
+    require(
+        images.ndim == 3 and images.shape[1:] == size and position < images.shape[0],
+        f"{path}: reconstruction has shape {images.shape}; allowed with these data: "
+        f"({position + 1} or more, {size[0]}, {size[1]})",
+    )
+    if masks is not None:
+        same = np.array_equal(np.squeeze(masks[position]) != 0, case.problem.A.sampling_mask[0, 0].numpy() != 0)
+        require(
+            same,
+            f"{path}: was predicted with another sampling mask; give `direct predict` the same --data-root and masking",
+        )
     posterior = prediction.posterior(case.volume)
     if posterior is None:
-        images, masks = prediction.reconstruction(case.volume)
-        if masks is not None:
-            same = np.array_equal(np.squeeze(masks[position]) != 0, case.problem.A.sampling_mask[0, 0].numpy() != 0)
-            require(
-                same,
-                f"{prediction.directory / case.volume}: was predicted with another sampling mask; "
-                "give `direct predict` the same --data-root and masking",
-            )
         image = torch.from_numpy(images[position]) / scale
         return {name: _Column(image, prediction.seconds, parameters=prediction.parameters)}, None
 

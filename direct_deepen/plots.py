@@ -44,23 +44,22 @@ def plot_comparison(pictures: Sequence[Picture], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_posterior(pictures: Sequence[Picture], path: Path, *, name: str = "deepen") -> None:
-    """Draw, for every slice, reference, MAP, MMSE, and on one scale the error of MMSE and the standard deviation."""
-    shown = [picture for picture in pictures if picture.std is not None and f"{name}_mmse" in picture.images]
-    require(len(shown) > 0, f"nothing to plot: no posterior of {name}")
+def plot_posterior(pictures: Sequence[Picture], path: Path) -> None:
+    """Draw, for every slice and posterior, reference, MAP, MMSE, and on one scale its error and standard deviation."""
+    shown = [(picture, name, std) for picture in pictures for name, std in picture.std.items()]
+    require(len(shown) > 0, "nothing to plot: no posterior")
     figure, axes = _grid(len(shown), 5)
-    for row, picture in enumerate(shown):
-        assert picture.std is not None
+    for row, (picture, name, std) in enumerate(shown):
         peak = float(picture.reference.max())
         mmse = picture.images[f"{name}_mmse"]
         error = (mmse - picture.reference).abs()
-        limit = float(torch.quantile(torch.cat([error.flatten(), picture.std.flatten()]), 0.995))
+        limit = float(torch.quantile(torch.cat([error.flatten(), std.flatten()]), 0.995))
         columns = [
             (picture.reference, peak, "reference", "gray"),
             (picture.images[f"{name}_map"], peak, "MAP", "gray"),
             (mmse, peak, "posterior mean", "gray"),
             (error, limit, "|error| of the mean", "inferno"),
-            (picture.std, limit, "standard deviation", "inferno"),
+            (std, limit, "standard deviation", "inferno"),
         ]
         for axis, (image, high, title, colours) in zip(axes[row], columns, strict=True):
             _show(axis, image, high, title if row == 0 else "", colours)

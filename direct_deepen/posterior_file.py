@@ -69,8 +69,11 @@ class PosteriorWriter:
     def _write(self, path: Path, slices: list[dict[str, np.ndarray]]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".part")
-        with h5py.File(temporary, "w") as file:
-            file.attrs.update(self._attributes)
-            for name in slices[0]:
-                file.create_dataset(name, data=np.stack([arrays[name] for arrays in slices]))
-        os.replace(temporary, path)
+        try:
+            with h5py.File(temporary, "w") as file:
+                file.attrs.update(self._attributes)
+                for name in slices[0]:
+                    file.create_dataset(name, data=np.stack([arrays[name] for arrays in slices]))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 
+from direct_deepen.engines.checkpoints import weights_of
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.posterior_file import posterior_path
 
@@ -37,11 +37,7 @@ class Prediction:
     @cached_property
     def parameters(self) -> int:
         """Number of weights of the model."""
-        try:
-            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)["model"]
-        except (RuntimeError, KeyError, EOFError, OSError, ModuleNotFoundError) as error:
-            raise DeepenError(f"{self.checkpoint}: no checkpoint of DIRECT ({type(error).__name__})") from error
-        return sum(tensor.numel() for tensor in state.values())
+        return sum(tensor.numel() for tensor in weights_of(self.checkpoint).values())
 
     @cached_property
     def seconds(self) -> float:
@@ -62,14 +58,20 @@ class Prediction:
         """Return magnitudes (slice, height, width) of a volume, and its sampling masks if DIRECT wrote them."""
         path = self.directory / volume
         require(path.is_file(), f"{path}: no reconstruction of {volume}")
-        with h5py.File(path, "r") as file:
-            mask = file["sampling_mask"][()] if "sampling_mask" in file else None
-            return file["reconstruction"][()], mask
+        arrays = _read(path)
+        require("reconstruction" in arrays, f"{path}: holds no `reconstruction`")
+        return arrays["reconstruction"], arrays.get("sampling_mask")
 
     def posterior(self, volume: str) -> dict[str, np.ndarray] | None:
         """Return the arrays of a volume's posterior file, or None where there is none."""
         path = posterior_path(self.directory, Path(volume))
-        if not path.is_file():
-            return None
+        return _read(path) if path.is_file() else None
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
         with h5py.File(path, "r") as file:
             return {name: dataset[()] for name, dataset in file.items()}
+    except (OSError, RuntimeError, TypeError) as error:
+        message = str(error).splitlines()[0]
+        raise DeepenError(f"{path}: no output of `direct predict`: {message}") from error

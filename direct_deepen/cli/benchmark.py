@@ -13,7 +13,7 @@ example:
   direct-deepen benchmark runs/demo --cfg configs/demo_deepen_posterior.yaml \\
       --data-root runs/demo/data/test --validation-root runs/demo/data/validation \\
       --prediction varnet runs/demo/varnet_test runs/demo/varnet/model_499.pt \\
-      --prediction deepen runs/demo/deepen_test runs/demo/deepen/model_369.pt"""
+      --prediction deepen runs/demo/deepen_test runs/demo/deepen/model_449.pt"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> None:
     from direct_deepen.predictions import Prediction
 
     require(args.figure_slices >= 1, f"--figure-slices is {args.figure_slices}; allowed: >= 1")
+    names = [name for name, _, _ in args.prediction]
+    require(len(set(names)) == len(names), f"--prediction names are {', '.join(names)}; allowed: different names")
     predictions = {name: Prediction(Path(folder), Path(weights)) for name, folder, weights in args.prediction}
     test = list(cases(inference_dataset(args.cfg, args.data_root)))
     validation = list(cases(inference_dataset(args.cfg, args.validation_root)))
@@ -74,6 +76,6 @@ def run(args: argparse.Namespace) -> None:
     step = max(1, len(pictures) // args.figure_slices)
     shown = pictures[step // 2 :: step][: args.figure_slices]
     plot_comparison(shown, args.output / "comparison.png")
-    if any(picture.std is not None for picture in shown):
+    if any(picture.std for picture in shown):
         plot_posterior(shown, args.output / "posterior.png")
     print(table + note)

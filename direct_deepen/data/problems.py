@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import torch
 from direct.common.subsample import build_masking_function
 from direct.data.datasets import build_dataset_from_input
@@ -16,6 +17,7 @@ from direct.utils import dict_flatten, remove_keys
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import default_collate
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image
 from direct_deepen.errors import DeepenError, require
@@ -32,7 +34,7 @@ class Case:
     slice_number
         Number of the slice.
     problem
-        Operator, data and scale, with a batch of one.
+        Operator, data and scale, with a batch of one; its scale takes images to the units of the file.
     reference
         Coil-combined fully sampled image, complex (1, height, width).
     """
@@ -53,12 +55,15 @@ def inference_dataset(configuration: Path, data_root: Path) -> Any:
     """
     require(configuration.is_file(), f"{configuration}: no such configuration file")
     require(data_root.is_dir(), f"{data_root}: no such folder of HDF5 volumes")
-    require(any(data_root.glob("*.h5")), f"{data_root}: holds no .h5 file")
+    files = sorted(data_root.glob("*.h5"))
+    require(len(files) > 0, f"{data_root}: holds no .h5 file")
+    for file in files:
+        _require_volume(file)
     try:
         section = OmegaConf.load(configuration).inference.dataset
         merged = OmegaConf.merge(OmegaConf.structured(load_dataset_config(section.name)), section)
         masking = build_masking_function(**merged.transforms.masking)
-    except (OmegaConfBaseException, AttributeError) as error:
+    except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
         message = str(error).splitlines()[0]
         raise DeepenError(f"{configuration}: inference.dataset: {message}") from error
     transforms = build_mri_transforms(
@@ -69,16 +74,35 @@ def inference_dataset(configuration: Path, data_root: Path) -> Any:
     )
     # DIRECT reports every file at the level of information; a command that reads them twice should not.
     logging.getLogger("FastMRIDataset").setLevel(logging.WARNING)
+    return build_dataset_from_input(transforms=transforms, dataset_config=merged, data_root=data_root)
+
+
+def _require_volume(path: Path) -> None:
+    """Raise unless a file can be read: DIRECT leaves out those that cannot, with no more than a warning."""
     try:
-        return build_dataset_from_input(transforms=transforms, dataset_config=merged, data_root=data_root)
-    except (KeyError, OSError) as error:
-        raise DeepenError(f"{data_root}: a file is no fastMRI volume: {error}") from error
+        with h5py.File(path, "r") as file:
+            require("kspace" in file, f"{path}: no fastMRI volume: it holds no `kspace`")
+    except OSError as error:
+        raise DeepenError(f"{path}: no fastMRI volume: {str(error).splitlines()[0]}") from error
 
 
 def cases(dataset: Any) -> Iterator[Case]:
-    """Yield the slices of a dataset, volume by volume."""
-    for index in range(len(dataset)):
-        batch = default_collate([dataset[index]])
-        problem = problem_from_batch(batch)
-        ((name, number),) = problem.names
-        yield Case(Path(name).name, number, problem, reference_image(batch, problem))
+    """Yield the slices of a dataset, volume by volume in the order of their names.
+
+    Raises
+    ------
+    DeepenError
+        If a slice cannot be read, or is no problem that can be solved.
+    """
+    for path in sorted(dataset.volume_indices):
+        for index in dataset.volume_indices[path]:
+            try:
+                batch = default_collate([dataset[index]])
+            except (ArithmeticError, LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError) as error:
+                message = (str(error).splitlines() or [""])[0]
+                raise DeepenError(f"{path}: slice cannot be read: {type(error).__name__}: {message}") from error
+            problem = problem_from_batch(batch)
+            reference = reference_image(batch, problem)
+            ((name, number),) = problem.names
+            problem = replace(problem, scale=problem.scale * batch["scaling_factor"])
+            yield Case(Path(name).name, number, problem, reference)

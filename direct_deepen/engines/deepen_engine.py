@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import Dataset
 
 import direct_deepen
+from direct_deepen.engines.checkpoints import checkpoint_to_resume, require_weights_of
 from direct_deepen.engines.coil_maps import espirit_maps_of_batch
 from direct_deepen.engines.persistent_chains import PersistentChains
 from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image, to_complex
@@ -155,9 +156,10 @@ class DeepenEngine(MRIModelEngine):
         energies = self.model(torch.cat([true_images, samples.image]))
         true_energy, sample_energy = energies.chunk(2)
         storage = get_event_storage()
-        storage.add_scalar("train/energy_true", float(true_energy.mean()))
-        storage.add_scalar("train/energy_sample", float(sample_energy.mean()))
-        storage.add_scalar("train/energy_gap", float(true_energy.mean() - sample_energy.mean()))
+        true_mean, sample_mean = float(true_energy.detach().mean()), float(sample_energy.detach().mean())
+        storage.add_scalar("train/energy_true", true_mean)
+        storage.add_scalar("train/energy_sample", sample_mean)
+        storage.add_scalar("train/energy_gap", true_mean - sample_mean)
         storage.add_scalar("train/curvature", float(samples.curvature.max()))
         storage.add_scalar("train/step_size", float(samples.step_size.mean()))
         penalty = objective.energy_penalty / energy_unit(reference[0].numel(), noise_std)
@@ -187,10 +189,33 @@ class DeepenEngine(MRIModelEngine):
             if path is not None:
                 self.logger.info("Wrote posterior: %s.", path)
 
-    def train(self, *args: Any, **kwargs: Any) -> None:
+    def train(
+        self,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: Any,
+        training_datasets: list[Dataset],
+        experiment_directory: Path,
+        *args: Any,
+        resume: bool = False,
+        initialization: Path | str | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Train as DIRECT does, with all cores, and with the persistent chains of the run that is resumed."""
         with exit_on_bad_input(), all_cores(self.device):
-            super().train(*args, **kwargs)
+            checkpoint = checkpoint_to_resume(Path(experiment_directory)) if resume else None
+            used = checkpoint or initialization
+            if used:
+                require_weights_of(self.energy, used)
+            super().train(
+                optimizer,
+                lr_scheduler,
+                training_datasets,
+                experiment_directory,
+                *args,
+                resume=resume,
+                initialization=initialization,
+                **kwargs,
+            )
 
     def training_loop(self, training_datasets: list, start_iter: int, *args: Any, **kwargs: Any) -> None:
         """Run DIRECT's loop from ``start_iter``, with the chains stored for it."""
@@ -211,13 +236,22 @@ class DeepenEngine(MRIModelEngine):
         directory = Path(self._require_checkpointer().save_directory)
         return directory / f"persistent_chains_{communication.get_rank()}.pt"
 
-    def predict(self, dataset: Dataset, experiment_directory: Path, *args: Any, **kwargs: Any) -> Any:
+    def predict(
+        self,
+        dataset: Dataset,
+        experiment_directory: Path,
+        checkpoint: int | str | Path | None = -1,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """Predict as DIRECT does, with all cores, and write posterior files to the experiment directory."""
         slices = {Path(name): len(indices) for name, indices in dataset.volume_indices.items()}  # type: ignore[attr-defined]
         self._writer = PosteriorWriter(Path(experiment_directory), slices, self._file_attributes())
         try:
             with exit_on_bad_input(), all_cores(self.device):
-                return super().predict(dataset, experiment_directory, *args, **kwargs)
+                if isinstance(checkpoint, str | Path) and checkpoint != "latest":
+                    require_weights_of(self.energy, checkpoint)
+                return super().predict(dataset, experiment_directory, checkpoint, *args, **kwargs)
         finally:
             self._writer = None
 

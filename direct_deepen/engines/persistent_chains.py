@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from direct_deepen.engines.checkpoints import LOADING_ERRORS
 from direct_deepen.errors import DeepenError, require
 
 
@@ -75,7 +76,7 @@ class PersistentChains:
             for (name, number), digest, image in entries:
                 self.put((name, number), digest, image)
             return int(content["iteration"])
-        except (RuntimeError, KeyError, ValueError, TypeError, EOFError, OSError, ModuleNotFoundError) as error:
+        except LOADING_ERRORS as error:
             raise DeepenError(
                 f"{path}: not a file of persistent chains ({type(error).__name__}); delete it to start new chains"
             ) from error

@@ -10,22 +10,27 @@ from direct_deepen.errors import DeepenError
 
 @contextmanager
 def exit_on_bad_input() -> Iterator[None]:
-    """Turn a :class:`DeepenError`, also one that DIRECT wrapped, into one logged line and ``SystemExit(2)``."""
+    """Turn a :class:`DeepenError`, also one that DIRECT wrapped, into one logged line and ``SystemExit(2)``.
+
+    DIRECT writes its logs when an iteration fails, and its printer fails in turn (division by zero) if that was the
+    first: so any exception is searched for the one that began it.
+    """
     try:
         yield
-    except (DeepenError, RuntimeError) as error:
+    except Exception as error:
         found = deepen_error_of(error)
         if found is None:
             raise
         logger = logging.getLogger("direct_deepen")
-        logger.error(str(found))
-        if not logger.hasHandlers():
+        if logger.hasHandlers():
+            logger.error(str(found))
+        else:
             print(f"direct-deepen: error: {found}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
 def deepen_error_of(error: BaseException | None) -> DeepenError | None:
-    """Return the :class:`DeepenError` that an exception is, or was raised from."""
+    """Return the :class:`DeepenError` that an exception is, was raised from, or was raised while handling."""
     while error is not None and not isinstance(error, DeepenError):
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
     return error

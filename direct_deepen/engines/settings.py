@@ -87,7 +87,7 @@ class ObjectiveSettings:
         the images for spurious minima of lower energy.
     data_noise_factor
         c: true images get noise of standard deviation c·ε per real component. Samples carry noise of at least ε; below
-        c = 1 no energy can explain both, and training diverges.
+        c = 1 no energy can explain both, and training diverges. √2 is a variance of 2ε².
     energy_penalty
         α of α·mean(E⁺² + E⁻²)/E₀, which keeps the energies near zero during contrastive training; E₀ = Pε²/2 is the
         energy of data noise in P pixels.
@@ -98,7 +98,7 @@ class ObjectiveSettings:
     warm_start_iterations: int = 1000
     warm_start_noise_std: float = 0.1
     warm_start_energy_weight: float = 0.3
-    data_noise_factor: float = 2.0
+    data_noise_factor: float = 2**0.5
     energy_penalty: float = 0.01
     chains: ChainSettings = field(default_factory=ChainSettings)
 

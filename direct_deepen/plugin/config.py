@@ -14,6 +14,7 @@ class QuadraticEnergyConfig(DeepenSettings, ModelConfig):
     hidden_channels: int = 64
     num_layers: int = 5
     activation: str = "elu"
+    weight: float = 0.25
 
 
 @dataclass

@@ -2,12 +2,13 @@
 
 import torch
 
+from direct_deepen.errors import require_positive
 from direct_deepen.priors.energy import Energy
 from direct_deepen.priors.networks import convolutional_stack
 
 
 class QuadraticEnergy(Energy):
-    r"""E(x) = ½‖x − ψ(x)‖², with ∇E = (I − J_ψ)ᴴ(x − ψ(x)) and ψ a stack of 3×3 convolutions.
+    r"""E(x) = (w/2)‖x − ψ(x)‖², with ∇E = w(I − J_ψ)ᴴ(x − ψ(x)) and ψ(x) = x − r(x), r a stack of 3×3 convolutions.
 
     Zero on the fixed points of ψ, non-negative by construction, growing at most quadratically, and free of the image
     size: the sum over pixels makes it extensive, as ½‖Ax − b‖² is.
@@ -20,19 +21,31 @@ class QuadraticEnergy(Energy):
         Number of 3×3 convolutions.
     activation
         ``relu``, ``softplus``, ``silu`` or ``elu``; ∇E is locally Lipschitz for all but ``relu``.
+    weight
+        w > 0, one in MuSE. It is the temperature of the prior: with ψ a denoiser of noise of standard deviation cε, the
+        posterior ∝ exp(−2C/ε²) asks for w = 1/(2c²). A weight outside the network keeps ψ well scaled in training.
 
     Notes
     -----
-    ψ(x) = x − r(x) with r the convolutional stack: the network learns the residual, which is small, and
-    E = ½‖r(x)‖². Any ψ can be written so; what it changes is where training starts.
+    The network learns the residual r, which is small, and E = (w/2)‖r(x)‖². Any ψ can be written so; what it changes
+    is where training starts.
+
+    Raises
+    ------
+    DeepenError
+        If an argument is out of range, or an image is not of the precision of the weights.
 
     References
     ----------
     Chand and Jacob, Multi-scale energy (MuSE) framework for inverse problems in imaging, 2024.
     """
 
-    def __init__(self, *, hidden_channels: int = 64, num_layers: int = 5, activation: str = "elu") -> None:
+    def __init__(
+        self, *, hidden_channels: int = 64, num_layers: int = 5, activation: str = "elu", weight: float = 1.0
+    ) -> None:
         super().__init__()
+        require_positive("weight", weight)
+        self.weight = weight
         self.residual = convolutional_stack(
             in_channels=2,
             hidden_channels=hidden_channels,
@@ -49,4 +62,4 @@ class QuadraticEnergy(Energy):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return E(x); complex (batch, height, width) → real (batch,)."""
-        return 0.5 * self.residual(self._channels(image)).square().sum(dim=(1, 2, 3))
+        return 0.5 * self.weight * self.residual(self._channels(image)).square().sum(dim=(1, 2, 3))

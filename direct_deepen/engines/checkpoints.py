@@ -1,0 +1,70 @@
+"""Checking a checkpoint before DIRECT loads it: one line about what is wrong instead of a traceback."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from direct.utils.io import check_is_valid_url
+from torch import nn
+
+from direct_deepen.errors import DeepenError, require
+
+LOADING_ERRORS = (
+    RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, ModuleNotFoundError,
+    UnpicklingError,
+)  # fmt: skip
+"""What ``torch.load`` raises on files it did not write, and reading the content of one that somebody else did."""
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of the main model in a checkpoint of DIRECT.
+
+    Raises
+    ------
+    DeepenError
+        If there is no file, or it is no checkpoint.
+    """
+    require(path.is_file(), f"{path}: no such checkpoint")
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        return {name: torch.as_tensor(tensor) for name, tensor in weights.items()}
+    except LOADING_ERRORS as error:
+        raise DeepenError(f"{path}: no checkpoint of DIRECT ({type(error).__name__})") from error
+
+
+def require_weights_of(model: nn.Module, path: Path | str) -> None:
+    """Raise :class:`DeepenError` unless the checkpoint at ``path`` holds the weights of just such a model.
+
+    DIRECT loads weights that the model lacks without an error: a deeper network would pass for a shallower one.
+    Addresses of the web are left to DIRECT.
+    """
+    if check_is_valid_url(str(path)):
+        return
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights_of(Path(path)).items()}
+    for name, tensor in model.state_dict().items():
+        require(name in shapes, f"{path}: weights of another model: {name} is missing")
+        expected, found = tuple(tensor.shape), shapes.pop(name)
+        require(
+            found == expected,
+            f"{path}: weights of another model: {name} has shape {found}; allowed with this configuration: {expected}",
+        )
+    require(not shapes, f"{path}: weights of another model: {', '.join(shapes)} not in this configuration's")
+
+
+def checkpoint_to_resume(experiment_directory: Path) -> Path | None:
+    """Return the checkpoint that DIRECT resumes from, or None where there is none.
+
+    Raises
+    ------
+    DeepenError
+        If ``last_model.txt`` does not hold a number: DIRECT was killed while it wrote it.
+    """
+    last = experiment_directory / "last_model.txt"
+    if not last.is_file():
+        return None
+    number = last.read_text(encoding="utf-8").strip()
+    require(
+        number.isdecimal(),
+        f"{last} holds {number!r}; allowed: the number of a checkpoint beside it, model_<number>.pt",
+    )
+    return experiment_directory / f"model_{number}.pt"
