@@ -188,7 +188,7 @@ def full_size(mask: str, estimator: str) -> dict[str, Any]:
             batch_size=4,
             iterations=12000,
             lr_step_size=400,
-            lr_gamma=0.85,
+            lr_gamma=0.88,
             warmup=100,
             # One less than the warm start: its end is validated and kept.
             every=3999,
@@ -215,7 +215,7 @@ def demo(estimator: str) -> dict[str, Any]:
             batch_size=4,
             iterations=450,
             lr_step_size=25,
-            lr_gamma=0.85,
+            lr_gamma=0.88,
             warmup=20,
             every=299,
         ),

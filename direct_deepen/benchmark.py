@@ -168,10 +168,13 @@ def summarize(rows: Sequence[Row]) -> list[Summary]:
     for method in methods:
         mine = [row for row in rows if row.method == method]
         psnr, ssim, nmse = (np.array([getattr(row, key) for row in mine]) for key in ("psnr", "ssim", "nmse"))
+        # An image without an error has an infinite PSNR, and infinite numbers have no standard deviation.
+        with np.errstate(invalid="ignore"):
+            psnr_std = psnr.std()
         result.append(
             Summary(
                 method=method,
-                psnr=psnr.mean(), psnr_std=psnr.std(),
+                psnr=psnr.mean(), psnr_std=psnr_std,
                 ssim=ssim.mean(), ssim_std=ssim.std(),
                 nmse=nmse.mean(), nmse_std=nmse.std(),
                 seconds=float(np.mean([row.seconds for row in mine])),

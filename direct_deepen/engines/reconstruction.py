@@ -47,6 +47,7 @@ def reconstruct(problem: Problem, energy: Energy, settings: DeepenSettings, *, s
         init=start,
         tolerance=inference.tolerance,
         max_iterations=inference.max_iterations,
+        progress=True,
     )
     batch = len(problem.names)
     image = problem.to_data_units(result.image)
@@ -88,6 +89,7 @@ def _posterior_arrays(
         step_size=inference.step_size,
         max_images=inference.max_images,
         generator=generator,
+        progress=True,
     )
     posterior = Posterior.from_samples(samples)
     arrays = {

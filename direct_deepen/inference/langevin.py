@@ -140,7 +140,7 @@ def langevin(
     max_images
         Images given to the network at once; chains run in groups of that size.
     progress
-        Show a progress bar.
+        Show a progress bar, if standard error is a terminal.
 
     Returns
     -------
@@ -180,7 +180,9 @@ def langevin(
     kept_steps = torch.linspace(num_steps, burn_in, keep + 1, dtype=torch.float64)[:-1].round().long().flip(0)
     schedule = _Schedule(num_steps, burn_in, set(kept_steps.tolist()), step_size, metropolis)
     group = max(1, max_images // starts.shape[1])
-    bar = tqdm(total=num_steps * num_samples, desc="Langevin", unit="step", disable=not progress, leave=False)
+    bar = tqdm(
+        total=num_steps * num_samples, desc="Langevin", unit="step", disable=None if progress else True, leave=False
+    )
     runs = [
         _run(target, chains, schedule, generator, bar, first_chain)
         for first_chain, chains in zip(range(0, num_samples, group), starts.split(group), strict=True)

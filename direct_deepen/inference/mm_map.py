@@ -109,7 +109,7 @@ def mm_map(
     cg_tolerance, cg_iterations
         Relative residual and limit of the inner conjugate gradients.
     progress
-        Show a progress bar.
+        Show a progress bar, if standard error is a terminal.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def mm_map(
     working = torch.arange(x.shape[0], device=x.device)
     divisible = isinstance(A, BatchedOperator)
 
-    bar = tqdm(total=max_iterations, desc="MAP", unit="it", disable=not progress, leave=False)
+    bar = tqdm(total=max_iterations, desc="MAP", unit="it", disable=None if progress else True, leave=False)
     for _ in range(max_iterations):
         candidate, accepted, change = _try_majorizer(A, masked_kspace, energy, state, cg_tolerance, cg_iterations)
         gradient_evaluations += len(working)

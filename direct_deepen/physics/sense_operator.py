@@ -37,7 +37,8 @@ class SenseOperator:
     Raises
     ------
     DeepenError
-        If shapes or types do not fit, values are not finite, the mask is empty or has values besides 0 and 1.
+        If shapes or types do not fit, values are not finite, the mask is empty or has values besides 0 and 1; and, by
+        the methods, if an image or k-space has not the shape of the maps.
     """
 
     def __init__(self, sensitivity_map: torch.Tensor, sampling_mask: torch.Tensor) -> None:
@@ -61,6 +62,11 @@ class SenseOperator:
 
     def adjoint(self, kspace: torch.Tensor) -> torch.Tensor:
         """Coil-combined image Aᴴy; complex (..., batch, coil, height, width) → (..., batch, height, width)."""
+        expected = tuple(self.sensitivity_map.shape)
+        require(
+            tuple(kspace.shape[-4:]) == expected,
+            f"kspace has shape {tuple(kspace.shape)}; allowed with this sensitivity_map: (..., {str(expected)[1:]}",
+        )
         return self._combine(torch.fft.ifftshift(kspace, dim=_SPATIAL) * self._shifted_mask)
 
     def normal(self, image: torch.Tensor) -> torch.Tensor:
@@ -76,6 +82,12 @@ class SenseOperator:
         return type(self)(self.sensitivity_map, torch.ones_like(self.sampling_mask))
 
     def _shifted_kspace(self, image: torch.Tensor) -> torch.Tensor:
+        batch, _, *size = self.sensitivity_map.shape
+        require(
+            list(image.shape[-3:]) == [batch, *size],
+            f"image has shape {tuple(image.shape)}; allowed with this sensitivity_map: "
+            f"(..., {batch}, {size[0]}, {size[1]})",
+        )
         coil_images = torch.fft.ifftshift(image, dim=_SPATIAL).unsqueeze(-3) * self._shifted_map
         return torch.fft.fft2(coil_images, norm="ortho") * self._shifted_mask
 

@@ -38,8 +38,8 @@ class Energy(nn.Module, ABC):
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return E(x) and ∇E(x), detached.
 
-        Works under ``torch.no_grad``, keeps dtype and device, and builds no graph for the parameters: what is kept is
-        one pass of activations.
+        Works under ``torch.no_grad`` and ``torch.inference_mode``, keeps dtype and device, and builds no graph for the
+        parameters: what is kept is one pass of activations.
 
         Parameters
         ----------
@@ -56,8 +56,9 @@ class Energy(nn.Module, ABC):
             If the image is not a complex (batch, height, width) tensor of the precision of the weights.
         """
         frozen = {name: parameter.detach() for name, parameter in self.named_parameters()}
-        with torch.enable_grad():
-            variable = image.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            # A copy, as a tensor made in inference mode can never take part in a graph.
+            variable = image.detach().clone().requires_grad_()
             value = torch.func.functional_call(self, frozen, (variable,))
             (gradient,) = torch.autograd.grad(value.sum(), variable)
         return value.detach(), gradient

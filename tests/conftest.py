@@ -1,0 +1,236 @@
+"""What the tests of the mathematical core share: random tensors, small operators and the registry of energies."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from direct_deepen.errors import DeepenError
+from direct_deepen.physics import SenseOperator, complex_normal, normalize_sensitivity_map
+from direct_deepen.priors import ConvEnergy, Energy, QuadraticEnergy
+from direct_deepen.priors.conv_energy import HEADS, TOPS
+from direct_deepen.priors.networks import ACTIVATIONS
+
+# The images of these tests are tiny: more threads only wait for one another, and the order of sums, so the last digit
+# of a result, would depend on the number of cores.
+torch.set_num_threads(1)
+
+
+# ---- Random tensors and operators
+
+
+def draw_complex(*shape: int, seed: int = 0, dtype: torch.dtype = torch.complex128) -> torch.Tensor:
+    return complex_normal(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., torch.Tensor]:
+    """``draw(*shape, seed, dtype)``: complex Gaussian noise, double by default."""
+    return draw_complex
+
+
+@pytest.fixture(scope="session")
+def random_operator() -> Callable[..., SenseOperator]:
+    """A SENSE operator with random coil maps and a random mask, different for every image of the batch."""
+
+    def build(
+        batch: int = 2,
+        coils: int = 3,
+        height: int = 8,
+        width: int = 8,
+        *,
+        seed: int = 0,
+        dtype: torch.dtype = torch.complex128,
+        normalized: bool = True,
+        sampled: float = 0.5,
+    ) -> SenseOperator:
+        maps = draw_complex(batch, coils, height, width, seed=seed, dtype=dtype)
+        generator = torch.Generator().manual_seed(seed + 1)
+        mask = torch.rand(batch, 1, height, width, generator=generator) < sampled
+        mask[:, :, height // 2, width // 2] = True
+        return SenseOperator(normalize_sensitivity_map(maps) if normalized else maps, mask)
+
+    return build
+
+
+class PlainOperator:
+    """An operator reduced to the three methods that the core asks for: no leading dimensions, no select, no bound."""
+
+    def __init__(self, A: SenseOperator) -> None:
+        self._A = A
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        assert image.ndim == 3
+        return self._A.forward(image)
+
+    def adjoint(self, data: torch.Tensor) -> torch.Tensor:
+        assert data.ndim == 4
+        return self._A.adjoint(data)
+
+    def normal(self, image: torch.Tensor) -> torch.Tensor:
+        assert image.ndim == 3
+        return self._A.normal(image)
+
+
+@pytest.fixture(scope="session")
+def plain_operator() -> type[PlainOperator]:
+    return PlainOperator
+
+
+class InpaintingOperator:
+    """Ax = mx with m of zeros and ones: the simplest user-defined operator. It returns its argument where m = 1."""
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        self.mask = mask
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image if bool((self.mask == 1).all()) else self.mask * image
+
+    adjoint = forward
+    normal = forward
+
+
+class BatchedInpaintingOperator(InpaintingOperator):
+    """The same, for extra leading dimensions and parts of the batch."""
+
+    def select(self, index: torch.Tensor) -> "BatchedInpaintingOperator":
+        return BatchedInpaintingOperator(self.mask[index])
+
+
+@pytest.fixture(params=[InpaintingOperator, BatchedInpaintingOperator], ids=["plain", "batched"])
+def inpainting_operator(request: pytest.FixtureRequest) -> type[InpaintingOperator]:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def dense_normal() -> Callable[[SenseOperator], torch.Tensor]:
+    """AᴴA of an operator for a batch of one image, as a matrix over its pixels."""
+
+    def build(A: SenseOperator) -> torch.Tensor:
+        height, width = A.sensitivity_map.shape[-2:]
+        basis = torch.eye(height * width, dtype=A.sensitivity_map.dtype).reshape(-1, 1, height, width)
+        return A.normal(basis).reshape(height * width, -1).T
+
+    return build
+
+
+# ---- Errors
+
+
+@contextmanager
+def expect_one_line(*words: str, error: type[DeepenError] = DeepenError) -> Iterator[None]:
+    with pytest.raises(error) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.fixture(scope="session")
+def one_line_error() -> Callable[..., AbstractContextManager[None]]:
+    """``with one_line_error("argument", ...):`` expects a :class:`DeepenError` of one line that has all these words."""
+    return expect_one_line
+
+
+# ---- Global random state
+
+
+@pytest.fixture
+def global_generators_untouched() -> Iterator[None]:
+    """Fail a test that draws from, or seeds, a global generator of PyTorch or NumPy."""
+    before_torch, before_numpy = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+    yield
+    after_numpy = np.random.get_state()  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before_torch)
+    assert np.array_equal(after_numpy[1], before_numpy[1])
+    assert after_numpy[2:] == before_numpy[2:]
+
+
+# ---- Energies
+
+
+class GaussianEnergy:
+    """A user's analytic energy, E(x) = (ε²/4) xᴴQx: with temperature ε²/2 the Gaussian prior of precision Q.
+
+    ``images`` holds the size of every batch that was evaluated.
+    """
+
+    def __init__(self, precision: torch.Tensor, noise_std: float) -> None:
+        self.hessian = 0.5 * noise_std**2 * precision
+        self.batches: list[int] = []
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        return self._evaluate(image)[0]
+
+    def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.batches.append(image.shape[0])
+        return self._evaluate(image)
+
+    def _evaluate(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels = image.flatten(1)
+        gradient = pixels @ self.hessian.to(pixels.dtype).T
+        return 0.5 * (pixels.conj() * gradient).real.sum(dim=1), gradient.unflatten(1, image.shape[1:])
+
+
+@pytest.fixture(scope="session")
+def gaussian_energy() -> type[GaussianEnergy]:
+    return GaussianEnergy
+
+
+@dataclass(frozen=True)
+class EnergyCase:
+    """One kind of energy, every one of which has to pass the laws."""
+
+    energy_type: type[Energy]
+    arguments: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        return "-".join([self.energy_type.__name__, *self.arguments.values()])
+
+    @property
+    def smooth(self) -> bool:
+        """Whether E has a continuous gradient."""
+        return self.arguments["activation"] != "relu" and self.arguments.get("top") != "absolute"
+
+    def build(self, height: int, width: int, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> Energy:
+        size = {"image_size": (height, width)} if self.arguments.get("head") == "flattened" else {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            energy = self.energy_type(hidden_channels=4, num_layers=3, **self.arguments, **size)
+        for parameter in energy.parameters():
+            # Fresh networks are nearly flat: with three times the weights the prior competes with the data.
+            parameter.detach().mul_(3.0)
+        return energy.to(dtype)
+
+
+ENERGY_CASES = [
+    *(
+        EnergyCase(ConvEnergy, {"head": head, "activation": activation, "top": top})
+        for head, activation, top in itertools.product(HEADS, ACTIVATIONS, TOPS)
+    ),
+    *(EnergyCase(QuadraticEnergy, {"activation": activation}) for activation in ACTIVATIONS),
+]
+SMOOTH_ENERGY_CASES = [case for case in ENERGY_CASES if case.smooth]
+
+
+@pytest.fixture(scope="session")
+def registered_energy_types() -> set[type[Energy]]:
+    return {case.energy_type for case in ENERGY_CASES}
+
+
+@pytest.fixture(params=ENERGY_CASES, ids=lambda case: case.name)
+def energy_case(request: pytest.FixtureRequest) -> EnergyCase:
+    """Every kind of energy there is, one after another."""
+    return request.param
+
+
+@pytest.fixture(params=SMOOTH_ENERGY_CASES, ids=lambda case: case.name)
+def smooth_energy_case(request: pytest.FixtureRequest) -> EnergyCase:
+    """Every kind of energy with a continuous gradient, one after another."""
+    return request.param

@@ -1,0 +1,239 @@
+r"""The sampler against closed forms: where C is quadratic its stationary distribution is known, step bias included.
+
+With curvature h of C in some direction the chain is x' = (1 − τh)x + … + ε√τ z, so its stationary variance per real
+component is ε²/(h(2 − τh)) about the MAP, and ε²/2h is the target ∝ exp(−2C/ε²), reached for τ → 0 or with Metropolis
+adjustment. Chains are independent of one another, so their last states are an independent sample, and standard errors
+are exact. Seeds are fixed: a test that passes once always does.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from scipy import stats
+
+from direct_deepen.inference import Samples, langevin
+from direct_deepen.physics import SenseOperator
+from direct_deepen.priors import DifferentiableEnergy
+
+NOISE_STD = 0.1
+
+LIMIT = 3.0
+"""Standard errors. Every statistic below is a sum of very many independent terms, so close to normal."""
+
+
+@dataclass(frozen=True)
+class GaussianPosterior:
+    """A posterior of C(x) = ½‖Ax − b‖² + ½xᴴGx for one image, in the eigenbasis of its Hessian AᴴA + G."""
+
+    A: SenseOperator
+    kspace: torch.Tensor
+    energy: DifferentiableEnergy
+    mean: torch.Tensor
+    curvature: torch.Tensor
+    basis: torch.Tensor
+
+    def stationary_variance(self, step_size: float) -> torch.Tensor:
+        """Variance per real component of every direction, of the unadjusted chain."""
+        return NOISE_STD**2 / (self.curvature * (2 - step_size * self.curvature))
+
+    def target_variance(self) -> torch.Tensor:
+        return self.stationary_variance(0.0)
+
+    def whitened(self, images: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+        """Deviations from the MAP in units of the standard deviation; (sample, 1, h, w) → real (sample, 2·pixels)."""
+        coefficients = (images.flatten(1) - self.mean) @ self.basis.conj()
+        return torch.view_as_real(coefficients / variance.sqrt()).flatten(1)
+
+
+@pytest.fixture
+def posterior(random_operator, dense_normal, gaussian_energy, draw) -> Callable[[int, int], GaussianPosterior]:
+    """Undersampled multi-coil data and a Gaussian prior that couples all pixels, G with eigenvalues of 0.3 to 0.6."""
+
+    def build(height: int, width: int) -> GaussianPosterior:
+        pixels = height * width
+        A = random_operator(1, 3, height, width)
+        kspace = A.forward(draw(1, height, width, seed=3))
+        vectors, _ = torch.linalg.qr(draw(pixels, pixels, seed=5))
+        prior_curvature = torch.linspace(0.3, 0.6, pixels, dtype=torch.float64)
+        precision = (vectors * prior_curvature) @ vectors.mH / (0.5 * NOISE_STD**2)
+        energy = gaussian_energy(precision, NOISE_STD)
+        curvature, basis = torch.linalg.eigh(dense_normal(A) + energy.hessian)
+        mean = torch.linalg.solve(dense_normal(A) + energy.hessian, A.adjoint(kspace).flatten())
+        return GaussianPosterior(A, kspace, energy, mean, curvature, basis)
+
+    return build
+
+
+def mean_square_deviation(deviations: torch.Tensor) -> float:
+    """By how many standard errors the mean square differs from one: N·mean square is χ² with N degrees of freedom."""
+    count = deviations.numel()
+    return (float(deviations.square().mean()) - 1) / math.sqrt(2 / count)
+
+
+def mean_deviation(deviations: torch.Tensor) -> float:
+    """By how many standard errors the means of all components differ from zero: S·Σ mean² is χ²."""
+    samples, components = deviations.shape
+    return (samples * float(deviations.mean(dim=0).square().sum()) - components) / math.sqrt(2 * components)
+
+
+def assert_standard_normal(deviations: torch.Tensor) -> None:
+    """Means zero, variances one, no correlations: all together, and each by itself."""
+    samples, components = deviations.shape
+    assert abs(mean_deviation(deviations)) <= LIMIT
+    assert abs(mean_square_deviation(deviations)) <= LIMIT
+    # Each by itself: the levels of χ² that one of all components exceeds once in a thousand experiments (Bonferroni).
+    level = 1e-3 / components
+    low, high = stats.chi2.ppf([level / 2, 1 - level / 2], df=samples) / samples
+    squares = deviations.square().mean(dim=0)
+    assert low <= float(squares.min())
+    assert float(squares.max()) <= high
+    means = deviations.mean(dim=0).abs() * math.sqrt(samples)
+    assert float(means.max()) <= stats.norm.isf(level / 2)
+    # Correlations have standard error 1/√S and are nearly normal: six of them for the largest of some 10⁴.
+    correlations = deviations.T @ deviations / samples - torch.diag(squares)
+    assert float(correlations.abs().max()) * math.sqrt(samples) <= 6
+
+
+# ---- Stationary distribution
+
+
+@pytest.mark.parametrize("step_size", [1.0, 0.5, 0.25])
+def test_stationary_distribution_has_the_mean_of_the_posterior_and_the_variance_with_step_bias(posterior, step_size):
+    truth = posterior(8, 8)
+    samples = langevin(
+        truth.A,
+        truth.kspace,
+        truth.energy,
+        noise_std=NOISE_STD,
+        generator=torch.Generator().manual_seed(0),
+        num_steps=round(60 / step_size),
+        num_samples=1000,
+        step_size=step_size,
+        max_images=1000,
+    )
+    # The start is forgotten like (1 − τh)ⁿ, with τn = 60 and h ≥ 0.3 by e⁻¹⁸.
+    deviations = truth.whitened(samples.images, truth.stationary_variance(step_size))
+    assert_standard_normal(deviations)
+
+
+def test_step_bias_is_visible_at_this_number_of_samples(posterior):
+    # What the tests here could miss: the target itself is dozens of standard errors away from what the chain with τ = ¼
+    # gives.
+    truth = posterior(8, 8)
+    ratio = truth.stationary_variance(0.25) / truth.target_variance()
+    standard_error = math.sqrt(2 / (1000 * 2 * 64))
+    assert (float(ratio.mean()) - 1) / standard_error > 20
+
+
+def test_half_the_step_with_noise_that_was_not_scaled_would_be_seen(posterior):
+    # The same for a missing √τ: the variance would be 1/τ times larger.
+    truth = posterior(8, 8)
+    ratio = truth.stationary_variance(0.5) / 0.5 / truth.stationary_variance(0.5)
+    assert (float(ratio.mean()) - 1) / math.sqrt(2 / (1000 * 2 * 64)) > 20
+
+
+# ---- Metropolis adjustment
+
+METROPOLIS_STEP = 0.4
+
+
+def exact_draws(truth: GaussianPosterior, coefficients: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    """Images with the given variances about the MAP, from unit noise (sample, pixel)."""
+    height, width = truth.kspace.shape[-2:]
+    return (truth.mean + (coefficients * variance.sqrt()) @ truth.basis.T).reshape(-1, 1, height, width)
+
+
+def run_metropolis_test(
+    truth: GaussianPosterior, start: torch.Tensor, *, metropolis: bool, step_size: float | None, num_steps: int
+) -> Samples:
+    return langevin(
+        truth.A,
+        truth.kspace,
+        truth.energy,
+        noise_std=NOISE_STD,
+        generator=torch.Generator().manual_seed(0),
+        num_steps=num_steps,
+        num_samples=start.shape[0],
+        init=start,
+        step_size=step_size,
+        metropolis=metropolis,
+        max_images=start.shape[0],
+    )
+
+
+@pytest.fixture
+def small(posterior) -> GaussianPosterior:
+    """Few pixels: the acceptance of steps of this size falls quickly with their number."""
+    return posterior(4, 4)
+
+
+@pytest.fixture
+def biased_start(small, draw) -> torch.Tensor:
+    """Draws of the stationary distribution of the unadjusted chain."""
+    return exact_draws(small, draw(2000, 16, seed=7), small.stationary_variance(METROPOLIS_STEP))
+
+
+def test_unadjusted_chains_visibly_miss_the_target(small, biased_start):
+    samples = run_metropolis_test(small, biased_start, metropolis=False, step_size=METROPOLIS_STEP, num_steps=100)
+    assert mean_square_deviation(small.whitened(samples.images, small.target_variance())) > 10
+    assert_standard_normal(small.whitened(samples.images, small.stationary_variance(METROPOLIS_STEP)))
+    assert samples.acceptance.tolist() == [[1.0]] * 2000
+
+
+def test_metropolis_adjustment_removes_the_bias_of_the_same_step(small, biased_start):
+    samples = run_metropolis_test(small, biased_start, metropolis=True, step_size=METROPOLIS_STEP, num_steps=100)
+    assert 0.4 < float(samples.acceptance.mean()) < 0.8  # it does refuse, and is not stuck
+    assert_standard_normal(small.whitened(samples.images, small.target_variance()))
+
+
+@pytest.mark.parametrize("step_size", [0.3, 0.6])
+def test_one_adjusted_step_leaves_the_target_as_it_is(small, draw, step_size):
+    start = exact_draws(small, draw(4000, 16, seed=6), small.target_variance())
+    samples = run_metropolis_test(small, start, metropolis=True, step_size=step_size, num_steps=1)
+    assert 0.2 < float(samples.acceptance.mean()) < 0.8
+    assert_standard_normal(small.whitened(samples.images, small.target_variance()))
+
+
+def test_adapting_metropolis_chains_reach_the_target_at_the_acceptance_they_aim_at(small, biased_start):
+    samples = run_metropolis_test(small, biased_start, metropolis=True, step_size=None, num_steps=200)
+    # Aimed at 0.574. A hundred steps of stochastic approximation leave a scatter from chain to chain, which averages
+    # out over 2000 of them (measured: 0.573).
+    assert abs(float(samples.acceptance.mean()) - 0.574) <= 0.01
+    # Every chain has a step of its own, adapted to its past and frozen for the second hundred steps, which forget it.
+    assert_standard_normal(small.whitened(samples.images, small.target_variance()))
+
+
+# ---- Temperature
+
+
+@pytest.mark.parametrize(
+    ("step_size", "metropolis"), [(0.05, False), (0.5, True), (1.0, True)], ids=["small step", "MALA ½", "MALA 1"]
+)
+@pytest.mark.parametrize("noise_std", [0.1, 1.0])
+def test_temperature(inpainting_operator, gaussian_energy, step_size, metropolis, noise_std):
+    # One pixel, A = 1, E = (ε²/4)q|x|²: the posterior ∝ exp(−2C/ε²) is that of a Gaussian prior of precision q and
+    # measurement noise η = ε/√2, so its precision is q + 2/ε² and its mean (2/ε²)b over that. Every image of the batch
+    # is one more chain.
+    precision, data, chains = 1.0, 0.8 - 0.5j, 20_000
+    energy = gaussian_energy(torch.tensor([[precision]], dtype=torch.float64), noise_std)
+    samples = langevin(
+        inpainting_operator(torch.ones(chains, 1, 1, dtype=torch.float64)),
+        torch.full((chains, 1, 1), data, dtype=torch.complex128),
+        energy,
+        noise_std=noise_std,
+        generator=torch.Generator().manual_seed(4),
+        num_steps=round(12 / step_size) if not metropolis else 60,
+        step_size=step_size,
+        metropolis=metropolis,
+    )
+    posterior_precision = precision + 2 / noise_std**2
+    mean = 2 / noise_std**2 * data / posterior_precision
+    variance = 1 / posterior_precision
+    if not metropolis:
+        # The known bias of the step: 1/(1 − τh/2) with h the curvature of C.
+        variance /= 1 - step_size * (1 + noise_std**2 * precision / 2) / 2
+    deviations = torch.view_as_real(samples.images.flatten() - mean).reshape(chains, 2) / math.sqrt(variance)
+    assert_standard_normal(deviations)

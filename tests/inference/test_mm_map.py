@@ -1,0 +1,382 @@
+"""Majorize-minimize: descent for every energy, and the closed form for Gaussian priors."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from direct_deepen.errors import DivergenceError
+from direct_deepen.inference import MapResult, mm_map
+from direct_deepen.inference.cost import cost_terms
+from direct_deepen.physics import SenseOperator, sense
+from direct_deepen.priors import DifferentiableEnergy
+
+NOISE_STD = 0.5
+
+TIGHT = {"tolerance": 1e-15, "max_iterations": 2000}
+"""Iterate until C does not change in double precision."""
+
+
+class Counting:
+    """An energy that keeps the size of every batch it was evaluated for."""
+
+    def __init__(self, energy: DifferentiableEnergy) -> None:
+        self.energy = energy
+        self.batches: list[int] = []
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        return self.energy(image)
+
+    def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.batches.append(image.shape[0])
+        return self.energy.value_and_grad(image)
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(actual - expected) / torch.linalg.vector_norm(expected))
+
+
+def diagonal_precision(draw: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """One precision a pixel, between 0.4 and 4."""
+    return torch.diag(torch.logspace(-0.4, 0.6, 64, dtype=torch.float64).flip(0))
+
+
+def dense_precision(draw: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """Pixels that depend on one another, eigenvalues between 0.4 and 4."""
+    basis, _ = torch.linalg.qr(draw(64, 64, seed=30))
+    return (basis * torch.logspace(-0.4, 0.6, 64, dtype=torch.float64)) @ basis.mH
+
+
+PRECISIONS = pytest.mark.parametrize("precision", [diagonal_precision, dense_precision], ids=["diagonal", "dense"])
+
+
+@pytest.fixture
+def problem(random_operator, draw) -> tuple[SenseOperator, torch.Tensor]:
+    """An undersampled operator, different for three images, and data of random images with noise."""
+    A = random_operator(3, 3)
+    return A, A.forward(draw(3, 8, 8, seed=3)) + 0.1 * draw(3, 3, 8, 8, seed=4) * A.sampling_mask
+
+
+def closed_form(
+    A: SenseOperator, kspace: torch.Tensor, hessian: torch.Tensor, dense_normal: Callable[..., torch.Tensor]
+) -> torch.Tensor:
+    """The MAP (AᴴA + (ε²/2)Q)⁻¹Aᴴb of every image."""
+    images = []
+    for image in range(kspace.shape[0]):
+        part = A.select(torch.tensor([image]))
+        right_hand_side = part.adjoint(kspace[image : image + 1]).flatten()
+        images.append(torch.linalg.solve(dense_normal(part) + hessian, right_hand_side).reshape(8, 8))
+    return torch.stack(images)
+
+
+# ---- The solution
+
+
+@PRECISIONS
+def test_gaussian_prior_reaches_the_closed_form(problem, dense_normal, gaussian_energy, draw, precision):
+    A, kspace = problem
+    energy = gaussian_energy(precision(draw), NOISE_STD)
+    result = mm_map(A, kspace, energy, **TIGHT)
+    expected = closed_form(A, kspace, energy.hessian, dense_normal)
+    # C, of condition number about 20, is minimised to 1e-15 or so, the image to the root of it.
+    assert relative_error(result.image, expected) <= 1e-5
+    assert bool(result.converged.all())
+
+
+@PRECISIONS
+def test_single_precision_reaches_the_closed_form_to_its_accuracy(
+    problem, dense_normal, gaussian_energy, draw, precision, random_operator
+):
+    A, kspace = problem
+    energy = gaussian_energy(precision(draw), NOISE_STD)
+    single = SenseOperator(A.sensitivity_map.to(torch.complex64), A.sampling_mask)
+    result = mm_map(single, kspace.to(torch.complex64), energy, **TIGHT)
+    expected = closed_form(A, kspace, energy.hessian, dense_normal).to(torch.complex64)
+    assert result.image.dtype == torch.complex64
+    # The root of 6e-8, the rounding of C, would be 2e-4.
+    assert relative_error(result.image, expected) <= 2e-4
+
+
+def test_a_looser_tolerance_stops_earlier_by_the_stated_rule(problem, gaussian_energy, draw):
+    A, kspace = problem
+    energy = gaussian_energy(dense_precision(draw), NOISE_STD)
+    part, kspace = A.select(torch.tensor([0])), kspace[:1]
+    lengths = []
+    for tolerance in (1e-2, 1e-4, 1e-8):
+        result = mm_map(part, kspace, energy, tolerance=tolerance)
+        cost = result.cost_history[:, 0]
+        change = (cost[:-1] - cost[1:]) / cost[:-1]
+        assert bool(result.converged)
+        assert float(change[-1]) <= tolerance
+        # Earlier iterations changed more, or were refused and changed nothing.
+        assert bool(((change[:-1] > tolerance) | (change[:-1] == 0)).all())
+        lengths.append(result.iterations)
+    assert lengths == sorted(set(lengths))
+
+
+def test_iteration_limit_is_kept_and_reported(problem, gaussian_energy, draw):
+    A, kspace = problem
+    result = mm_map(A, kspace, gaussian_energy(dense_precision(draw), NOISE_STD), tolerance=1e-15, max_iterations=3)
+    assert result.iterations == 3
+    assert result.cost_history.shape == (4, 3)
+    assert not bool(result.converged.any())
+
+
+def test_start_is_sense_by_default_and_any_start_reaches_the_same_minimum(problem, gaussian_energy, draw):
+    A, kspace = problem
+    energy = gaussian_energy(dense_precision(draw), NOISE_STD)
+    default = mm_map(A, kspace, energy, **TIGHT)
+    assert torch.equal(default.cost_history[0], cost_terms(A, kspace, energy, sense(A, kspace)).cost)
+    start = 10 * draw(3, 8, 8, seed=40)
+    copy = start.clone()
+    other = mm_map(A, kspace, energy, init=start, **TIGHT)
+    assert relative_error(other.image, default.image) <= 2e-5  # twice the accuracy of either
+    assert torch.equal(start, copy)
+
+
+# ---- Descent
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_cost_never_rises_for_any_energy(random_operator, energy_case, draw, dtype):
+    A = random_operator(2, 3, dtype=dtype)
+    kspace = A.forward(draw(2, 8, 8, seed=3, dtype=dtype))
+    energy = energy_case.build(8, 8, dtype=kspace.real.dtype)
+    result = mm_map(A, kspace, energy, tolerance=1e-9, max_iterations=40)
+    # Not a tolerance: every step that would raise C as it is computed has to be refused.
+    assert bool((result.cost_history.diff(dim=0) <= 0).all())
+    assert bool((result.cost_history[-1] < result.cost_history[0]).all())
+
+
+def test_descent_ends_at_a_stationary_point_of_smooth_energies(random_operator, smooth_energy_case, draw):
+    A = random_operator(1, 3)
+    kspace = A.forward(draw(1, 8, 8, seed=3))
+    energy = smooth_energy_case.build(8, 8)
+    start = mm_map(A, kspace, energy, max_iterations=1)
+    end = mm_map(A, kspace, energy, tolerance=1e-12, max_iterations=300)
+    # Measured: 1e-6 to 0.005; the slow ones are ill-conditioned networks. Descent that got stuck would leave order one.
+    assert float(end.gradient_norm) <= 0.02 * float(start.gradient_norm)
+
+
+@pytest.mark.parametrize("curvature", [1e-6, 1e-2])
+def test_a_curvature_that_is_too_small_is_raised_and_descent_holds(problem, gaussian_energy, draw, curvature):
+    A, kspace = problem
+    energy = gaussian_energy(dense_precision(draw), noise_std=5.0)  # eigenvalues of the Hessian 5 to 50
+    result = mm_map(A, kspace, energy, curvature=curvature, **TIGHT)
+    assert bool((result.cost_history.diff(dim=0) <= 0).all())
+    assert bool((result.curvature > 1.0).all())
+    assert relative_error(result.image, mm_map(A, kspace, energy, **TIGHT).image) <= 2e-5
+    # The first steps had to be refused: C stood still.
+    assert bool((result.cost_history[1] == result.cost_history[0]).all())
+
+
+def test_a_curvature_that_is_too_large_is_lowered(problem, gaussian_energy, draw):
+    A, kspace = problem
+    result = mm_map(A, kspace, gaussian_energy(dense_precision(draw), NOISE_STD), curvature=1e3, **TIGHT)
+    assert bool((result.curvature < 100).all())
+
+
+def test_steps_into_nan_are_refused(problem):
+    A, kspace = problem
+    edge = 1.5 * sense(A, kspace).abs().max()
+
+    class Cliff:
+        """Pulls every pixel to the right, to where it is no number."""
+
+        fallen = False
+
+        def __call__(self, image: torch.Tensor) -> torch.Tensor:
+            return self.value_and_grad(image)[0]
+
+        def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            outside = image.abs().amax(dim=(1, 2)) > edge
+            self.fallen |= bool(outside.any())
+            value = 100 - image.real.sum(dim=(1, 2))
+            return torch.where(outside, torch.nan, value), torch.full_like(image, -1.0)
+
+    energy = Cliff()
+    result = mm_map(A, kspace, energy, curvature=1e-3, max_iterations=50)
+    assert energy.fallen
+    assert bool(torch.isfinite(result.cost_history).all())
+    assert bool((result.cost_history.diff(dim=0) <= 0).all())
+    assert bool((result.cost_history[-1] < result.cost_history[0]).all())
+
+
+# ---- Images do not know of one another, and cost what they need
+
+
+@PRECISIONS
+def test_an_image_gets_the_same_alone(problem, gaussian_energy, draw, precision):
+    A, kspace = problem
+    energy = gaussian_energy(precision(draw), NOISE_STD)
+    together = mm_map(A, kspace, energy, **TIGHT)
+    for image in range(3):
+        alone = mm_map(A.select(torch.tensor([image])), kspace[image : image + 1], energy, **TIGHT)
+        # The first L comes from another direction, so only the minimum is the same: to the accuracy of the solver.
+        assert relative_error(together.image[image : image + 1], alone.image) <= 2e-5
+
+
+def test_an_image_takes_the_same_steps_alone_from_the_same_curvature(problem, energy_case):
+    A, kspace = problem
+    energy = energy_case.build(8, 8)
+    together = mm_map(A, kspace, energy, curvature=0.5, max_iterations=5)
+    for image in range(3):
+        part = A.select(torch.tensor([image]))
+        alone = mm_map(part, kspace[image : image + 1], energy, curvature=0.5, max_iterations=5)
+        history = together.cost_history[: alone.iterations + 1, image]
+        # The same steps: rounding, which five steps through a network amplify a little.
+        torch.testing.assert_close(history, alone.cost_history[:, 0], rtol=1e-9, atol=0)
+
+
+def near_and_far(problem, energy: DifferentiableEnergy, draw: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """Starts of which the second is the solution."""
+    A, kspace = problem
+    start = 10 * draw(3, 8, 8, seed=40)
+    start[1] = mm_map(A, kspace, energy, **TIGHT).image[1]
+    return start
+
+
+def test_finished_images_cost_nothing_more(problem, gaussian_energy, draw):
+    A, kspace = problem
+    energy = gaussian_energy(dense_precision(draw), NOISE_STD)
+    start = near_and_far(problem, energy, draw)
+    counting = Counting(energy)
+    result = mm_map(A, kspace, counting, init=start, tolerance=1e-10)
+    assert bool(result.converged.all())
+    iterations = counting.batches[-result.iterations :]
+    assert iterations == sorted(iterations, reverse=True)
+    assert iterations[0] == 3
+    assert iterations[1] == 2  # the second image was done after one step
+    assert torch.equal(result.cost_history[2:, 1], result.cost_history[1, 1].expand(result.iterations - 1))
+
+
+@pytest.mark.parametrize("curvature", [None, 0.5])
+@pytest.mark.parametrize("plain", [False, True])
+def test_gradient_evaluations_are_those_that_were_done(problem, energy_case, plain_operator, plain, curvature):
+    A, kspace = problem
+    counting = Counting(energy_case.build(8, 8))
+    operator = plain_operator(A) if plain else A
+    result = mm_map(operator, kspace, counting, curvature=curvature, tolerance=1e-3, max_iterations=10)
+    assert result.gradient_evaluations == sum(counting.batches)
+
+
+def test_a_plain_operator_gives_the_same(problem, gaussian_energy, plain_operator, draw):
+    A, kspace = problem
+    energy = gaussian_energy(dense_precision(draw), NOISE_STD)
+    start = near_and_far(problem, energy, draw)
+    expected = mm_map(A, kspace, energy, init=start, tolerance=1e-10)
+    result = mm_map(plain_operator(A), kspace, energy, init=start, tolerance=1e-10)
+    # The same steps, though images that are done stay in the batch: rounding only.
+    torch.testing.assert_close(result.cost_history, expected.cost_history, rtol=1e-10, atol=0)
+    torch.testing.assert_close(result.image, expected.image, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(result.curvature, expected.curvature, rtol=1e-12, atol=0)
+    assert torch.equal(result.converged, expected.converged)
+
+
+def test_finished_images_wait_for_slow_ones_where_the_operator_cannot_be_cut(inpainting_operator, draw):
+    # In single precision, for hundreds of iterations: nothing of the image that is done may go on growing.
+    mask = torch.ones(2, 12, 12)
+    mask[:, ::2] = 0
+    image = torch.zeros(2, 12, 12, dtype=torch.complex64)
+    image[1] = draw(12, 12, dtype=torch.complex64)
+
+    class Smoothness:
+        """A rounded total variation along rows: slow, as it is nearly flat and sharply curved."""
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return self.value_and_grad(x)[0]
+
+        def value_and_grad(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            difference = x[:, 1:] - x[:, :-1]
+            length = (difference.abs().square() + 1e-6).sqrt()
+            gradient = torch.zeros_like(x)
+            gradient[:, 1:] += difference / length
+            gradient[:, :-1] -= difference / length
+            return 0.1 * length.sum(dim=(1, 2)), 0.1 * gradient
+
+    result = mm_map(inpainting_operator(mask), mask * image, Smoothness(), tolerance=1e-12, max_iterations=300)
+    assert result.iterations > 200
+    assert bool(result.converged[0])
+    assert float(result.curvature[0]) < 1e3
+    assert bool((result.cost_history.diff(dim=0) <= 0).all())
+
+
+def test_inpainting_reaches_the_closed_form(inpainting_operator, gaussian_energy, draw):
+    generator = torch.Generator().manual_seed(0)
+    mask = (torch.rand(2, 8, 8, generator=generator) < 0.5).double()
+    energy, data = gaussian_energy(dense_precision(draw), NOISE_STD), mask * draw(2, 8, 8)
+    result = mm_map(inpainting_operator(mask), data, energy, **TIGHT)
+    expected = [
+        torch.linalg.solve(torch.diag(m.flatten()) + energy.hessian, b.flatten()).reshape(8, 8)
+        for m, b in zip(mask, data, strict=True)
+    ]
+    assert relative_error(result.image, torch.stack(expected)) <= 1e-5  # as above
+
+
+# ---- The report
+
+
+@pytest.fixture
+def reported(problem, smooth_energy_case) -> tuple[MapResult, DifferentiableEnergy]:
+    energy = smooth_energy_case.build(8, 8)
+    return mm_map(*problem, energy, max_iterations=20), energy
+
+
+def test_report_describes_the_returned_image(problem, reported):
+    A, kspace = problem
+    result, energy = reported
+    terms = cost_terms(A, kspace, energy, result.image)
+    torch.testing.assert_close(result.cost_history[-1], terms.cost, rtol=1e-12, atol=0)  # rounding in another batch
+    norms = torch.linalg.vector_norm(terms.gradient, dim=(1, 2))
+    torch.testing.assert_close(result.gradient_norm, norms, rtol=1e-8, atol=1e-10)
+    assert result.iterations == result.cost_history.shape[0] - 1
+    assert result.cost_history.dtype == torch.float64
+
+
+@pytest.mark.usefixtures("global_generators_untouched")
+def test_nothing_given_is_changed_and_results_repeat(problem, energy_case):
+    A, kspace = problem
+    energy, copy = energy_case.build(8, 8), kspace.clone()
+    weights = {name: value.clone() for name, value in energy.state_dict().items()}
+    first, second = (mm_map(A, kspace, energy, max_iterations=5) for _ in range(2))
+    assert torch.equal(first.image, second.image)
+    assert torch.equal(kspace, copy)
+    assert all(torch.equal(value, weights[name]) for name, value in energy.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in energy.parameters())
+    assert not first.image.requires_grad
+
+
+# ---- Errors
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_start_that_is_not_finite_is_an_error_with_cost_and_norms(problem, energy_case, draw, one_line_error, value):
+    start = draw(3, 8, 8)
+    start[1, 2, 3] = value
+    with one_line_error("mm_map", "cost", "norm", "start", error=DivergenceError):
+        mm_map(*problem, energy_case.build(8, 8), init=start)
+
+
+def test_data_that_are_not_finite_are_refused_naming_the_images(problem, energy_case, one_line_error):
+    A, kspace = problem
+    kspace[2, 0, 1, 1] = float("nan")
+    with one_line_error("masked_kspace", "[2]"):
+        mm_map(A, kspace, energy_case.build(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tolerance", 0.0),
+        ("tolerance", float("nan")),
+        ("max_iterations", 0),
+        ("curvature", 0.0),
+        ("curvature", -1.0),
+        ("cg_tolerance", 0.0),
+        ("cg_iterations", 0),
+    ],
+)
+def test_bad_arguments_are_named(problem, gaussian_energy, draw, one_line_error, name, value):
+    energy = gaussian_energy(dense_precision(draw), NOISE_STD)
+    with one_line_error(f"{name} is {value!r}"):
+        mm_map(*problem, energy, **{name: value})

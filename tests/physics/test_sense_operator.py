@@ -1,0 +1,250 @@
+"""Laws of the multi-coil forward model, and its equality with DIRECT's and sigpy's."""
+
+import numpy as np
+import pytest
+import torch
+
+from direct_deepen.physics import SenseOperator, normalize_sensitivity_map
+from direct_deepen.physics.fourier import fft2
+from direct_deepen.physics.operator import BatchedOperator, LinearOperator, SupportsSampling
+
+SIZES = [(8, 8), (7, 9), (6, 5)]
+LEADING = [(), (2,), (2, 3)]
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(actual - expected) / torch.linalg.vector_norm(expected))
+
+
+# ---- The definition
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_forward_is_sampling_of_the_fourier_transform_of_coil_images(random_operator, draw, height, width):
+    A = random_operator(2, 3, height, width)
+    image = draw(2, height, width, seed=5)
+    # The operator folds the shifts of the transform into maps and mask; test_fourier.py holds fft2 to its definition.
+    expected = A.sampling_mask * fft2(A.sensitivity_map * image[:, None])
+    torch.testing.assert_close(A.forward(image), expected, rtol=0, atol=1e-13)  # rounding
+
+
+# ---- Adjoint and normal operator
+
+
+@pytest.mark.parametrize("leading", LEADING, ids=str)
+@pytest.mark.parametrize("coils", [1, 4])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_adjoint(random_operator, draw, height, width, coils, leading):
+    A = random_operator(2, coils, height, width, normalized=False)
+    image = draw(*leading, 2, height, width, seed=2)
+    kspace = draw(*leading, 2, coils, height, width, seed=3)  # also where nothing is sampled
+    left = torch.vdot(A.forward(image).flatten(), kspace.flatten())
+    right = torch.vdot(image.flatten(), A.adjoint(kspace).flatten())
+    # The project asks for 1e-10; rounding in double precision is near 1e-15.
+    assert abs(left - right) <= 1e-12 * abs(left)
+
+
+@pytest.mark.parametrize("leading", LEADING, ids=str)
+@pytest.mark.parametrize("coils", [1, 4])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_normal_is_adjoint_after_forward(random_operator, draw, height, width, coils, leading):
+    A = random_operator(2, coils, height, width, normalized=False)
+    image = draw(*leading, 2, height, width, seed=2)
+    # Two ways through the same transforms: a few roundings of double precision apart.
+    assert relative_error(A.normal(image), A.adjoint(A.forward(image))) <= 1e-13
+
+
+def test_leading_dimensions_share_maps_and_mask(random_operator, draw):
+    A = random_operator(2, 3)
+    images, kspace = draw(4, 2, 8, 8, seed=2), draw(4, 2, 3, 8, 8, seed=3)
+    for chain in range(4):
+        # The same numbers in a differently shaped batch: at most the last digits differ.
+        torch.testing.assert_close(A.forward(images)[chain], A.forward(images[chain]), rtol=0, atol=1e-14)
+        torch.testing.assert_close(A.adjoint(kspace)[chain], A.adjoint(kspace[chain]), rtol=0, atol=1e-14)
+        torch.testing.assert_close(A.normal(images)[chain], A.normal(images[chain]), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("mask_dtype", [torch.bool, torch.uint8, torch.int64, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_every_type_of_mask_means_the_same_and_precision_is_that_of_the_maps(random_operator, draw, dtype, mask_dtype):
+    boolean = random_operator(2, 3, dtype=dtype)
+    A = SenseOperator(boolean.sensitivity_map, boolean.sampling_mask.to(mask_dtype))
+    image = draw(2, 8, 8, seed=2, dtype=dtype)
+    for operator_output, expected in [
+        (A.forward(image), boolean.forward(image)),
+        (A.normal(image), boolean.normal(image)),
+        (A.adjoint(A.forward(image)), boolean.normal(image)),
+    ]:
+        assert operator_output.dtype == dtype
+        assert operator_output.device == image.device
+        # Single precision rounds at 6e-8; adjoint and normal differ by a few such roundings.
+        torch.testing.assert_close(operator_output, expected, rtol=0, atol=1e-6 if dtype == torch.complex64 else 1e-14)
+    assert torch.equal(A.forward(image), boolean.forward(image))
+
+
+def test_nothing_given_is_changed(random_operator, draw):
+    A = random_operator(2, 3)
+    image, kspace = draw(2, 8, 8, seed=2), draw(2, 3, 8, 8, seed=3)
+    given = [A.sensitivity_map, A.sampling_mask, image, kspace]
+    copies = [tensor.clone() for tensor in given]
+    A.forward(image)
+    A.adjoint(kspace)
+    A.normal(image)
+    A.select(torch.tensor([0]))
+    A.fully_sampled()
+    for tensor, copy in zip(given, copies, strict=True):
+        assert torch.equal(tensor, copy)
+
+
+# ---- Norm
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_norm_bound_is_a_bound(random_operator, dense_normal, normalized, seed):
+    A = random_operator(1, 3, 6, 7, seed=seed, normalized=normalized)
+    largest = float(torch.linalg.eigvalsh(dense_normal(A))[-1])
+    assert largest <= A.norm_squared_bound * (1 + 1e-12)  # rounding of the eigenvalue
+    if normalized:
+        assert A.norm_squared_bound == pytest.approx(1.0, abs=1e-14)
+
+
+def test_norm_bound_is_attained_by_full_sampling(random_operator, dense_normal):
+    A = random_operator(1, 3, 6, 7, normalized=False).fully_sampled()
+    largest = float(torch.linalg.eigvalsh(dense_normal(A))[-1])
+    assert largest == pytest.approx(A.norm_squared_bound, rel=1e-12)  # rounding of the eigenvalue
+
+
+# ---- Parts
+
+
+@pytest.mark.parametrize(
+    "index",
+    [torch.tensor([2, 0]), torch.tensor([True, False, True]), torch.tensor([1])],
+    ids=["integer", "boolean", "one"],
+)
+def test_select_is_the_operator_of_these_images(random_operator, draw, index):
+    A = random_operator(3, 2)
+    image = draw(3, 8, 8, seed=2)
+    part = A.select(index)
+    torch.testing.assert_close(part.forward(image[index]), A.forward(image)[index], rtol=0, atol=1e-14)  # last digits
+    assert torch.equal(part.sensitivity_map, A.sensitivity_map[index])
+    assert torch.equal(part.sampling_mask, A.sampling_mask[index])
+
+
+def test_fully_sampled_agrees_on_acquired_samples_and_is_an_isometry_for_normalized_maps(random_operator, draw):
+    A = random_operator(2, 3)
+    image = draw(2, 8, 8, seed=2)
+    full = A.fully_sampled()
+    assert bool(full.sampling_mask.all())
+    torch.testing.assert_close(full.forward(image) * A.sampling_mask, A.forward(image), rtol=0, atol=1e-14)
+    torch.testing.assert_close(full.normal(image), image, rtol=0, atol=1e-14)  # Σ|S|² = 1 and F unitary, to rounding
+
+
+def test_protocols(random_operator, plain_operator):
+    A = random_operator()
+    assert isinstance(A, LinearOperator)
+    assert isinstance(A, BatchedOperator)
+    assert isinstance(A, SupportsSampling)
+    assert isinstance(plain_operator(A), LinearOperator)
+    assert not isinstance(plain_operator(A), BatchedOperator)
+    assert not isinstance(plain_operator(A), SupportsSampling)
+
+
+# ---- Other implementations
+
+
+@pytest.fixture(scope="module")
+def direct_transforms():
+    import direct.environment  # noqa: F401  (DIRECT's modules import one another in a circle otherwise)
+    from direct.data import transforms
+
+    return transforms
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_forward_equals_that_of_direct(random_operator, draw, direct_transforms, height, width):
+    A = random_operator(2, 3, height, width, dtype=torch.complex64)
+    image = draw(2, height, width, seed=2, dtype=torch.complex64)
+    coil_images = direct_transforms.expand_operator(
+        torch.view_as_real(image), torch.view_as_real(A.sensitivity_map), dim=1
+    )
+    kspace = direct_transforms.fft2(coil_images, dim=(2, 3))
+    expected, _ = direct_transforms.apply_mask(kspace, A.sampling_mask[..., None])
+    # DIRECT computes in single precision, which rounds at 6e-8.
+    assert relative_error(A.forward(image), torch.view_as_complex(expected)) <= 1e-6
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_adjoint_equals_that_of_direct(random_operator, draw, direct_transforms, height, width):
+    A = random_operator(2, 3, height, width, dtype=torch.complex64)
+    kspace = draw(2, 3, height, width, seed=2, dtype=torch.complex64)
+    masked, _ = direct_transforms.apply_mask(torch.view_as_real(kspace), A.sampling_mask[..., None])
+    coil_images = direct_transforms.ifft2(masked, dim=(2, 3))
+    expected = direct_transforms.reduce_operator(coil_images, torch.view_as_real(A.sensitivity_map), dim=1)
+    # DIRECT computes in single precision, which rounds at 6e-8.
+    assert relative_error(A.adjoint(kspace), torch.view_as_complex(expected)) <= 1e-6
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_forward_and_adjoint_equal_those_of_sigpy(random_operator, draw, height, width):
+    from sigpy.mri.linop import Sense
+
+    A = random_operator(1, 3, height, width)
+    image, kspace = draw(1, height, width, seed=2), draw(1, 3, height, width, seed=3)
+    # sigpy multiplies by the root of its weights: for zeros and ones that is the mask.
+    theirs = Sense(A.sensitivity_map[0].numpy(), weights=A.sampling_mask[0, 0].numpy().astype(np.float64))
+    forward, adjoint = torch.from_numpy(theirs(image[0].numpy())), torch.from_numpy(theirs.H(kspace[0].numpy()))
+    # Both in double precision, a few roundings apart.
+    assert relative_error(A.forward(image)[0], forward) <= 1e-13
+    assert relative_error(A.adjoint(kspace)[0], adjoint) <= 1e-13
+
+
+# ---- Normalised maps
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_normalized_maps_have_unit_sum_of_squares_where_any_coil_sees_something(draw, dtype):
+    maps = draw(2, 3, 4, 5, dtype=dtype)
+    maps[:, :, 1, 2] = 0
+    maps[:, 1:, 0, 0] = 0
+    normalized = normalize_sensitivity_map(maps)
+    expected = torch.ones(2, 4, 5, dtype=maps.real.dtype)
+    expected[:, 1, 2] = 0
+    rounding = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close((normalized.abs() ** 2).sum(dim=1), expected, rtol=0, atol=rounding)
+    # The factor is real and positive: phases, and ratios of coils, are kept.
+    torch.testing.assert_close(normalized.abs() * maps, maps.abs() * normalized, rtol=0, atol=8 * rounding)
+    assert normalized.dtype == dtype
+
+
+# ---- Errors
+
+MAPS, MASK = torch.ones(2, 3, 4, 5, dtype=torch.complex64), torch.ones(2, 1, 4, 5)
+
+
+def broken(tensor: torch.Tensor, value: float) -> torch.Tensor:
+    tensor = tensor.clone()
+    tensor[1, 0, 2, 3] = value
+    return tensor
+
+
+@pytest.mark.parametrize(
+    ("maps", "mask", "words"),
+    [
+        (MAPS[0], MASK, ["sensitivity_map", "(3, 4, 5)"]),
+        (MAPS.real, MASK, ["sensitivity_map", "torch.float32", "complex"]),
+        (MAPS, MASK[:, 0], ["sampling_mask", "(2, 4, 5)", "(2, 1, 4, 5)"]),
+        (MAPS, MASK.expand(2, 3, 4, 5), ["sampling_mask", "(2, 3, 4, 5)", "(2, 1, 4, 5)"]),
+        (MAPS, MASK[:1], ["sampling_mask", "(1, 1, 4, 5)", "(2, 1, 4, 5)"]),
+        (MAPS, MASK.to(torch.complex64), ["sampling_mask", "torch.complex64"]),
+        (broken(MAPS, float("nan")), MASK, ["sensitivity_map", "NaN"]),
+        (broken(MAPS, float("inf")), MASK, ["sensitivity_map", "infinite"]),
+        (MAPS, broken(MASK, 0.5), ["sampling_mask", "0 and 1"]),
+        (MAPS, broken(MASK, float("nan")), ["sampling_mask", "0 and 1"]),
+        (MAPS, torch.stack([MASK[0], 0 * MASK[1]]), ["sampling_mask", "[1]"]),
+    ],
+)
+def test_errors_are_one_line_and_name_the_argument(one_line_error, maps, mask, words):
+    with one_line_error(*words):
+        SenseOperator(maps, mask)

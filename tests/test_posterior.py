@@ -1,0 +1,223 @@
+"""What is read off the samples of a posterior, and the file it is written to."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from direct_deepen.errors import DeepenError
+from direct_deepen.inference import Samples
+from direct_deepen.posterior import Posterior
+from direct_deepen.posterior_file import PosteriorWriter, posterior_path
+
+CHAINS, KEEP = 3, 4
+
+
+def make_samples(images: torch.Tensor, *, chains: int) -> Samples:
+    """Samples (chain·keep, batch, height, width), with an empty history."""
+    keep = images.shape[0] // chains
+    empty = torch.zeros(chains, images.shape[1])
+    return Samples(
+        images=images,
+        chain=torch.arange(chains).repeat_interleave(keep),
+        step=torch.arange(1, keep + 1).repeat(chains),
+        step_size=empty,
+        cost_trace=empty[None],
+        norm_trace=empty[None],
+        curvature=empty,
+        acceptance=empty,
+        noise_std=0.1,
+        burn_in=0,
+        gradient_evaluations=0,
+    )
+
+
+@pytest.fixture
+def images(draw) -> torch.Tensor:
+    return draw(CHAINS * KEEP, 2, 5, 6) + 0.5
+
+
+@pytest.fixture
+def posterior(images) -> Posterior:
+    return Posterior.from_samples(make_samples(images, chains=CHAINS))
+
+
+# ---- Moments and intervals
+
+
+def test_moments_equal_those_of_numpy(posterior, images):
+    array = images.numpy()
+    # Sums of twelve terms in double precision: rounding.
+    np.testing.assert_allclose(posterior.mean.numpy(), array.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(posterior.std.numpy(), np.abs(array).std(axis=0, ddof=1), rtol=1e-13)
+    per_component = np.sqrt((array.real.var(axis=0, ddof=1) + array.imag.var(axis=0, ddof=1)) / 2)
+    np.testing.assert_allclose(posterior.std_complex.numpy(), per_component, rtol=1e-13)
+    assert posterior.mean.is_complex()
+    assert not posterior.std.is_complex()
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
+def test_interval_is_the_central_one_of_the_magnitude(posterior, images, level):
+    lower, upper = posterior.interval(level)
+    expected = np.quantile(np.abs(images.numpy()), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    np.testing.assert_allclose(lower.numpy(), expected[0], rtol=1e-13)
+    np.testing.assert_allclose(upper.numpy(), expected[1], rtol=1e-13)
+    assert bool((lower < upper).all())
+
+
+def test_intervals_nest(posterior):
+    narrow, wide = posterior.interval(0.5), posterior.interval(0.9)
+    assert bool((wide[0] <= narrow[0]).all())
+    assert bool((narrow[1] <= wide[1]).all())
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9])
+def test_interval_of_many_samples_holds_its_share_of_the_distribution(draw, level):
+    # |z| of a complex normal is Rayleigh: P(|z| ≤ r) = 1 − exp(−r²/2).
+    many = draw(20_000, 1, 1, 4)
+    lower, upper = Posterior.from_samples(make_samples(many, chains=20_000)).interval(level)
+    share = torch.exp(-(lower**2) / 2) - torch.exp(-(upper**2) / 2)
+    # The share between two order statistics has standard error √(p(1 − p)/n); four pixels, four of them.
+    assert float((share - level).abs().max()) <= 4 * (level * (1 - level) / 20_000) ** 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_precision_is_that_of_the_samples(images, dtype):
+    posterior = Posterior.from_samples(make_samples(images.to(dtype), chains=CHAINS))
+    real = images.to(dtype).real.dtype
+    assert posterior.mean.dtype == dtype
+    assert {posterior.std.dtype, posterior.std_complex.dtype, *(end.dtype for end in posterior.interval(0.9))} == {real}
+
+
+def test_one_sample_has_no_spread(draw):
+    image = draw(1, 2, 5, 6)
+    posterior = Posterior.from_samples(make_samples(image, chains=1))
+    assert torch.equal(posterior.mean, image[0])
+    assert torch.equal(posterior.std, torch.zeros(2, 5, 6, dtype=torch.float64))
+    assert torch.equal(posterior.std_complex, torch.zeros(2, 5, 6, dtype=torch.float64))
+    lower, upper = posterior.interval(0.9)
+    assert torch.equal(lower, image[0].abs())
+    assert torch.equal(upper, image[0].abs())
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -0.5, 90.0, float("nan")])
+def test_levels_are_between_zero_and_one(posterior, one_line_error, level):
+    with one_line_error("level", repr(level)):
+        posterior.interval(level)
+
+
+# ---- Diagnostics
+
+
+def test_diagnostics_are_those_of_the_magnitude_chain_by_chain(draw):
+    # Chains that agree in magnitude and differ in phase: converged as far as |x| goes. One chain then differs in
+    # magnitude too.
+    images = draw(4 * 50, 1, 3, 3) + 10
+    turned = images * torch.polar(torch.ones(4), torch.arange(4.0)).repeat_interleave(50)[:, None, None, None]
+    diagnostics = Posterior.from_samples(make_samples(turned, chains=4)).diagnostics
+    assert (diagnostics.num_chains, diagnostics.keep) == (4, 50)
+    assert diagnostics.split_r_hat.shape == (1, 3, 3)
+    assert float(diagnostics.split_r_hat.max()) < 1.1
+    turned[:50] *= 2
+    assert float(Posterior.from_samples(make_samples(turned, chains=4)).diagnostics.split_r_hat.min()) > 2
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_diagnostics_are_not_available_for_fewer_than_four_states_a_chain(draw, keep):
+    diagnostics = Posterior.from_samples(make_samples(draw(5 * keep, 2, 3, 3), chains=5)).diagnostics
+    assert (diagnostics.num_chains, diagnostics.keep) == (5, keep)
+    assert diagnostics.split_r_hat is None
+    assert diagnostics.effective_sample_size is None
+    assert diagnostics.monte_carlo_error is None
+
+
+# ---- The file
+
+VOLUME = Path("/data/file_7.h5")
+OTHER = Path("/data/file_8.h5")
+
+
+def arrays(number: int) -> dict[str, np.ndarray]:
+    return {"map": np.full((2, 3), number + 1j, dtype=np.complex64), "scale": np.float32(number)}
+
+
+@pytest.fixture
+def writer(tmp_path) -> PosteriorWriter:
+    return PosteriorWriter(tmp_path / "out", {VOLUME: 3, OTHER: 1}, {"method": "deepen", "noise_std": 0.01})
+
+
+def test_a_volume_is_written_when_its_last_slice_arrives_in_the_order_of_slices(writer):
+    assert writer.add(VOLUME, 2, arrays(2)) is None
+    assert writer.add(VOLUME, 0, arrays(0)) is None
+    assert not writer.directory.exists()
+    path = writer.add(VOLUME, 1, arrays(1))
+    assert path == posterior_path(writer.directory, VOLUME) == writer.directory / "file_7.posterior.h5"
+    with h5py.File(path) as file:
+        assert set(file) == {"map", "scale"}
+        np.testing.assert_array_equal(file["map"][:], np.stack([arrays(number)["map"] for number in range(3)]))
+        assert file["map"].dtype == np.complex64
+        assert file["scale"][:].tolist() == [0, 1, 2]
+
+
+def test_attributes_are_in_the_file(writer):
+    path = writer.add(OTHER, 0, arrays(0))
+    with h5py.File(path) as file:
+        assert dict(file.attrs) == {"method": "deepen", "noise_std": 0.01}
+
+
+def test_volumes_do_not_wait_for_one_another(writer):
+    writer.add(VOLUME, 0, arrays(0))
+    assert writer.add(OTHER, 0, arrays(5)) is not None
+    assert [path.name for path in writer.directory.iterdir()] == ["file_8.posterior.h5"]
+
+
+def test_slices_given_twice_count_once(writer):
+    writer.add(VOLUME, 0, arrays(7))
+    writer.add(VOLUME, 0, arrays(0))
+    assert writer.add(VOLUME, 1, arrays(1)) is None
+    path = writer.add(VOLUME, 2, arrays(2))
+    with h5py.File(path) as file:
+        assert file["scale"][:].tolist() == [0, 1, 2]
+
+
+def test_an_older_file_is_replaced(writer):
+    writer.add(OTHER, 0, arrays(0))
+    path = writer.add(OTHER, 0, arrays(9))
+    with h5py.File(path) as file:
+        assert file["scale"][:].tolist() == [9]
+
+
+@pytest.fixture
+def break_datasets(monkeypatch) -> None:
+    """Let the disk fill up at the second dataset of a file."""
+    create_dataset = h5py.File.create_dataset
+
+    def failing(self: h5py.File, name: str, **options: np.ndarray) -> h5py.Dataset:
+        if name == "scale":
+            raise OSError("no space left on device")
+        return create_dataset(self, name, **options)
+
+    monkeypatch.setattr(h5py.File, "create_dataset", failing)
+
+
+@pytest.mark.usefixtures("break_datasets")
+def test_a_write_that_fails_leaves_no_file_behind(writer):
+    with pytest.raises(OSError, match="no space left"):
+        writer.add(OTHER, 0, arrays(0))
+    assert list(writer.directory.iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_the_older_file_as_it_was(writer, request):
+    path = writer.add(OTHER, 0, arrays(0))
+    before = path.read_bytes()
+    request.getfixturevalue("break_datasets")
+    with pytest.raises(OSError, match="no space left"):
+        writer.add(OTHER, 0, arrays(9))
+    assert path.read_bytes() == before
+
+
+def test_an_unknown_volume_is_refused_by_name(writer, one_line_error):
+    with one_line_error("/data/file_9.h5", error=DeepenError):
+        writer.add(Path("/data/file_9.h5"), 0, arrays(0))
