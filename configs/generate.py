@@ -208,7 +208,7 @@ def demo(estimator: str) -> dict[str, Any]:
             sense_steps=15,
             estimator=estimator,
             num_samples=8,
-            num_steps=60,
+            num_steps=50,
         ),
         training(
             lr=2e-3,
@@ -245,15 +245,15 @@ def configurations() -> dict[str, dict[str, Any]]:
     result["demo_deepen.yaml"] = demo("map")
     result["demo_deepen_posterior.yaml"] = demo("posterior_mean")
     result["demo_varnet.yaml"] = configuration(
-        varnet_model(cascades=6, filters=12, pull_layers=2),
+        varnet_model(cascades=5, filters=16, pull_layers=2),
         training(
-            lr=1e-3,
+            lr=3e-3,
             batch_size=4,
-            iterations=500,
-            lr_step_size=100,
+            iterations=600,
+            lr_step_size=150,
             lr_gamma=0.5,
             warmup=20,
-            every=499,
+            every=599,
             losses=VARNET_LOSSES,
         ),
         transforms("2d4x", size=64, coils=None, scaling_key="masked_kspace"),

@@ -186,6 +186,13 @@ def summarize(rows: Sequence[Row]) -> list[Summary]:
     return result
 
 
+def spread_over_error(pictures: Sequence[Picture], name: str) -> float:
+    """Return the mean standard deviation of a prediction over the mean absolute error of its posterior mean."""
+    spread = sum(float(picture.std[name].mean()) for picture in pictures)
+    error = sum(float((picture.images[f"{name}_mmse"] - picture.reference).abs().mean()) for picture in pictures)
+    return spread / error if error > 0 else float("nan")
+
+
 def write_csv(path: Path, rows: Sequence[Row] | Sequence[Summary]) -> None:
     """Write rows with a header of their field names."""
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -12,7 +12,7 @@ _EPILOG = """\
 example:
   direct-deepen benchmark runs/demo --cfg configs/demo_deepen_posterior.yaml \\
       --data-root runs/demo/data/test --validation-root runs/demo/data/validation \\
-      --prediction varnet runs/demo/varnet_test runs/demo/varnet/model_499.pt \\
+      --prediction varnet runs/demo/varnet_test runs/demo/varnet/model_599.pt \\
       --prediction deepen runs/demo/deepen_test runs/demo/deepen/model_449.pt"""
 
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         If a file is missing, or predictions do not belong to these data.
     """
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
-    from direct_deepen.benchmark import compare, markdown_table, summarize, tune_sense, write_csv
+    from direct_deepen.benchmark import compare, markdown_table, spread_over_error, summarize, tune_sense, write_csv
     from direct_deepen.data.problems import cases, inference_dataset
     from direct_deepen.errors import require
     from direct_deepen.plots import plot_comparison, plot_posterior
@@ -71,6 +71,9 @@ def run(args: argparse.Namespace) -> None:
     write_csv(args.output / "cases.csv", rows)
     table = markdown_table(summaries)
     note = f"\n{len(test)} slices; ± is over slices; SENSE with λ = {regularization:.3g}, tuned on validation data.\n"
+    for name in pictures[0].std:
+        ratio = spread_over_error(pictures, name)
+        note += f"Mean standard deviation over mean absolute error of {name}_mmse: {ratio:.2f}.\n"
     (args.output / "table.md").write_text(table + note, encoding="utf-8")
     # Slices of different volumes, spread over the set.
     step = max(1, len(pictures) // args.figure_slices)

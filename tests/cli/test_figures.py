@@ -1,0 +1,81 @@
+"""Figures: every slice and method is drawn, and what is drawn is not the same everywhere."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import image as matplotlib_image
+
+from direct_deepen import plots
+from direct_deepen.benchmark import Picture
+
+
+def picture(number, *, posteriors=("deepen",)):
+    generator = torch.Generator().manual_seed(number)
+    reference = torch.rand(16, 16, generator=generator)
+    methods = ["zero_filled", "sense", *(f"{name}_{kind}" for name in posteriors for kind in ("map", "mmse"))]
+    images = {name: reference + 0.1 * torch.rand(16, 16, generator=generator) for name in methods}
+    std = {name: 0.1 * torch.rand(16, 16, generator=generator) for name in posteriors}
+    return Picture(f"a.h5#{number}", reference, images, std)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures, in place of their files."""
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    return figures
+
+
+def images_of(figure):
+    return [axes.images[0].get_array() for axes in figure.axes if axes.images]
+
+
+def test_the_comparison_shows_every_slice_every_method_and_ten_times_its_error(drawn, tmp_path):
+    pictures = [picture(0), picture(1)]
+    plots.plot_comparison(pictures, tmp_path / "comparison.png")
+    expected = []
+    for shown in pictures:
+        expected += [shown.reference, *shown.images.values()]
+        expected += [10 * (image - shown.reference).abs() for image in shown.images.values()]
+    found = images_of(drawn[0])
+    assert len(found) == len(expected) == 2 * (1 + 4 + 4)
+    for array, image in zip(found, expected, strict=True):
+        np.testing.assert_allclose(array, image.numpy(), rtol=1e-6)
+
+
+def test_the_posterior_shows_reference_estimates_error_and_deviation_of_every_prediction(drawn, tmp_path):
+    shown = picture(0, posteriors=("first", "second"))
+    plots.plot_posterior([shown], tmp_path / "posterior.png")
+    expected = []
+    for name in ("first", "second"):
+        mean = shown.images[f"{name}_mmse"]
+        error = (mean - shown.reference).abs()
+        expected += [shown.reference, shown.images[f"{name}_map"], mean, error, shown.std[name]]
+    found = images_of(drawn[0])
+    assert len(found) == len(expected)
+    for array, image in zip(found, expected, strict=True):
+        np.testing.assert_allclose(array, image.numpy(), rtol=1e-6)
+
+
+def test_error_and_deviation_share_one_scale_of_brightness(drawn, tmp_path):
+    plots.plot_posterior([picture(0)], tmp_path / "posterior.png")
+    *_, error, deviation = [axes.images[0] for axes in drawn[0].axes if axes.images][:5]
+    assert error.get_clim() == deviation.get_clim()
+    assert error.get_clim()[0] == 0
+
+
+@pytest.mark.parametrize("plot", [plots.plot_comparison, plots.plot_posterior])
+def test_a_figure_is_a_picture_with_many_shades(tmp_path, plot):
+    path = tmp_path / "figure.png"
+    plot([picture(0)], path)
+    pixels = matplotlib_image.imread(path)
+    assert min(pixels.shape[:2]) > 200
+    assert len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0)) > 100
+
+
+def test_nothing_to_draw_is_refused(tmp_path, one_line_error):
+    with one_line_error("nothing to plot"):
+        plots.plot_comparison([], tmp_path / "comparison.png")
+    with one_line_error("nothing to plot", "posterior"):
+        plots.plot_posterior([picture(0, posteriors=())], tmp_path / "posterior.png")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,119 @@
+"""What the tests of the engine share: tiny volumes, a trained run, its predictions, a batch as DIRECT makes it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny_direct
+import torch
+from torch.utils.data import default_collate
+
+
+@pytest.fixture(scope="session")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of two volumes, ``a`` and ``b``, of two slices each."""
+    return tiny_direct.write_volumes(tmp_path_factory.mktemp("engines") / "volumes", ["a", "b"])
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, volumes: Path) -> Path:
+    """A run of nine iterations, the last three of them contrastive, with a validation at its end."""
+    config = tiny_direct.configuration(iterations=9, warm_start=6)
+    validation = {**config["training"]["datasets"][0], "text_description": "validation"}
+    config = tiny_direct.changed(config, {"validation.datasets": [validation]})
+    return tiny_direct.direct_train(tmp_path_factory.mktemp("trained"), config, volumes)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(trained: Path) -> Path:
+    return trained / "model_8.pt"
+
+
+@pytest.fixture(scope="session")
+def map_config() -> dict[str, Any]:
+    return tiny_direct.configuration()
+
+
+@pytest.fixture(scope="session")
+def mean_config(map_config: dict[str, Any]) -> dict[str, Any]:
+    return tiny_direct.changed(map_config, {"model.inference.estimator": "posterior_mean"})
+
+
+@pytest.fixture(scope="session")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of one volume, ``test``, of two slices."""
+    return tiny_direct.write_volumes(tmp_path_factory.mktemp("engines") / "volume", ["test"], seed=10)
+
+
+@pytest.fixture(scope="session")
+def map_prediction(tmp_path_factory, map_config, volume, checkpoint) -> Path:
+    return tiny_direct.direct_predict(tmp_path_factory.mktemp("map"), map_config, volume, checkpoint)
+
+
+@pytest.fixture(scope="session")
+def mean_prediction(tmp_path_factory, mean_config, volume, checkpoint) -> Path:
+    return tiny_direct.direct_predict(tmp_path_factory.mktemp("mean"), mean_config, volume, checkpoint)
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory, map_config: dict[str, Any]) -> Any:
+    """Configuration and engine, not to be changed by a test."""
+    return tiny_direct.build_environment(tmp_path_factory.mktemp("environment"), map_config)
+
+
+@pytest.fixture(scope="session")
+def samples(environment: Any, volumes: Path) -> list[dict[str, Any]]:
+    """The slices of both volumes as DIRECT's transforms make them for training."""
+    return tiny_direct.training_samples(environment, volumes)
+
+
+@pytest.fixture
+def batch(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch of three slices, collated anew for every test."""
+    return default_collate(samples[:3])
+
+
+@contextmanager
+def _exit_with_one_line(caplog: pytest.LogCaptureFixture, *words: str) -> Iterator[None]:
+    caplog.clear()
+    with pytest.raises(SystemExit) as caught:
+        yield
+    assert caught.value.code == 2
+    errors = [record.getMessage() for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+    assert len(errors) == 1
+    assert "\n" not in errors[0]
+    for word in words:
+        assert word in errors[0]
+
+
+@pytest.fixture
+def exit_with_one_line(caplog: pytest.LogCaptureFixture) -> Callable[..., AbstractContextManager[None]]:
+    """``with exit_with_one_line("word", ...):`` expects exit code 2 and one line with these words in DIRECT's log."""
+
+    def expect(*words: str) -> AbstractContextManager[None]:
+        return _exit_with_one_line(caplog, *words)
+
+    return expect
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
+    """Every drawing of training samples: iteration, state of the generator before, and the samples."""
+    from direct.utils.events import get_event_storage
+
+    from direct_deepen.engines import deepen_engine
+
+    record = []
+    draw = deepen_engine.draw_training_samples
+
+    def recorded(*args: Any, generator: torch.Generator, **kwargs: Any) -> Any:
+        state = generator.get_state()
+        samples = draw(*args, generator=generator, **kwargs)
+        record.append(SimpleNamespace(iteration=get_event_storage().iter, generator=state, samples=samples))
+        return samples
+
+    monkeypatch.setattr(deepen_engine, "draw_training_samples", recorded)
+    return record

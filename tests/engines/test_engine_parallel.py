@@ -1,0 +1,40 @@
+"""Two processes that train one model on different data, as ``direct train --num-gpus 2`` does, but on the CPU."""
+
+import parallel_worker
+import pytest
+import tiny_direct
+import torch
+import torch.multiprocessing
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parallel")
+    tiny_direct.write_volumes(folder / "data", ["a", "b"])
+    torch.multiprocessing.spawn(parallel_worker.run, args=(folder,), nprocs=2)
+    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("iteration", [parallel_worker.WARM_START, parallel_worker.CONTRASTIVE])
+def test_both_processes_get_the_mean_of_the_gradients_that_each_gets_alone(ranks, iteration):
+    alone, parallel = ([rank[kind][iteration]["gradients"] for rank in ranks] for kind in ("alone", "parallel"))
+    assert set(parallel[0]) == set(alone[0])
+    for name, gradient in parallel[0].items():
+        assert torch.equal(gradient, parallel[1][name])
+        mean = (alone[0][name] + alone[1][name]) / 2
+        # One sum of two numbers, in single precision.
+        torch.testing.assert_close(gradient, mean, rtol=1e-5, atol=1e-6 * float(mean.abs().max()))
+        assert not torch.allclose(alone[0][name], alone[1][name], rtol=1e-2)
+
+
+def test_both_processes_draw_what_they_drew_alone(ranks):
+    for rank in ranks:
+        for iteration in (parallel_worker.WARM_START, parallel_worker.CONTRASTIVE):
+            assert torch.equal(rank["alone"][iteration]["images"], rank["parallel"][iteration]["images"])
+
+
+def test_processes_draw_different_noise_and_samples_for_the_same_data(ranks):
+    first, second = (rank["same"]["images"] for rank in ranks)
+    # Noise on the true images, and samples: all four images of the batch of two differ everywhere.
+    assert first.shape == second.shape == (4, 32, 32)
+    assert bool((first != second).all())

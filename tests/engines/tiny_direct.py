@@ -1,0 +1,271 @@
+"""Tiny data and configurations, and DIRECT's own commands run on them inside the test process.
+
+DIRECT seeds the mask of a volume by its path. So that masks are the same in every run of the tests, its commands get
+the folder of the data by its name alone, and run where that lies.
+"""
+
+import copy
+import importlib.util
+import logging
+import os
+import random
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from direct.environment import setup_training_environment
+from direct.predict import setup_inference_save_to_h5
+from direct.train import build_training_datasets_from_environment, setup_train
+from direct.utils import set_all_seeds
+
+from direct_deepen.data.fastmri_file import write_fastmri_volume
+from direct_deepen.physics.fourier import fft2
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CORES = [0]
+"""The cores that the engine sees: the images are tiny, and more threads would only wait for one another."""
+
+SIZE = 32
+COILS = 3
+SLICES = 2
+
+
+def load_generator() -> ModuleType:
+    """The module configs/generate.py, which is no package."""
+    spec = importlib.util.spec_from_file_location("configs_generate", REPOSITORY / "configs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+GENERATE = load_generator()
+
+
+# ---- Data
+
+
+def draw_kspace(seed: int, *, slices: int = SLICES, coils: int = COILS, size: int = SIZE) -> np.ndarray:
+    """Fully sampled k-space of smooth complex objects seen by smooth coils, with noise: complex (slice, coil, y, x)."""
+    generator = np.random.default_rng(seed)
+    y, x = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size), indexing="ij")
+    body = 1 / (1 + np.exp(20 * (np.hypot(y / 0.8, x / 0.7) - 1)))
+    objects = []
+    for _ in range(slices):
+        image = body.astype(complex)
+        for _ in range(4):
+            centre, width = generator.uniform(-0.5, 0.5, 2), generator.uniform(0.1, 0.3)
+            bump = np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / width**2)
+            image += generator.uniform(-0.6, 0.9) * body * bump
+        phase = generator.uniform(-1, 1, 3)
+        objects.append(image * np.exp(1j * (phase[0] + phase[1] * y + phase[2] * x * y)))
+    angles = 2 * np.pi * np.arange(coils) / coils
+    maps = np.stack(
+        [
+            np.exp(-((y - np.sin(angle)) ** 2 + (x - np.cos(angle)) ** 2) / 2 + 1j * (angle + 0.5 * x * np.sin(angle)))
+            for angle in angles
+        ]
+    )
+    kspace = fft2(torch.from_numpy(np.stack(objects)[:, None] * maps)).numpy()
+    noise = generator.standard_normal((2, *kspace.shape))
+    return (kspace + 0.01 * (noise[0] + 1j * noise[1])).astype(np.complex64)
+
+
+def write_volumes(folder: Path, names: list[str], *, seed: int = 0, **sizes: int) -> Path:
+    """Write one volume for every name and return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for offset, name in enumerate(names):
+        write_fastmri_volume(folder / f"{name}.h5", draw_kspace(seed + offset, **sizes))
+    return folder
+
+
+# ---- Configurations
+
+
+def configuration(*, batch_size: int = 2, iterations: int = 8, warm_start: int = 3) -> dict[str, Any]:
+    """The demo's configuration of ``configs/generate.py`` cut down to seconds, with every kind of logging."""
+    changes = {
+        "validation.datasets": [],
+        "inference.batch_size": 2,
+        "logging.log_interval": 1,
+        "training.batch_size": batch_size,
+        "training.num_iterations": iterations,
+        "training.lr_warmup_iter": 2,
+        "training.validation_steps": 100,
+        "training.checkpointer.checkpoint_steps": 100,
+        "model.hidden_channels": 4,
+        "model.num_layers": 3,
+        "model.objective.warm_start_iterations": warm_start,
+        "model.objective.chains.noise": {"fraction": 0.5, "num_steps": 4},
+        "model.objective.chains.sense": {"fraction": 0.5, "num_steps": 3},
+        "model.objective.chains.persistent": {"fraction": 0.0, "num_steps": 3},
+        "model.inference.max_iterations": 15,
+        "model.inference.num_samples": 3,
+        "model.inference.num_steps": 8,
+        "model.inference.keep": 4,
+    }
+    result = changed(GENERATE.configurations()["demo_deepen.yaml"], changes)
+    for section in (result["training"]["datasets"][0], result["inference"]["dataset"]):
+        section["transforms"]["augmentation"]["pad"] = [SIZE, SIZE]
+        # Of 32×32 samples the 2 % of the large configurations are a disc five samples wide: too few for ESPIRiT.
+        section["transforms"]["masking"]["center_fractions"] = [0.08]
+    return result
+
+
+def with_transforms(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a configuration with other values under dotted keys of the transforms, for training and inference."""
+    result = copy.deepcopy(config)
+    for dataset in (*result["training"]["datasets"], *result["validation"]["datasets"], result["inference"]["dataset"]):
+        dataset["transforms"] = changed(dataset["transforms"], changes)
+    return result
+
+
+def changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a configuration with other values under dotted keys."""
+    result = copy.deepcopy(config)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        section = result
+        for name in path:
+            section = section[name]
+        section[last] = value
+    return result
+
+
+def write_configuration(path: Path, config: dict[str, Any]) -> Path:
+    path.write_text(GENERATE.text_of(config), encoding="utf-8")
+    return path
+
+
+# ---- DIRECT's commands: what ``direct train`` and ``direct predict`` call once they have parsed their arguments
+
+
+@contextmanager
+def process_as_before() -> Iterator[None]:
+    """Undo what DIRECT does to the process it runs in: logs, SIGINT, seeds. A warning about our code is an error."""
+    affinity = os.sched_getaffinity
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    interrupt = signal.getsignal(signal.SIGINT)
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    environment = {name: os.environ.get(name) for name in ("PYTHONHASHSEED", "PL_GLOBAL_SEED")}
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("error", module="direct_deepen")
+            os.sched_getaffinity = lambda process: set(CORES)
+            yield
+    finally:
+        os.sched_getaffinity = affinity
+        for handler in set(root.handlers) - set(handlers):
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)
+        signal.signal(signal.SIGINT, interrupt)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def direct_train(
+    experiments: Path,
+    config: dict[str, Any],
+    data: Path,
+    *,
+    seed: int = 1,
+    resume: bool = False,
+    name: str = "run",
+    initialization: Path | None = None,
+    device: str = "cpu",
+) -> Path:
+    """Run ``direct train`` in this process and return the folder of the run."""
+    experiments.mkdir(parents=True, exist_ok=True)
+    path = write_configuration(experiments / f"{name}.yaml", config)
+    with process_as_before(), chdir(data.parent):
+        set_all_seeds(seed)
+        setup_train(
+            run_name=name,
+            training_root=Path(data.name),
+            validation_root=Path(data.name),
+            base_directory=experiments,
+            cfg_filename=path,
+            force_validation=False,
+            initialization_checkpoint=initialization,
+            initial_images=None,
+            initial_kspace=None,
+            noise=None,
+            device=device,
+            num_workers=0,
+            resume=resume,
+            machine_rank=0,
+            mixed_precision=False,
+            debug=False,
+        )
+    return experiments / name
+
+
+def direct_predict(
+    output: Path, config: dict[str, Any], data: Path, checkpoint: Path, *, seed: int = 1, device: str = "cpu"
+) -> Path:
+    """Run ``direct predict`` in this process and return its output folder."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = write_configuration(output / "used.yaml", config)
+    with process_as_before(), chdir(data.parent):
+        set_all_seeds(seed)
+        setup_inference_save_to_h5(
+            run_name="",
+            data_root=Path(data.name),
+            base_directory=output,
+            output_directory=output,
+            filenames_filter=None,
+            checkpoint=checkpoint,
+            device=device,
+            num_workers=0,
+            machine_rank=0,
+            cfg_file=path,
+        )
+    return output
+
+
+# ---- Parts of these commands
+
+
+def build_environment(folder: Path, config: dict[str, Any] | Path, *, seed: int = 1) -> Any:
+    """Build configuration, model and engine as ``direct train`` does, and nothing more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = config if isinstance(config, Path) else write_configuration(folder / "environment.yaml", config)
+    with process_as_before():
+        set_all_seeds(seed)
+        environment = setup_training_environment("environment", folder, path, "cpu", 0, False)
+    engine = environment.engine
+    # What DIRECT's loops set when they begin.
+    engine.ndim = 2
+    engine._Engine__optimizer = torch.optim.Adam(engine.model.parameters(), lr=environment.cfg.training.lr)
+    return environment
+
+
+def build_engine(folder: Path, config: dict[str, Any], *, seed: int = 1) -> Any:
+    return build_environment(folder, config, seed=seed).engine
+
+
+def training_samples(environment: Any, data: Path) -> list[dict[str, Any]]:
+    """The slices of the training dataset, as ``direct train`` builds it, volume by volume in the order of names."""
+    with process_as_before(), chdir(data.parent):
+        (dataset,) = build_training_datasets_from_environment(
+            environment, environment.cfg.training.datasets, data_root=Path(data.name), lists_root=data
+        )
+        return [dataset[index] for path in sorted(dataset.volume_indices) for index in dataset.volume_indices[path]]
+
+
+def weights_of(run: Path, iteration: int) -> dict[str, torch.Tensor]:
+    return torch.load(run / f"model_{iteration}.pt", weights_only=True)["model"]
