@@ -5,6 +5,7 @@ the folder of the data by its name alone, and run where that lies.
 """
 
 import copy
+import gc
 import importlib.util
 import logging
 import os
@@ -26,6 +27,9 @@ from direct.utils import set_all_seeds
 
 from direct_deepen.data.fastmri_file import write_fastmri_volume
 from direct_deepen.physics.fourier import fft2
+
+# DIRECT collects garbage at every batch; without what the imports left behind there is little to look through.
+gc.freeze()
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CORES = [0]
