@@ -8,7 +8,6 @@ import torch
 
 OTHERS = {
     "channels": {"model.hidden_channels": 6},
-    "fewer layers": {"model.num_layers": 2},
     "more layers": {"model.num_layers": 4},
 }
 
