@@ -81,9 +81,6 @@ def deepen_model(
     *,
     channels: int,
     warm_start: int,
-    noise_fraction: float,
-    noise_steps: int,
-    sense_steps: int,
     estimator: str = "map",
     num_samples: int = 16,
     num_steps: int = 100,
@@ -98,6 +95,7 @@ def deepen_model(
         # 1/(2c²), c = data_noise_factor: the temperature of the posterior.
         "weight": 0.25,
         "noise_std": 0.01,
+        "noise_start_std": 0.1,
         "sense_regularization": 0.01,
         "coil_maps": "direct",
         "objective": {
@@ -107,12 +105,13 @@ def deepen_model(
             "data_noise_factor": 1.4142135623730951,
             "energy_penalty": 0.01,
             "chains": {
-                "noise": {"fraction": noise_fraction, "num_steps": noise_steps},
-                "sense": {"fraction": 1.0 - noise_fraction, "num_steps": sense_steps},
-                "persistent": {"fraction": 0.0, "num_steps": sense_steps},
+                "noise": {"fraction": 0.0, "num_steps": 60},
+                "sense": {"fraction": 1.0, "num_steps": 15},
+                "persistent": {"fraction": 0.0, "num_steps": 15},
                 "step_size": None,
                 "max_stored": 2048,
             },
+            "guard": {"max_relative_gap": 20.0, "max_curvature": 4.0, "interval": 10, "max_rollbacks": 10},
         },
         "inference": {
             "estimator": estimator,
@@ -178,9 +177,6 @@ def full_size(mask: str, estimator: str) -> dict[str, Any]:
         deepen_model(
             channels=64,
             warm_start=4000,
-            noise_fraction=0.25,
-            noise_steps=100,
-            sense_steps=15,
             estimator=estimator,
         ),
         training(
@@ -197,37 +193,49 @@ def full_size(mask: str, estimator: str) -> dict[str, Any]:
     )
 
 
-def demo(estimator: str) -> dict[str, Any]:
-    """Return DEEPEN for the demo: 64×64, 32 channels, minutes on two cores."""
+def small(
+    estimator: str,
+    *,
+    warm_start: int,
+    contrastive: int,
+    lr_step_size: int,
+    lr_gamma: float,
+    num_samples: int,
+) -> dict[str, Any]:
+    """Return DEEPEN for phantoms of 64×64: 32 channels, minutes on two cores."""
     return configuration(
-        deepen_model(
-            channels=32,
-            warm_start=300,
-            noise_fraction=0.0,
-            noise_steps=60,
-            sense_steps=15,
-            estimator=estimator,
-            num_samples=8,
-            num_steps=50,
-        ),
+        deepen_model(channels=32, warm_start=warm_start, estimator=estimator, num_samples=num_samples),
         training(
             lr=2e-3,
             batch_size=4,
-            iterations=450,
-            lr_step_size=25,
-            lr_gamma=0.88,
+            iterations=warm_start + contrastive,
+            lr_step_size=lr_step_size,
+            lr_gamma=lr_gamma,
             warmup=20,
-            every=299,
+            # The end of the warm start is validated and kept.
+            every=warm_start - 1,
         ),
         transforms("2d4x", size=64, coils=None, scaling_key=None),
         inference_batch_size=4,
     )
 
 
+def demo(estimator: str) -> dict[str, Any]:
+    """Return DEEPEN for the demo."""
+    return small(estimator, warm_start=300, contrastive=150, lr_step_size=25, lr_gamma=0.88, num_samples=8)
+
+
+def pretrained(estimator: str) -> dict[str, Any]:
+    """Return the training of the weights that come with the package."""
+    return small(estimator, warm_start=700, contrastive=1000, lr_step_size=50, lr_gamma=0.89, num_samples=16)
+
+
 def configurations() -> dict[str, dict[str, Any]]:
     """Return every configuration by the name of its file."""
     result = {f"deepen_{mask}.yaml": full_size(mask, "map") for mask in MASKS}
     result["deepen_2d4x_posterior.yaml"] = full_size("2d4x", "posterior_mean")
+    result["pretrained_2d4x.yaml"] = pretrained("map")
+    result["pretrained_2d4x_posterior.yaml"] = pretrained("posterior_mean")
     result["varnet_2d4x.yaml"] = configuration(
         varnet_model(cascades=8, filters=18, pull_layers=4),
         training(

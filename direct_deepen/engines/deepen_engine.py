@@ -1,6 +1,7 @@
 """The engine: DIRECT's training and inference loops on one side, the core's problems on the other."""
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,17 +20,22 @@ from torch.utils.data import Dataset
 import direct_deepen
 from direct_deepen.engines.checkpoints import checkpoint_to_resume, require_weights_of
 from direct_deepen.engines.coil_maps import espirit_maps_of_batch
+from direct_deepen.engines.guard import Guard, Vitals
 from direct_deepen.engines.persistent_chains import PersistentChains
 from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image, to_complex
 from direct_deepen.engines.reconstruction import reconstruct
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.settings import DeepenSettings
-from direct_deepen.engines.training_samples import TrainingSamples, draw_training_samples
+from direct_deepen.engines.training_samples import TrainingSamples, chain_spread, draw_training_samples
 from direct_deepen.errors import DeepenError, DivergenceError, require
 from direct_deepen.objectives import contrastive_loss, denoising_score_matching_loss, energy_unit
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.posterior_file import PosteriorWriter
 from direct_deepen.priors.energy import Energy
+
+_SPREAD_INTERVAL = 50
+_LEAST_SPREAD = 0.25
+"""In ε. A chain of unit step has at least ε, whatever the energy; less needs a curvature that shrinks the step."""
 
 
 class DeepenEngine(MRIModelEngine):
@@ -69,6 +75,8 @@ class DeepenEngine(MRIModelEngine):
         self.stored_chains = PersistentChains(self.settings.objective.chains.max_stored)
         self._writer: PosteriorWriter | None = None
         self._largest_relative_gap = 0.0
+        self._guard: Guard | None = None
+        self._lr_scheduler: Any = None
 
     @property
     def energy(self) -> Energy:
@@ -118,24 +126,84 @@ class DeepenEngine(MRIModelEngine):
         iteration = storage.iter
         generator = self._iteration_generator(iteration)
         reference = reference_image(data, problem)
-        if iteration < objective.warm_start_iterations:
-            loss = denoising_score_matching_loss(
-                self.model,
-                reference,
-                max_noise_std=objective.warm_start_noise_std,
-                scale=objective.score_scale,
-                energy_weight=objective.warm_start_energy_weight,
-                generator=generator,
-            )
-            name = "score_matching_loss"
+        updates = iteration - objective.warm_start_iterations
+        if updates >= 0:
+            self._ease_into_contrast(updates)
+        if not self.guard.has_state:
+            self.guard.remember(iteration)
+        try:
+            if updates < 0:
+                name = "score_matching_loss"
+                loss = denoising_score_matching_loss(
+                    self.model,
+                    reference,
+                    max_noise_std=objective.warm_start_noise_std,
+                    scale=objective.score_scale,
+                    energy_weight=objective.warm_start_energy_weight,
+                    generator=generator,
+                )
+                vitals = Vitals(float(loss.detach()))
+            else:
+                name = "contrastive_loss"
+                loss, vitals = self._contrastive_loss(reference, problem, generator)
+            trouble = self.guard.trouble(vitals)
+        except DivergenceError as error:
+            loss, trouble = torch.zeros((), device=reference.device), str(error)
+        trouble = self._trouble_of_any_rank(trouble)
+        if trouble is None:
+            self.guard.remember(iteration)
+            self._scaler.scale(loss).backward()
         else:
-            self._ease_into_contrast(iteration - objective.warm_start_iterations)
-            loss = self._contrastive_loss(reference, problem, generator)
-            name = "contrastive_loss"
-        if not bool(torch.isfinite(loss)):
-            raise DivergenceError(f"iteration {iteration}: {name} is {float(loss.detach())}; allowed: finite values")
-        self._scaler.scale(loss).backward()
+            self._roll_back(iteration, trouble)
+            loss = torch.zeros_like(loss)
+        storage.add_scalar("train/rollbacks", self._rollbacks(), smoothing_hint=False)
+        if trouble is None and updates >= 0 and updates % _SPREAD_INTERVAL == 0:
+            self._log_spread(iteration, problem, generator)
         return problem.to_data_units(reference), {name: loss.detach()}
+
+    @property
+    def guard(self) -> Guard:
+        """The guard of this training."""
+        if self._guard is None:
+            self._guard = Guard(self.settings.objective.guard, self.energy, self._require_optimizer())
+        return self._guard
+
+    def _trouble_of_any_rank(self, trouble: str | None) -> str | None:
+        """All ranks go back together, or none does: their weights are to stay the same."""
+        found = [message for message in communication.all_gather(trouble) if message is not None]
+        return found[0] if found else None
+
+    def _rollbacks(self) -> int:
+        """How often the learning rate was halved. Read off the scheduler, whose state every checkpoint holds."""
+        if self._lr_scheduler is None:
+            return 0
+        return round(math.log2(self.cfg.training.lr / self._lr_scheduler.base_lrs[0]))
+
+    def _roll_back(self, iteration: int, trouble: str) -> None:
+        """Go back to the last good state with half the learning rate, and let this iteration pass without a step.
+
+        Raises
+        ------
+        DivergenceError
+            If this has happened too often, or outside of :meth:`train`.
+        """
+        if self._lr_scheduler is None or self._rollbacks() >= self.guard.settings.max_rollbacks:
+            raise DivergenceError(
+                f"iteration {iteration}: {trouble}; allowed: finite values within model.objective.guard "
+                f"(training went back {self._rollbacks()} times)"
+            )
+        kept = self.guard.roll_back()
+        self.stored_chains.clear()
+        self._lr_scheduler.base_lrs = [rate / 2 for rate in self._lr_scheduler.base_lrs]
+        # DIRECT takes a step after every iteration: this one is of length zero, and the scheduler sets the next rate.
+        for group in self._require_optimizer().param_groups:
+            group["lr"] = 0.0
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        self.logger.warning(
+            "Iteration %i: %s. Back to the state of iteration %i with half the learning rate (rollback %i).",
+            iteration, trouble, kept, self._rollbacks(),
+        )  # fmt: skip
 
     def _ease_into_contrast(self, updates: int) -> None:
         """Start the optimizer anew after the warm start, with DIRECT's warm-up of the learning rate once more.
@@ -149,17 +217,21 @@ class DeepenEngine(MRIModelEngine):
             return
         if updates == 0:
             optimizer.state.clear()
+            self.guard.forget()
         warmup = self.cfg.training.lr_warmup_iter
         for group in optimizer.param_groups:
             group["lr"] *= min(1.0, (updates + 1) / max(1, warmup))
 
-    def _contrastive_loss(self, reference: torch.Tensor, problem: Problem, generator: torch.Generator) -> torch.Tensor:
+    def _contrastive_loss(
+        self, reference: torch.Tensor, problem: Problem, generator: torch.Generator
+    ) -> tuple[torch.Tensor, Vitals]:
         objective = self.settings.objective
         noise_std = self.settings.noise_std
         samples = draw_training_samples(
             problem,
             self.energy,
             noise_std=noise_std,
+            noise_start_std=self.settings.noise_start_std,
             sense_regularization=self.settings.sense_regularization,
             chains=objective.chains,
             stored=self.stored_chains,
@@ -171,8 +243,12 @@ class DeepenEngine(MRIModelEngine):
         energies = self.model(torch.cat([true_images, samples.image]))
         true_energy, sample_energy = energies.chunk(2)
         self._log_contrast(float(true_energy.detach().mean()), float(sample_energy.detach().mean()), samples)
-        penalty = objective.energy_penalty / energy_unit(reference[0].numel(), noise_std)
-        return contrastive_loss(true_energy, sample_energy, penalty=penalty)
+        unit = energy_unit(reference[0].numel(), noise_std)
+        loss = contrastive_loss(true_energy, sample_energy, penalty=objective.energy_penalty / unit)
+        gap = float((true_energy - sample_energy).detach().mean())
+        # Fixed steps observe no curvature.
+        vitals = Vitals(float(loss.detach()), abs(gap) / unit, float(samples.curvature.nan_to_num(0.0).max()))
+        return loss, vitals
 
     def _log_contrast(self, true_energy: float, sample_energy: float, samples: TrainingSamples) -> None:
         gap = true_energy - sample_energy
@@ -185,6 +261,23 @@ class DeepenEngine(MRIModelEngine):
         storage.add_scalar("train/largest_relative_gap", self._largest_relative_gap, smoothing_hint=False)
         storage.add_scalar("train/curvature", float(samples.curvature.max()))
         storage.add_scalar("train/step_size", float(samples.step_size.mean()))
+
+    def _log_spread(self, iteration: int, problem: Problem, generator: torch.Generator) -> None:
+        """Log how far chains of the same data are apart, and warn when they fall together."""
+        spread = chain_spread(
+            problem.select(torch.tensor([0])),
+            self.energy,
+            noise_std=self.settings.noise_std,
+            noise_start_std=self.settings.noise_start_std,
+            num_steps=self.settings.objective.chains.noise.num_steps,
+            generator=generator,
+        )
+        get_event_storage().add_scalar("train/chain_spread", spread, smoothing_hint=False)
+        if spread < _LEAST_SPREAD:
+            self.logger.warning(
+                "Iteration %i: chains of the same data are %.2g ε apart; below %.2g ε the posterior collapses.",
+                iteration, spread, _LEAST_SPREAD,
+            )  # fmt: skip
 
     def _iteration_generator(self, iteration: int) -> torch.Generator:
         text = f"{self.seed}/{communication.get_rank()}/{iteration}"
@@ -222,6 +315,7 @@ class DeepenEngine(MRIModelEngine):
         **kwargs: Any,
     ) -> None:
         """Train as DIRECT does, with all cores, and with the persistent chains of the run that is resumed."""
+        self._lr_scheduler = lr_scheduler
         with exit_on_bad_input(), all_cores(self.device):
             checkpoint = checkpoint_to_resume(Path(experiment_directory)) if resume else None
             used = checkpoint or initialization

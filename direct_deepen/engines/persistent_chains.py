@@ -49,6 +49,10 @@ class PersistentChains:
         while len(self._states) > self.max_stored:
             self._states.popitem(last=False)
 
+    def clear(self) -> None:
+        """Forget all states."""
+        self._states.clear()
+
     def save(self, path: Path, iteration: int) -> None:
         """Write all states, with the iteration they belong to, so that a reader never finds half a file."""
         content = {
@@ -72,7 +76,7 @@ class PersistentChains:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             entries = zip(content["names"], content["digests"], content["images"], strict=True)
-            self._states.clear()
+            self.clear()
             for (name, number), digest, image in entries:
                 self.put((name, number), digest, image)
             return int(content["iteration"])

@@ -86,6 +86,7 @@ def _posterior_arrays(
         num_samples=inference.num_samples,
         keep=inference.keep,
         init=map_image if inference.start == "map" else inference.start,
+        init_std=settings.noise_start_std,
         step_size=inference.step_size,
         max_images=inference.max_images,
         generator=generator,

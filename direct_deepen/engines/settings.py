@@ -50,8 +50,8 @@ class ChainSettings:
         Images kept for the persistent chains; the one unused for longest goes first.
     """
 
-    noise: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.25, 100))
-    sense: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.75, 15))
+    noise: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.0, 60))
+    sense: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(1.0, 15))
     persistent: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.0, 15))
     step_size: float | None = None
     max_stored: int = 2048
@@ -70,6 +70,36 @@ class ChainSettings:
         if self.step_size is not None:
             require_positive("model.objective.chains.step_size", self.step_size)
         _require_count("model.objective.chains.max_stored", self.max_stored, 1)
+
+
+@dataclass
+class GuardSettings:
+    """What the guard of contrastive training takes for trouble, besides NaN, infinity and chains that diverge.
+
+    Attributes
+    ----------
+    max_relative_gap
+        Limit of |E⁺ − E⁻|/E₀.
+    max_curvature
+        Limit of the difference quotients of ∇E along the chains.
+    interval
+        Good updates between two remembered states.
+    max_rollbacks
+        Rollbacks before training ends with an error; 0 ends it at the first trouble.
+    """
+
+    max_relative_gap: float = 20.0
+    max_curvature: float = 4.0
+    interval: int = 10
+    max_rollbacks: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("max_relative_gap", "max_curvature"):
+            value = getattr(self, name)
+            # Infinity is allowed: it switches the limit off.
+            require(value > 0, f"model.objective.guard.{name} is {value!r}; allowed: > 0")
+        _require_count("model.objective.guard.interval", self.interval, 1)
+        _require_count("model.objective.guard.max_rollbacks", self.max_rollbacks, 0)
 
 
 @dataclass
@@ -93,6 +123,8 @@ class ObjectiveSettings:
         energy of data noise in P pixels.
     chains
         The chains that draw x⁻.
+    guard
+        When training goes back to an earlier state with half the learning rate.
     """
 
     warm_start_iterations: int = 1000
@@ -101,6 +133,7 @@ class ObjectiveSettings:
     data_noise_factor: float = 2**0.5
     energy_penalty: float = 0.01
     chains: ChainSettings = field(default_factory=ChainSettings)
+    guard: GuardSettings = field(default_factory=GuardSettings)
 
     def __post_init__(self) -> None:
         _require_count("model.objective.warm_start_iterations", self.warm_start_iterations, 0)
@@ -169,6 +202,9 @@ class DeepenSettings:
     ----------
     noise_std
         ε of the posterior ∝ exp(−2C/ε²), per real component, in scaled intensities: √2 times the measurement noise.
+    noise_start_std
+        Standard deviation per real component of the Gaussian noise that chains of kind ``noise`` start from, in
+        training and inference alike: no more than score matching has shown the energy.
     sense_regularization
         λ of the SENSE solution that MAP and chains start from.
     coil_maps
@@ -179,6 +215,7 @@ class DeepenSettings:
     """
 
     noise_std: float = 0.01
+    noise_start_std: float = 0.1
     sense_regularization: float = 0.01
     coil_maps: str = "direct"
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
@@ -186,5 +223,6 @@ class DeepenSettings:
 
     def __post_init__(self) -> None:
         require_positive("model.noise_std", self.noise_std)
+        require_positive("model.noise_start_std", self.noise_start_std)
         require_positive("model.sense_regularization", self.sense_regularization)
         require_choice("model.coil_maps", self.coil_maps, COIL_MAPS)

@@ -37,6 +37,7 @@ def draw_training_samples(
     energy: Energy,
     *,
     noise_std: float,
+    noise_start_std: float,
     sense_regularization: float,
     chains: ChainSettings,
     stored: PersistentChains,
@@ -52,6 +53,8 @@ def draw_training_samples(
         The energy being trained; no graph is built.
     noise_std
         ε.
+    noise_start_std
+        Standard deviation of noise starts.
     sense_regularization
         λ of SENSE starts.
     chains
@@ -80,6 +83,7 @@ def draw_training_samples(
             noise_std=noise_std,
             num_steps=start.num_steps,
             init=_starting_images(name, part, noise_std, sense_regularization, stored, generator),
+            init_std=noise_start_std,
             step_size=chains.step_size,
             generator=generator,
         )
@@ -89,6 +93,31 @@ def draw_training_samples(
         curvature[index] = samples.curvature[0]
         step_size[index] = samples.step_size[0]
     return TrainingSamples(image, curvature, step_size)
+
+
+def chain_spread(
+    problem: Problem,
+    energy: Energy,
+    *,
+    noise_std: float,
+    noise_start_std: float,
+    num_steps: int,
+    generator: torch.Generator,
+) -> float:
+    """Return the standard deviation, per real component and in ε, between two chains started from noise."""
+    samples = langevin(
+        problem.A,
+        problem.masked_kspace,
+        energy,
+        noise_std=noise_std,
+        num_steps=num_steps,
+        num_samples=2,
+        init_std=noise_start_std,
+        generator=generator,
+    )
+    difference = torch.view_as_real(samples.images[0] - samples.images[1])
+    # Two independent states differ by √2 standard deviations.
+    return float(difference.square().mean().div(2).sqrt()) / noise_std
 
 
 def _starting_images(

@@ -1,4 +1,4 @@
-"""Maximum a posteriori reconstruction by majorize-minimize with conjugate gradients."""
+"""Maximum a posteriori reconstruction: majorize-minimize with conjugate gradients, with a quasi-Newton memory."""
 
 from dataclasses import dataclass, fields
 
@@ -8,6 +8,7 @@ from tqdm import tqdm
 from direct_deepen.errors import DivergenceError, require
 from direct_deepen.inference.cost import CostTerms, cost_terms, inner_product
 from direct_deepen.inference.curvature import image_norm, largest_curvature
+from direct_deepen.inference.curvature_pairs import CurvaturePairs
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.operator import BatchedOperator, LinearOperator
 from direct_deepen.physics.sense import require_finite_data, sense
@@ -15,6 +16,9 @@ from direct_deepen.priors.energy import DifferentiableEnergy
 
 _SMALLEST_CURVATURE = 1e-4
 """Relative to ‖A‖ ≤ 1: below it the majorizer of an energy without curvature would be singular where A is."""
+
+_SUFFICIENT_DECREASE = 1e-4
+"""Share of the decrease promised by the gradient that a quasi-Newton step has to bring (Armijo)."""
 
 _POWER_ITERATIONS = 5
 _DECAY = 0.9
@@ -36,7 +40,7 @@ class MapResult:
     image
         Complex (batch, height, width).
     cost_history
-        C after every majorizer tried, float64 (iterations + 1, batch). It never rises; it stays flat where a step was
+        C after every step tried, float64 (iterations + 1, batch). It never rises; it stays flat where a step was
         refused, and once an image is done.
     gradient_evaluations
         Evaluations of ∇E summed over the batch, those for the estimate of L and for refused steps included.
@@ -57,7 +61,7 @@ class MapResult:
 
     @property
     def iterations(self) -> int:
-        """Number of majorizers tried for the image that took the most."""
+        """Number of steps tried for the image that took the most."""
         return self.cost_history.shape[0] - 1
 
 
@@ -71,6 +75,7 @@ def mm_map(
     tolerance: float = 1e-6,
     max_iterations: int = 500,
     curvature: float | None = None,
+    memory: int = 5,
     cg_tolerance: float = 1e-3,
     cg_iterations: int = 20,
     progress: bool = False,
@@ -84,11 +89,14 @@ def mm_map(
                       = x_n - (A^H A + L I)^{-1} \nabla C(x_n)
 
     The second form is the one computed. It is the first with conjugate gradients started at x_n; solved to any accuracy
-    it lowers the majorizer, so an inexact solution costs speed but never the descent.
+    it lowers the majorizer, so an inexact solution costs speed but never the descent. L starts from a power iteration
+    at the first iterate. A step is taken if E stays below its majorizer there and C does not rise; otherwise L is
+    doubled and the step redone. After a step that was taken L falls by a tenth, so that it follows the local curvature.
 
-    L starts from a power iteration at the first iterate. A step is taken if E stays below its majorizer there and C
-    does not rise; otherwise L is doubled and the step redone. After a step that was taken L falls by a tenth, so that
-    it follows the local curvature.
+    That is slow where the cost is flat, so the steps after the first are those of limited-memory BFGS with
+    (AᴴA + LI)⁻¹ as its initial matrix: what the last ``memory`` steps tell of ∇C corrects the majorizer. Such a step is
+    taken if C falls by a share of what the gradient promises (Armijo); otherwise the memory is emptied, and the next
+    step is one of plain majorize-minimize again.
 
     Parameters
     ----------
@@ -103,9 +111,11 @@ def mm_map(
     tolerance
         An image is done when |C(x_{n+1}) − C(x_n)| ≤ tolerance · C(x_n).
     max_iterations
-        Limit on the majorizers tried, at least one; each costs one evaluation of E and ∇E.
+        Limit on the steps tried, at least one; each costs one evaluation of E and ∇E.
     curvature
         First L; estimated by default.
+    memory
+        Steps remembered, each with two images; 0 is the paper's plain majorize-minimize.
     cg_tolerance, cg_iterations
         Relative residual and limit of the inner conjugate gradients.
     progress
@@ -131,6 +141,7 @@ def mm_map(
     require(tolerance > 0, f"tolerance is {tolerance!r}; allowed: > 0")
     require(max_iterations >= 1, f"max_iterations is {max_iterations!r}; allowed: >= 1")
     require(curvature is None or curvature > 0, f"curvature is {curvature!r}; allowed: > 0, or None to estimate it")
+    require(memory >= 0, f"memory is {memory!r}; allowed: >= 0")
     require(cg_tolerance > 0, f"cg_tolerance is {cg_tolerance!r}; allowed: > 0")
     require(cg_iterations >= 1, f"cg_iterations is {cg_iterations!r}; allowed: >= 1")
     require_finite_data(masked_kspace)
@@ -146,6 +157,7 @@ def mm_map(
     state = _State(image=x, curvature=L, terms=cost_terms(A, masked_kspace, energy, x))
     gradient_evaluations += x.shape[0]
     _require_finite(state)
+    pairs = CurvaturePairs(memory, x)
     final = state.copy()
     history = [state.terms.cost]
     converged = torch.zeros(x.shape[0], dtype=torch.bool, device=x.device)
@@ -154,12 +166,19 @@ def mm_map(
 
     bar = tqdm(total=max_iterations, desc="MAP", unit="it", disable=None if progress else True, leave=False)
     for _ in range(max_iterations):
-        candidate, accepted, change = _try_majorizer(A, masked_kspace, energy, state, cg_tolerance, cg_iterations)
+        candidate, accepted = _try_step(A, masked_kspace, energy, state, pairs, cg_tolerance, cg_iterations)
         gradient_evaluations += len(working)
         done = converged[working]
         accepted &= ~done
-        small = accepted & (change <= tolerance * state.terms.cost)
-        state = state.updated(accepted, done, candidate)
+        small = accepted & (state.terms.cost - candidate.terms.cost <= tolerance * state.terms.cost)
+        before, plain = state, ~pairs.filled()
+        state = state.updated(accepted, ~accepted & ~done & plain, candidate)
+        pairs = pairs.updated(
+            state.image - before.image,
+            state.terms.gradient - before.terms.gradient,
+            accepted,
+            forget=~accepted & ~done,
+        )
         stuck = state.curvature > _LARGEST_CURVATURE
         converged[working] |= small | stuck
         final.write(working, state)
@@ -172,6 +191,7 @@ def mm_map(
         if divisible and not bool(remaining.all()):
             working = working[remaining]
             state = state.select(remaining)
+            pairs = pairs.select(remaining)
             masked_kspace = masked_kspace[remaining]
             A = A.select(remaining)  # type: ignore[attr-defined]
     bar.close()
@@ -206,13 +226,13 @@ class _State:
     def select(self, index: torch.Tensor) -> "_State":
         return self._from_tensors([tensor[index] for tensor in self._tensors()])
 
-    def updated(self, accepted: torch.Tensor, done: torch.Tensor, candidate: "_State") -> "_State":
-        """Return the candidate with a lower L where accepted, else this state, with a higher L unless it is done."""
+    def updated(self, accepted: torch.Tensor, refused: torch.Tensor, candidate: "_State") -> "_State":
+        """Return the candidate with a lower L where accepted, else this state, with a higher L where it was refused."""
         merged = [
             torch.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old)
             for new, old in zip(candidate._tensors(), self._tensors(), strict=True)
         ]
-        factor = torch.where(accepted, _DECAY, torch.where(done, 1.0, _RAISE))
+        factor = torch.where(accepted, _DECAY, torch.where(refused, _RAISE, 1.0))
         merged[1] = (self.curvature * factor).clamp_min(_SMALLEST_CURVATURE)
         return self._from_tensors(merged)
 
@@ -222,22 +242,24 @@ class _State:
             mine[index] = new
 
 
-def _try_majorizer(
+def _try_step(
     A: LinearOperator,
     masked_kspace: torch.Tensor,
     energy: DifferentiableEnergy,
     state: _State,
+    pairs: CurvaturePairs,
     cg_tolerance: float,
     cg_iterations: int,
-) -> tuple[_State, torch.Tensor, torch.Tensor]:
-    """Minimise the majorizer at the state; return the minimiser, whether it may be taken, and by how much C falls."""
+) -> tuple[_State, torch.Tensor]:
+    """Take the quasi-Newton step at the state; return where it leads, and whether it may be taken."""
     weight = state.curvature.to(state.image.real.dtype)[:, None, None]
-    step = conjugate_gradient(
-        lambda d: A.normal(d) + weight * d,
-        -state.terms.gradient,
-        tolerance=cg_tolerance,
-        max_iterations=cg_iterations,
-    )
+
+    def minimise_majorizer(gradient: torch.Tensor) -> torch.Tensor:
+        return conjugate_gradient(
+            lambda d: A.normal(d) + weight * d, gradient, tolerance=cg_tolerance, max_iterations=cg_iterations
+        )
+
+    step = pairs.direction(state.terms.gradient, minimise_majorizer)
     image = state.image + step
     terms = cost_terms(A, masked_kspace, energy, image)
     majorizer = (
@@ -246,10 +268,11 @@ def _try_majorizer(
         + 0.5 * state.curvature * inner_product(step, step)
     )
     rounding = _ROUNDING * (state.terms.cost + state.terms.energy)
-    change = state.terms.cost - terms.cost
+    majorized = terms.energy <= majorizer + rounding
+    sufficient = state.terms.cost + _SUFFICIENT_DECREASE * inner_product(state.terms.gradient, step)
     # NaN compares false: a step into NaN is refused like any other bad one.
-    accepted = (terms.energy <= majorizer + rounding) & (change >= 0)
-    return _State(image, state.curvature, terms), accepted, change
+    accepted = (terms.cost <= state.terms.cost) & torch.where(pairs.filled(), terms.cost <= sufficient, majorized)
+    return _State(image, state.curvature, terms), accepted
 
 
 def _require_finite(state: _State) -> None:

@@ -19,6 +19,7 @@ INFINITY, NOT_A_NUMBER = float("inf"), float("nan")
 
 REFUSED = [
     *(("noise_std", value) for value in (0.0, -0.01, INFINITY, NOT_A_NUMBER)),
+    *(("noise_start_std", value) for value in (0.0, -0.1, INFINITY, NOT_A_NUMBER)),
     *(("sense_regularization", value) for value in (0.0, -1.0, INFINITY, NOT_A_NUMBER)),
     ("coil_maps", "ESPIRiT"),
     ("objective.warm_start_iterations", -1),
@@ -34,6 +35,10 @@ REFUSED = [
     *((f"objective.chains.{kind}.num_steps", 0) for kind in ("noise", "sense", "persistent")),
     *(("objective.chains.step_size", value) for value in (0.0, -1.0, INFINITY, NOT_A_NUMBER)),
     ("objective.chains.max_stored", 0),
+    *(("objective.guard.max_relative_gap", value) for value in (0.0, -1.0, NOT_A_NUMBER)),
+    *(("objective.guard.max_curvature", value) for value in (0.0, -1.0, NOT_A_NUMBER)),
+    ("objective.guard.interval", 0),
+    ("objective.guard.max_rollbacks", -1),
     ("inference.estimator", "MAP"),
     *(("inference.tolerance", value) for value in (0.0, -1.0, INFINITY, NOT_A_NUMBER)),
     ("inference.max_iterations", 0),

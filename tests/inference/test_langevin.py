@@ -335,8 +335,10 @@ def starts(sample: Callable[..., Samples], init: str | torch.Tensor, num_samples
     return sample(init=init, num_samples=num_samples, num_steps=1, step_size=STILL).images
 
 
-def test_noise_starts_have_unit_standard_deviation(sample):
-    components = torch.view_as_real(starts(sample, "noise", 200)).flatten()
+@pytest.mark.parametrize(("options", "expected"), [({}, 0.1), ({"init_std": 2.0}, 2.0)])
+def test_noise_starts_have_the_stated_standard_deviation(sample, options, expected):
+    images = sample(init="noise", num_samples=200, num_steps=1, step_size=STILL, **options).images
+    components = torch.view_as_real(images).flatten() / expected
     count = components.numel()
     assert abs(float(components.mean())) <= 3 / count**0.5  # 3 standard errors
     assert abs(float(components.std()) - 1) <= 3 / (2 * count) ** 0.5
@@ -402,6 +404,7 @@ def test_the_message_counts_chains_over_all_groups(sample, draw):
         ({"step_size": -1.0}, ["step_size is -1.0"]),
         ({"burn_in": -1}, ["burn_in is -1"]),
         ({"burn_in": 17, "keep": 4}, ["burn_in is 17", "num_steps - keep = 16"]),
+        ({"init_std": 0.0}, ["init_std is 0.0"]),
         ({"init": "zeros"}, ["init is 'zeros'", "noise", "sense"]),
         ({"init": torch.zeros(3, 8, 8, dtype=torch.complex128)}, ["init", "(3, 8, 8)", "(2, 8, 8)", "(3, 2, 8, 8)"]),
     ],

@@ -72,11 +72,15 @@ def closed_form(
 # ---- The solution
 
 
+MEMORIES = pytest.mark.parametrize("memory", [0, 5], ids=["plain", "memory"])
+
+
+@MEMORIES
 @PRECISIONS
-def test_gaussian_prior_reaches_the_closed_form(problem, dense_normal, gaussian_energy, draw, precision):
+def test_gaussian_prior_reaches_the_closed_form(problem, dense_normal, gaussian_energy, draw, precision, memory):
     A, kspace = problem
     energy = gaussian_energy(precision(draw), NOISE_STD)
-    result = mm_map(A, kspace, energy, **TIGHT)
+    result = mm_map(A, kspace, energy, memory=memory, **TIGHT)
     expected = closed_form(A, kspace, energy.hessian, dense_normal)
     # C, of condition number about 20, is minimised to 1e-15 or so, the image to the root of it.
     assert relative_error(result.image, expected) <= 1e-5
@@ -137,12 +141,13 @@ def test_start_is_sense_by_default_and_any_start_reaches_the_same_minimum(proble
 # ---- Descent
 
 
+@MEMORIES
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
-def test_cost_never_rises_for_any_energy(random_operator, energy_case, draw, dtype):
+def test_cost_never_rises_for_any_energy(random_operator, energy_case, draw, dtype, memory):
     A = random_operator(2, 3, dtype=dtype)
     kspace = A.forward(draw(2, 8, 8, seed=3, dtype=dtype))
     energy = energy_case.build(8, 8, dtype=kspace.real.dtype)
-    result = mm_map(A, kspace, energy, tolerance=1e-9, max_iterations=40)
+    result = mm_map(A, kspace, energy, memory=memory, tolerance=1e-9, max_iterations=40)
     # Not a tolerance: every step that would raise C as it is computed has to be refused.
     assert bool((result.cost_history.diff(dim=0) <= 0).all())
     assert bool((result.cost_history[-1] < result.cost_history[0]).all())
@@ -154,8 +159,23 @@ def test_descent_ends_at_a_stationary_point_of_smooth_energies(random_operator, 
     energy = smooth_energy_case.build(8, 8)
     start = mm_map(A, kspace, energy, max_iterations=1)
     end = mm_map(A, kspace, energy, tolerance=1e-12, max_iterations=300)
-    # Measured: 1e-6 to 0.005; the slow ones are ill-conditioned networks. Descent that got stuck would leave order one.
-    assert float(end.gradient_norm) <= 0.02 * float(start.gradient_norm)
+    # Measured: 5e-7 to 2e-5. Descent that got stuck would leave order one.
+    assert float(end.gradient_norm) <= 1e-3 * float(start.gradient_norm)
+
+
+def test_memory_needs_less_than_half_the_gradients(problem, gaussian_energy, draw):
+    A, kspace = problem
+    basis, _ = torch.linalg.qr(draw(64, 64, seed=30))
+    # Flat directions among curved ones: no single L suits both, where A does not help. Eigenvalues 1e-3 to 1.
+    energy = gaussian_energy((basis * torch.logspace(-3, 0, 64, dtype=torch.float64)) @ basis.mH, 2**0.5)
+    start = 100 * draw(3, 8, 8, seed=40)
+    lowest = mm_map(A, kspace, energy, init=start, memory=0, tolerance=1e-14, max_iterations=5000).cost_history[-1]
+    evaluations = {}
+    for memory in (0, 10):
+        history = mm_map(A, kspace, energy, init=start, memory=memory, tolerance=1e-14).cost_history
+        evaluations[memory] = int(((history - lowest) / lowest > 1e-6).any(dim=1).sum())
+    # Measured: 21 and 50. A memory that is not used would need as many.
+    assert evaluations[10] <= 0.5 * evaluations[0]
 
 
 @pytest.mark.parametrize("curvature", [1e-6, 1e-2])
@@ -294,7 +314,9 @@ def test_finished_images_wait_for_slow_ones_where_the_operator_cannot_be_cut(inp
             gradient[:, :-1] -= difference / length
             return 0.1 * length.sum(dim=(1, 2)), 0.1 * gradient
 
-    result = mm_map(inpainting_operator(mask), mask * image, Smoothness(), tolerance=1e-12, max_iterations=300)
+    result = mm_map(
+        inpainting_operator(mask), mask * image, Smoothness(), tolerance=1e-12, max_iterations=300, memory=0
+    )
     assert result.iterations > 200
     assert bool(result.converged[0])
     assert float(result.curvature[0]) < 1e3
@@ -372,6 +394,7 @@ def test_data_that_are_not_finite_are_refused_naming_the_images(problem, energy_
         ("max_iterations", 0),
         ("curvature", 0.0),
         ("curvature", -1.0),
+        ("memory", -1),
         ("cg_tolerance", 0.0),
         ("cg_iterations", 0),
     ],

@@ -1,0 +1,88 @@
+"""The guard of training: it remembers good states and goes back to them when an update shows trouble."""
+
+import copy
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from direct_deepen.engines.settings import GuardSettings
+
+_REMEMBERED = 2
+"""States kept: the newest may already be on its way into trouble, so the guard goes back to the oldest."""
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """What an update shows of the state of training.
+
+    Attributes
+    ----------
+    loss
+        The loss.
+    relative_gap
+        |E⁺ − E⁻|/E₀; zero for score matching.
+    curvature
+        Largest difference quotient of ∇E along the chains; zero where none was seen.
+    """
+
+    loss: float
+    relative_gap: float = 0.0
+    curvature: float = 0.0
+
+
+class Guard:
+    """Remembers weights and optimizer of the last good updates, and puts them back on trouble.
+
+    Parameters
+    ----------
+    settings
+        What counts as trouble.
+    model, optimizer
+        What is remembered; nothing else is touched.
+    """
+
+    def __init__(self, settings: GuardSettings, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.settings = settings
+        self._model = model
+        self._optimizer = optimizer
+        self._states: deque[tuple[int, dict[str, Any], dict[str, Any]]] = deque(maxlen=_REMEMBERED)
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is a state to go back to."""
+        return bool(self._states)
+
+    def trouble(self, vitals: Vitals) -> str | None:
+        """Say what is wrong with an update, or None; NaN and infinity always are."""
+        limits = {
+            "loss": (abs(vitals.loss), float("inf")),
+            "|E+ - E-|/E0": (vitals.relative_gap, self.settings.max_relative_gap),
+            "curvature": (vitals.curvature, self.settings.max_curvature),
+        }
+        # NaN compares false, so that it is over every limit; infinity is over the limit of the loss.
+        over = [f"{name} is {value:.4g}" for name, (value, limit) in limits.items() if not value < limit]
+        return ", ".join(over) or None
+
+    def remember(self, iteration: int) -> None:
+        """Keep a copy of the state before the update of ``iteration``, if the last one is old enough."""
+        if not self._states or iteration >= self._states[-1][0] + self.settings.interval:
+            state = copy.deepcopy((self._model.state_dict(), self._optimizer.state_dict()))
+            self._states.append((iteration, *state))
+
+    def forget(self) -> None:
+        """Drop what is remembered: it belongs to another phase of training."""
+        self._states.clear()
+
+    def roll_back(self) -> int:
+        """Put the oldest remembered state back, forget the newer one, and return the iteration it was kept at."""
+        oldest = self._states[0]
+        self._states.clear()
+        self._states.append(oldest)
+        iteration, weights, optimizer = oldest
+        self._model.load_state_dict(weights)
+        # The optimizer takes over the tensors it is given.
+        self._optimizer.load_state_dict(copy.deepcopy(optimizer))
+        return iteration

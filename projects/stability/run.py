@@ -1,0 +1,250 @@
+"""Does contrastive training hold, and why? Train many short runs with DIRECT and tabulate them.
+
+    python projects/stability/run.py runs/stability --study seeds remedies noise
+
+Studies, all on phantoms of 32×32 with 16 channels, 300 updates of score matching and 200 contrastive ones:
+
+``seeds``     the defaults with seeds 0 to 19;
+``remedies``  each remedy alone and each removed, seeds 0 to 2;
+``noise``     the data noise c·ε for c = 0.5, 1, √2, 2, 3 at one fixed learning rate, seeds 0 to 2;
+``long``      configs/pretrained_2d4x.yaml, 64×64 with 32 channels and 1000 contrastive updates, seeds 0 to 2.
+
+Data are written to OUTPUT/data on first use. Every run is `direct train` in a process and on a core of its own; runs
+that are finished are not repeated, runs that were interrupted go on. Tables and curves are written by `report.py`.
+"""
+
+import argparse
+import copy
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+BASE = Path("configs/demo_deepen.yaml")
+LONG = Path("configs/pretrained_2d4x.yaml")
+
+SMALL: dict[str, Any] = {"model.hidden_channels": 16}
+
+PAPER: dict[str, Any] = {
+    # The paper's text to the letter: noise of standard deviation 2ε² on the data, unit steps from Gaussian noise.
+    "model.objective.data_noise_factor": 0.02,
+    "model.objective.chains.step_size": 1.0,
+    "model.objective.chains.noise": {"fraction": 1.0, "num_steps": 100},
+    "model.objective.chains.sense.fraction": 0.0,
+    "model.noise_start_std": 1.0,
+    # And nothing that is not in it.
+    "model.objective.warm_start_iterations": 0,
+    "model.objective.energy_penalty": 0.0,
+    "training.gradient_clipping": 0.0,
+    "training.lr_warmup_iter": 0,
+    # The rate and the length that the other runs have after their warm start.
+    "training.lr": 4.3e-4,
+    "training.num_iterations": 200,
+    "training.validation_steps": 199,
+    "training.checkpointer.checkpoint_steps": 199,
+}
+
+NO_GUARD = {"model.objective.guard.max_rollbacks": 0}
+
+AFTER_WARM_START = {key: value for key, value in PAPER.items() if key.startswith("training.")} | {
+    "model.objective.warm_start_iterations": 0,
+    "training.gradient_clipping": 1.0,
+    "training.lr_warmup_iter": 20,
+}
+"""The 200 contrastive updates of the defaults, at their learning rate, as a training of their own."""
+
+NOISE_STARTS = ("model.objective.chains.noise", "model.objective.chains.sense.fraction", "model.noise_start_std")
+
+REMEDIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    # name: (what removing it from the defaults changes, what adding it to the paper's text changes)
+    "data noise √2·ε": (
+        AFTER_WARM_START | {"model.objective.data_noise_factor": 0.02},
+        {"model.objective.data_noise_factor": 2**0.5},
+    ),
+    "adapting step": ({"model.objective.chains.step_size": 1.0}, {"model.objective.chains.step_size": None}),
+    "SENSE starts": (
+        {key: PAPER[key] for key in NOISE_STARTS},
+        {
+            "model.objective.chains.noise": {"fraction": 0.0, "num_steps": 60},
+            "model.objective.chains.sense.fraction": 1.0,
+        },
+    ),
+    "score-matching warm start": (AFTER_WARM_START, {}),
+    "energy penalty": ({"model.objective.energy_penalty": 0.0}, {"model.objective.energy_penalty": 0.01}),
+    "gradient clipping": ({"training.gradient_clipping": 0.0}, {"training.gradient_clipping": 1.0}),
+    "learning-rate warm-up": ({"training.lr_warmup_iter": 0}, {"training.lr_warmup_iter": 20}),
+}
+
+WARM = ("without data noise √2·ε", "only score-matching warm start")
+"""Runs that begin at the end of the defaults' warm start: their data noise has no temperature to match scores at."""
+
+ADDED: dict[str, dict[str, Any]] = {
+    "a quarter of the chains from noise, 60 steps": {
+        "model.objective.chains.noise.fraction": 0.25,
+        "model.objective.chains.sense.fraction": 0.75,
+    },
+    "persistent chains instead of SENSE starts": {
+        "model.objective.chains.persistent.fraction": 1.0,
+        "model.objective.chains.sense.fraction": 0.0,
+    },
+    "noise starts of standard deviation 1 instead of SENSE starts, 100 steps": REMEDIES["SENSE starts"][0],
+}
+
+FACTORS = {"0.5": 0.5, "1": 1.0, "sqrt2": 2**0.5, "2": 2.0, "3": 3.0}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: where it goes, its configuration and what is changed in it."""
+
+    folder: str
+    seed: int
+    size: int = 32
+    base: Path = BASE
+    changes: dict[str, Any] = field(default_factory=dict)
+    initialization: str | None = None
+
+
+def slug(name: str) -> str:
+    """Return a name for a folder."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def runs_of(study: str) -> Iterator[Run]:
+    """Yield the runs of a study."""
+    if study == "long":
+        yield from (Run(f"long/seed_{seed}", seed, 64, LONG) for seed in range(3))
+    elif study == "seeds":
+        yield from (Run(f"seeds/seed_{seed}", seed, changes=SMALL) for seed in range(20))
+    elif study == "noise":
+        for name, factor in FACTORS.items():
+            changes = SMALL | NO_GUARD | {
+                "model.objective.data_noise_factor": factor,
+                "model.weight": 1 / (2 * factor**2),
+                # One rate throughout the contrastive phase: that of the defaults at its start.
+                "training.lr": 4.3e-4,
+                "training.lr_gamma": 1.0,
+            }  # fmt: skip
+            yield from (Run(f"noise/c_{name}/seed_{seed}", seed, changes=changes) for seed in range(3))
+    else:
+        rows = {"defaults": SMALL, "paper": SMALL | PAPER}
+        rows |= {f"without {name}": SMALL | removed for name, (removed, _) in REMEDIES.items()}
+        rows |= {f"with {name}": SMALL | added for name, added in ADDED.items()}
+        rows |= {f"only {name}": SMALL | PAPER | added for name, (_, added) in REMEDIES.items()}
+        # Those that begin where the defaults' warm start ends come last.
+        for name in sorted(rows, key=lambda name: name in WARM):
+            for seed in range(3):
+                yield Run(
+                    f"remedies/{slug(name)}/seed_{seed}",
+                    seed,
+                    changes=rows[name] | NO_GUARD,
+                    initialization=f"remedies/defaults/seed_{seed}/model_299.pt" if name in WARM else None,
+                )
+
+
+def configuration(run: Run) -> dict[str, Any]:
+    """Return the configuration of a run."""
+    result = copy.deepcopy(yaml.safe_load(run.base.read_text(encoding="utf-8")))
+    for key, value in run.changes.items():
+        *sections, name = key.split(".")
+        section = result
+        for part in sections:
+            section = section[part]
+        section[name] = value
+    for part in (
+        result["training"]["datasets"][0],
+        result["validation"]["datasets"][0],
+        result["inference"]["dataset"],
+    ):
+        part["transforms"]["augmentation"]["pad"] = [run.size, run.size]
+    return result
+
+
+def write_data(output: Path, size: int) -> None:
+    """Write the phantoms of a size, unless they are there."""
+    volumes = {32: (24, 3, 3), 64: (100, 3, 5)}[size]
+    for seed, (name, count) in enumerate(zip(("training", "validation", "test"), volumes, strict=True), start=1):
+        folder = output / "data" / str(size) / name
+        if not folder.is_dir():
+            command = [Path(sys.executable).with_name("direct-deepen"), "phantom", folder, "--volumes", count]
+            command += ["--slices", 4, "--size", size, "--coils", 8, "--seed", seed]
+            subprocess.run([str(part) for part in command], check=True)
+
+
+def is_done(output: Path, run: Run) -> bool:
+    """Return whether a run has ended, well or not."""
+    return (output / run.folder / "ended").is_file()
+
+
+def train(output: Path, run: Run, cores: Any) -> None:
+    """Train in this process, on a core of the queue, with DIRECT's own command."""
+    core = cores.get()
+    os.sched_setaffinity(0, {core})
+    folder = output / run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "configuration.yaml"
+    config.write_text(yaml.safe_dump(configuration(run), sort_keys=False), encoding="utf-8")
+    data = output / "data" / str(run.size)
+    options = ["--training-root", data / "training", "--validation-root", data / "validation", "--cfg", config]
+    options += ["--name", folder.name, "--seed", run.seed, "--device", "cpu", "--num-workers", 0]
+    if (folder / "last_model.txt").is_file():
+        options.append("--resume")
+    elif run.initialization is not None:
+        options += ["--initialization-checkpoint", output / run.initialization]
+    sys.argv = ["direct", "train", str(folder.parent), *map(str, options)]
+    log = (folder / "output.log").open("a", encoding="utf-8")
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    from direct.cli.cli import main
+
+    code: Any = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    if code in (0, None, 2):
+        (folder / "ended").write_text(str(code or 0), encoding="utf-8")
+    cores.put(core)
+
+
+def main() -> None:
+    """Run the studies."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--study", nargs="+", choices=["seeds", "remedies", "noise", "long"], default=["seeds"])
+    arguments = parser.parse_args()
+    output = arguments.output
+    runs = [run for study in arguments.study for run in runs_of(study) if not is_done(output, run)]
+    for size in {run.size for run in runs}:
+        write_data(output, size)
+    # Imported once: every run is a copy of this process.
+    import direct.cli.cli
+    import direct.train  # noqa: F401
+
+    from direct_deepen.engines import deepen_engine  # noqa: F401
+
+    context = multiprocessing.get_context("fork")
+    cores = context.Manager().Queue()
+    for core in os.sched_getaffinity(0):
+        cores.put(core)
+    working: list[Any] = []
+    limit = len(os.sched_getaffinity(0))
+    for run in tqdm(runs, desc="runs"):
+        while len(working) >= limit:
+            multiprocessing.connection.wait([process.sentinel for process in working])
+            working = [process for process in working if process.is_alive()]
+        working.append(context.Process(target=train, args=(output, run, cores)))
+        working[-1].start()
+    for process in working:
+        process.join()
+
+
+if __name__ == "__main__":
+    main()
