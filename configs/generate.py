@@ -82,6 +82,7 @@ def deepen_model(
     channels: int,
     warm_start: int,
     estimator: str = "map",
+    random_phase: float = 0.0,
     num_samples: int = 16,
     num_steps: int = 100,
 ) -> dict[str, Any]:
@@ -103,11 +104,12 @@ def deepen_model(
             "warm_start_noise_std": 0.1,
             "warm_start_energy_weight": 0.3,
             "data_noise_factor": 1.4142135623730951,
-            "energy_penalty": 0.01,
+            "energy_penalty": 0.0,
+            "random_phase": random_phase,
             "chains": {
                 "noise": {"fraction": 0.0, "num_steps": 60},
-                "sense": {"fraction": 1.0, "num_steps": 15},
-                "persistent": {"fraction": 0.0, "num_steps": 15},
+                "sense": {"fraction": 0.0, "num_steps": 15},
+                "persistent": {"fraction": 1.0, "num_steps": 15},
                 "step_size": None,
                 "max_stored": 2048,
             },
@@ -201,10 +203,17 @@ def small(
     lr_step_size: int,
     lr_gamma: float,
     num_samples: int,
+    random_phase: float = 0.0,
 ) -> dict[str, Any]:
     """Return DEEPEN for phantoms of 64×64: 32 channels, minutes on two cores."""
     return configuration(
-        deepen_model(channels=32, warm_start=warm_start, estimator=estimator, num_samples=num_samples),
+        deepen_model(
+            channels=32,
+            warm_start=warm_start,
+            estimator=estimator,
+            random_phase=random_phase,
+            num_samples=num_samples,
+        ),
         training(
             lr=2e-3,
             batch_size=4,
@@ -227,7 +236,16 @@ def demo(estimator: str) -> dict[str, Any]:
 
 def pretrained(estimator: str) -> dict[str, Any]:
     """Return the training of the weights that come with the package."""
-    return small(estimator, warm_start=700, contrastive=1000, lr_step_size=50, lr_gamma=0.89, num_samples=16)
+    return small(
+        estimator,
+        warm_start=700,
+        contrastive=1000,
+        lr_step_size=50,
+        lr_gamma=0.89,
+        num_samples=16,
+        # They are to serve with anybody's coil maps.
+        random_phase=0.75,
+    )
 
 
 def configurations() -> dict[str, dict[str, Any]]:

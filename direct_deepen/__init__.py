@@ -2,8 +2,16 @@
 
 from direct_deepen.errors import DeepenError, DivergenceError
 from direct_deepen.inference import MapResult, Samples, langevin, mm_map
-from direct_deepen.physics import LinearOperator, SenseOperator, intensity_scale, normalize_sensitivity_map, sense
+from direct_deepen.physics import (
+    LinearOperator,
+    SenseOperator,
+    align_phase,
+    intensity_scale,
+    normalize_sensitivity_map,
+    sense,
+)
 from direct_deepen.posterior import Posterior
+from direct_deepen.pretrained import available_pretrained, load_pretrained, pretrained_provenance
 from direct_deepen.priors import ConvEnergy, DifferentiableEnergy, Energy, QuadraticEnergy, SumEnergy
 
 __version__ = "0.1.0"
@@ -21,9 +29,13 @@ __all__ = [
     "Samples",
     "SenseOperator",
     "SumEnergy",
+    "align_phase",
+    "available_pretrained",
     "intensity_scale",
     "langevin",
+    "load_pretrained",
     "mm_map",
     "normalize_sensitivity_map",
+    "pretrained_provenance",
     "sense",
 ]

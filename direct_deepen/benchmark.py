@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from direct_deepen.classical import CLASSICAL
 from direct_deepen.data.problems import Case
 from direct_deepen.errors import require
 from direct_deepen.metrics import Quality, quality
-from direct_deepen.physics.sense import sense
 from direct_deepen.predictions import Prediction
 
-SENSE_REGULARIZATIONS = tuple(float(value) for value in np.geomspace(1e-4, 1.0, 17))
-"""Candidates of λ; the best on validation data is used."""
+REGULARIZATIONS = tuple(float(value) for value in np.geomspace(1e-4, 1.0, 17))
+"""Candidates of λ of every classical method; the best on validation data is used."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,27 @@ class Picture:
     std: dict[str, torch.Tensor]
 
 
-def tune_sense(validation: Sequence[Case]) -> float:
-    """Return the λ of :data:`SENSE_REGULARIZATIONS` with the best mean PSNR on validation slices."""
+def tune(validation: Sequence[Case]) -> dict[str, float]:
+    """Return, for every classical method, the λ of :data:`REGULARIZATIONS` with the best mean PSNR on validation."""
     require(len(validation) > 0, "validation data hold no slice")
-    scores = {}
-    for regularization in tqdm(SENSE_REGULARIZATIONS, desc="Tune SENSE", leave=False, disable=None):
-        images = [sense(c.problem.A, c.problem.masked_kspace, regularization=regularization) for c in validation]
-        scores[regularization] = np.mean(
-            [quality(x[0], c.reference[0]).psnr for x, c in zip(images, validation, strict=True)]
-        )
-    return max(scores, key=lambda regularization: scores[regularization])
+    best = {}
+    for method, reconstruct in CLASSICAL.items():
+        scores = {}
+        for regularization in tqdm(REGULARIZATIONS, desc=f"Tune {method}", leave=False, disable=None):
+            images = [
+                reconstruct(c.problem.A, c.problem.masked_kspace, regularization=regularization) for c in validation
+            ]
+            scores[regularization] = np.mean(
+                [quality(x[0], c.reference[0]).psnr for x, c in zip(images, validation, strict=True)]
+            )
+        best[method] = max(scores, key=lambda regularization: scores[regularization])
+    return best
 
 
 def compare(
-    test: Sequence[Case], predictions: Mapping[str, Prediction], *, sense_regularization: float
+    test: Sequence[Case], predictions: Mapping[str, Prediction], *, regularizations: Mapping[str, float]
 ) -> tuple[list[Row], list[Picture]]:
-    """Score zero-filled, SENSE and every prediction on every slice.
+    """Score zero-filled, the classical methods with their ``regularizations`` and every prediction on every slice.
 
     A prediction with posterior files gives the rows ``<name>_map`` and, where it sampled, ``<name>_mmse``; one without,
     the row ``<name>``.
@@ -71,7 +76,7 @@ def compare(
     """
     rows, pictures = [], []
     for case in tqdm(test, desc="Compare", leave=False, disable=None):
-        columns = _classical(case, sense_regularization)
+        columns = _classical(case, regularizations)
         std = {}
         for name, prediction in predictions.items():
             predicted, deviation = _predicted(case, name, prediction)
@@ -100,14 +105,16 @@ class _Column:
     parameters: int = 0
 
 
-def _classical(case: Case, sense_regularization: float) -> dict[str, _Column]:
-    problem = case.problem
+def _classical(case: Case, regularizations: Mapping[str, float]) -> dict[str, _Column]:
+    A, masked_kspace = case.problem.A, case.problem.masked_kspace
     begin = time.perf_counter()
-    zero_filled = problem.A.adjoint(problem.masked_kspace)[0].abs()
-    middle = time.perf_counter()
-    solution = sense(problem.A, problem.masked_kspace, regularization=sense_regularization)[0].abs()
-    end = time.perf_counter()
-    return {"zero_filled": _Column(zero_filled, middle - begin), "sense": _Column(solution, end - middle)}
+    image = A.adjoint(masked_kspace)
+    columns = {"zero_filled": _Column(image[0].abs(), time.perf_counter() - begin)}
+    for method, regularization in regularizations.items():
+        begin = time.perf_counter()
+        image = CLASSICAL[method](A, masked_kspace, regularization=regularization)
+        columns[method] = _Column(image[0].abs(), time.perf_counter() - begin)
+    return columns
 
 
 def _predicted(case: Case, name: str, prediction: Prediction) -> tuple[dict[str, _Column], torch.Tensor | None]:

@@ -18,6 +18,7 @@ ERROR_GAIN = 10
 TITLES = {
     "zero_filled": "zero-filled",
     "sense": "SENSE",
+    "l1_wavelet": "L1-wavelet",
     "varnet": "VarNet",
     "deepen_map": "DEEPEN MAP",
     "deepen_mmse": "DEEPEN MMSE",

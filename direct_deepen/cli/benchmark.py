@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 _DESCRIPTION = """\
-Score reconstructions of the same undersampled data against the same references. Zero-filled and SENSE (its λ tuned on
-validation data) are computed here; trained models come from the output folders of `direct predict`. Writes results.csv
-(one row a method), cases.csv (one row a slice), table.md, comparison.png and, with samples, posterior.png."""
+Score reconstructions of the same undersampled data against the same references. Zero-filled, SENSE and L1-wavelet (λ
+tuned on validation data) are computed here; trained models come from the output folders of `direct predict`. Writes
+results.csv (a row a method), cases.csv (a row a slice), table.md, comparison.png and, with samples, posterior.png."""
 
 _EPILOG = """\
 example:
@@ -28,7 +28,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
     parser.add_argument("--cfg", type=Path, required=True, help="configuration whose inference dataset is used")
     parser.add_argument("--data-root", type=Path, required=True, help="test volumes, as given to `direct predict`")
-    parser.add_argument("--validation-root", type=Path, required=True, help="volumes that λ of SENSE is tuned on")
+    parser.add_argument("--validation-root", type=Path, required=True, help="volumes that λ is tuned on")
     parser.add_argument(
         "--prediction",
         nargs=3,
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         If a file is missing, or predictions do not belong to these data.
     """
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
-    from direct_deepen.benchmark import compare, markdown_table, spread_over_error, summarize, tune_sense, write_csv
+    from direct_deepen.benchmark import compare, markdown_table, spread_over_error, summarize, tune, write_csv
     from direct_deepen.data.problems import cases, inference_dataset
     from direct_deepen.errors import require
     from direct_deepen.plots import plot_comparison, plot_posterior
@@ -62,15 +62,16 @@ def run(args: argparse.Namespace) -> None:
     predictions = {name: Prediction(Path(folder), Path(weights)) for name, folder, weights in args.prediction}
     test = list(cases(inference_dataset(args.cfg, args.data_root)))
     validation = list(cases(inference_dataset(args.cfg, args.validation_root)))
-    regularization = tune_sense(validation)
-    rows, pictures = compare(test, predictions, sense_regularization=regularization)
+    regularizations = tune(validation)
+    rows, pictures = compare(test, predictions, regularizations=regularizations)
     summaries = summarize(rows)
 
     args.output.mkdir(parents=True, exist_ok=True)
     write_csv(args.output / "results.csv", summaries)
     write_csv(args.output / "cases.csv", rows)
     table = markdown_table(summaries)
-    note = f"\n{len(test)} slices; ± is over slices; SENSE with λ = {regularization:.3g}, tuned on validation data.\n"
+    tuned = ", ".join(f"{method} with λ = {value:.3g}" for method, value in regularizations.items())
+    note = f"\n{len(test)} slices; ± is over slices; {tuned}, tuned on validation data.\n"
     for name in pictures[0].std:
         ratio = spread_over_error(pictures, name)
         note += f"Mean standard deviation over mean absolute error of {name}_mmse: {ratio:.2f}.\n"

@@ -110,13 +110,30 @@ def brain_volume(
     lesions = _draw_lesions(generator, templates, pose)
     phase = _draw_phase(generator)
     gain = _RAW_UNIT * math.exp(generator.uniform(math.log(0.5), math.log(2.0)))
-    sensitivity_map = _draw_coils(generator, num_coils, size)
 
     image = np.empty((num_slices, size, size), dtype=np.complex64)
     for index, depth in enumerate(pose.depths):
         magnitude = gain * _render_magnitude(templates, pose, view, appearance, lesions, depth, size)
         image[index] = magnitude * np.exp(1j * phase.at(*view.plane(depth, size)))
 
+    return acquire(image, generator, num_coils=num_coils, noise_std=noise_std)
+
+
+def acquire(
+    image: np.ndarray, generator: np.random.Generator, *, num_coils: int, noise_std: float = DEFAULT_NOISE_STD
+) -> PhantomVolume:
+    """Measure any image as :func:`brain_volume` measures its heads: drawn coils, Fourier transform, noise.
+
+    Parameters
+    ----------
+    image
+        Noise-free slices, complex64 (slices, size, size).
+    generator
+        Source of every random number.
+    num_coils, noise_std
+        As for :func:`brain_volume`.
+    """
+    sensitivity_map = _draw_coils(generator, num_coils, image.shape[-1])
     kspace = fft2(torch.from_numpy(image[:, None] * sensitivity_map)).numpy()
     raw_noise_std = noise_std * float(full_sampling_scale(torch.from_numpy(kspace)).median())
     noise = generator.standard_normal((*kspace.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]

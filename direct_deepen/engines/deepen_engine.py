@@ -23,6 +23,7 @@ from direct_deepen.engines.coil_maps import espirit_maps_of_batch
 from direct_deepen.engines.guard import Guard, Vitals
 from direct_deepen.engines.persistent_chains import PersistentChains
 from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image, to_complex
+from direct_deepen.engines.random_phase import with_random_phase
 from direct_deepen.engines.reconstruction import reconstruct
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.settings import DeepenSettings
@@ -30,6 +31,8 @@ from direct_deepen.engines.training_samples import TrainingSamples, chain_spread
 from direct_deepen.errors import DeepenError, DivergenceError, require
 from direct_deepen.objectives import contrastive_loss, denoising_score_matching_loss, energy_unit
 from direct_deepen.physics.noise import complex_normal
+from direct_deepen.physics.phase import align_phase
+from direct_deepen.physics.sense_operator import SenseOperator
 from direct_deepen.posterior_file import PosteriorWriter
 from direct_deepen.priors.energy import Energy
 
@@ -118,13 +121,17 @@ class DeepenEngine(MRIModelEngine):
         if self.settings.coil_maps == "direct":
             return None
         cache = None if self.checkpointer is None else Path(self.checkpointer.save_directory) / "coil_maps"
-        return espirit_maps_of_batch(to_complex(data["masked_kspace"]), data["sampling_mask"].squeeze(-1), cache)
+        kspace, mask = to_complex(data["masked_kspace"]), data["sampling_mask"].squeeze(-1)
+        # In the gauge of DIRECT's maps, so that an energy trained with one kind serves with the other.
+        return align_phase(SenseOperator(espirit_maps_of_batch(kspace, mask, cache), mask), kspace).sensitivity_map
 
     def _train_on(self, data: dict[str, Any], problem: Problem) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         objective = self.settings.objective
         storage = get_event_storage()
         iteration = storage.iter
         generator = self._iteration_generator(iteration)
+        if objective.random_phase > 0:
+            problem = with_random_phase(problem, objective.random_phase)
         reference = reference_image(data, problem)
         updates = iteration - objective.warm_start_iterations
         if updates >= 0:

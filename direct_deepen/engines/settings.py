@@ -43,7 +43,9 @@ class ChainSettings:
     sense
         Chains from the SENSE solution plus noise of standard deviation ε.
     persistent
-        Chains that go on from where the same slice with the same mask was left; from SENSE the first time.
+        Chains that go on from where the same slice with the same mask was left; from SENSE the first time. Chains
+        that begin anew every time and stop short of their target teach the energy the transient: it rises on the
+        samples without end.
     step_size
         τ; null adapts it to the curvature during the first half of the chain and then freezes it.
     max_stored
@@ -51,8 +53,8 @@ class ChainSettings:
     """
 
     noise: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.0, 60))
-    sense: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(1.0, 15))
-    persistent: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.0, 15))
+    sense: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.0, 15))
+    persistent: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(1.0, 15))
     step_size: float | None = None
     max_stored: int = 2048
 
@@ -119,8 +121,11 @@ class ObjectiveSettings:
         c: true images get noise of standard deviation c·ε per real component. Samples carry noise of at least ε; below
         c = 1 no energy can explain both, and training diverges. √2 is a variance of 2ε².
     energy_penalty
-        α of α·mean(E⁺² + E⁻²)/E₀, which keeps the energies near zero during contrastive training; E₀ = Pε²/2 is the
-        energy of data noise in P pixels.
+        α of α·mean(E⁺² + E⁻²)/E₀, which draws the energies to zero during contrastive training; E₀ = Pε²/2 is the
+        energy of data noise in P pixels. Persistent chains need none (projects/stability).
+    random_phase
+        Share of the training slices that get a smooth phase drawn at random, for energies that are to serve with coil
+        maps of any phase. DIRECT's maps leave images real; an energy trained on these alone takes a phase for an error.
     chains
         The chains that draw x⁻.
     guard
@@ -131,7 +136,8 @@ class ObjectiveSettings:
     warm_start_noise_std: float = 0.1
     warm_start_energy_weight: float = 0.3
     data_noise_factor: float = 2**0.5
-    energy_penalty: float = 0.01
+    energy_penalty: float = 0.0
+    random_phase: float = 0.0
     chains: ChainSettings = field(default_factory=ChainSettings)
     guard: GuardSettings = field(default_factory=GuardSettings)
 
@@ -142,6 +148,7 @@ class ObjectiveSettings:
         for name in ("warm_start_energy_weight", "energy_penalty"):
             value = getattr(self, name)
             require(0 <= value < float("inf"), f"model.objective.{name} is {value!r}; allowed: a finite number >= 0")
+        _require_fraction("model.objective.random_phase", self.random_phase)
 
     @property
     def score_scale(self) -> float:

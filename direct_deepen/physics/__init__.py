@@ -3,6 +3,7 @@
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.physics.operator import LinearOperator
+from direct_deepen.physics.phase import align_phase
 from direct_deepen.physics.scale import intensity_scale
 from direct_deepen.physics.sense import sense
 from direct_deepen.physics.sense_operator import SenseOperator, normalize_sensitivity_map
@@ -10,6 +11,7 @@ from direct_deepen.physics.sense_operator import SenseOperator, normalize_sensit
 __all__ = [
     "LinearOperator",
     "SenseOperator",
+    "align_phase",
     "complex_normal",
     "conjugate_gradient",
     "intensity_scale",

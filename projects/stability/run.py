@@ -5,8 +5,8 @@
 Studies, all on phantoms of 32×32 with 16 channels, 300 updates of score matching and 200 contrastive ones:
 
 ``seeds``     the defaults with seeds 0 to 19;
-``remedies``  each remedy alone and each removed, seeds 0 to 2;
-``noise``     the data noise c·ε for c = 0.5, 1, √2, 2, 3 at one fixed learning rate, seeds 0 to 2;
+``remedies``  each remedy alone and each removed, seeds 0 to 2 (after ``seeds``, whose warm start they share);
+``noise``     the data noise c·ε for c = 0.5, 1, √2, 2, 3 at one fixed learning rate, seed 0;
 ``long``      configs/pretrained_2d4x.yaml, 64×64 with 32 channels and 1000 contrastive updates, seeds 0 to 2.
 
 Data are written to OUTPUT/data on first use. Every run is `direct train` in a process and on a core of its own; runs
@@ -15,6 +15,7 @@ that are finished are not repeated, runs that were interrupted go on. Tables and
 
 import argparse
 import copy
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -30,18 +31,17 @@ from tqdm import tqdm
 BASE = Path("configs/demo_deepen.yaml")
 LONG = Path("configs/pretrained_2d4x.yaml")
 
-SMALL: dict[str, Any] = {"model.hidden_channels": 16}
+SMALL: dict[str, Any] = {"model.hidden_channels": 16, "training.num_iterations": 500}
 
 PAPER: dict[str, Any] = {
     # The paper's text to the letter: noise of standard deviation 2ε² on the data, unit steps from Gaussian noise.
     "model.objective.data_noise_factor": 0.02,
     "model.objective.chains.step_size": 1.0,
     "model.objective.chains.noise": {"fraction": 1.0, "num_steps": 100},
-    "model.objective.chains.sense.fraction": 0.0,
+    "model.objective.chains.persistent.fraction": 0.0,
     "model.noise_start_std": 1.0,
     # And nothing that is not in it.
     "model.objective.warm_start_iterations": 0,
-    "model.objective.energy_penalty": 0.0,
     "training.gradient_clipping": 0.0,
     "training.lr_warmup_iter": 0,
     # The rate and the length that the other runs have after their warm start.
@@ -60,41 +60,43 @@ AFTER_WARM_START = {key: value for key, value in PAPER.items() if key.startswith
 }
 """The 200 contrastive updates of the defaults, at their learning rate, as a training of their own."""
 
-NOISE_STARTS = ("model.objective.chains.noise", "model.objective.chains.sense.fraction", "model.noise_start_std")
+NOISE_STARTS = ("model.objective.chains.noise", "model.objective.chains.persistent.fraction", "model.noise_start_std")
 
 REMEDIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # name: (what removing it from the defaults changes, what adding it to the paper's text changes)
     "data noise √2·ε": (
-        AFTER_WARM_START | {"model.objective.data_noise_factor": 0.02},
+        {"model.objective.data_noise_factor": 0.02},
         {"model.objective.data_noise_factor": 2**0.5},
     ),
     "adapting step": ({"model.objective.chains.step_size": 1.0}, {"model.objective.chains.step_size": None}),
-    "SENSE starts": (
+    "persistent chains": (
         {key: PAPER[key] for key in NOISE_STARTS},
         {
             "model.objective.chains.noise": {"fraction": 0.0, "num_steps": 60},
-            "model.objective.chains.sense.fraction": 1.0,
+            "model.objective.chains.persistent.fraction": 1.0,
         },
     ),
-    "score-matching warm start": (AFTER_WARM_START, {}),
-    "energy penalty": ({"model.objective.energy_penalty": 0.0}, {"model.objective.energy_penalty": 0.01}),
+    "score-matching warm start": ({}, {}),
     "gradient clipping": ({"training.gradient_clipping": 0.0}, {"training.gradient_clipping": 1.0}),
     "learning-rate warm-up": ({"training.lr_warmup_iter": 0}, {"training.lr_warmup_iter": 20}),
 }
-
-WARM = ("without data noise √2·ε", "only score-matching warm start")
-"""Runs that begin at the end of the defaults' warm start: their data noise has no temperature to match scores at."""
+"""The warm start is not in the changes: all runs but the two that lack it begin where that of the defaults ended."""
 
 ADDED: dict[str, dict[str, Any]] = {
-    "a quarter of the chains from noise, 60 steps": {
+    "SENSE starts for persistent chains": {
+        "model.objective.chains.persistent.fraction": 0.0,
+        "model.objective.chains.sense.fraction": 1.0,
+    },
+    "SENSE starts and an energy penalty": {
+        "model.objective.chains.persistent.fraction": 0.0,
+        "model.objective.chains.sense.fraction": 1.0,
+        "model.objective.energy_penalty": 0.01,
+    },
+    "an energy penalty": {"model.objective.energy_penalty": 0.01},
+    "a quarter of the chains from noise": {
         "model.objective.chains.noise.fraction": 0.25,
-        "model.objective.chains.sense.fraction": 0.75,
+        "model.objective.chains.persistent.fraction": 0.75,
     },
-    "persistent chains instead of SENSE starts": {
-        "model.objective.chains.persistent.fraction": 1.0,
-        "model.objective.chains.sense.fraction": 0.0,
-    },
-    "noise starts of standard deviation 1 instead of SENSE starts, 100 steps": REMEDIES["SENSE starts"][0],
 }
 
 FACTORS = {"0.5": 0.5, "1": 1.0, "sqrt2": 2**0.5, "2": 2.0, "3": 3.0}
@@ -106,6 +108,7 @@ class Run:
 
     folder: str
     seed: int
+    name: str = ""
     size: int = 32
     base: Path = BASE
     changes: dict[str, Any] = field(default_factory=dict)
@@ -120,7 +123,7 @@ def slug(name: str) -> str:
 def runs_of(study: str) -> Iterator[Run]:
     """Yield the runs of a study."""
     if study == "long":
-        yield from (Run(f"long/seed_{seed}", seed, 64, LONG) for seed in range(3))
+        yield from (Run(f"long/seed_{seed}", seed, size=64, base=LONG) for seed in range(3))
     elif study == "seeds":
         yield from (Run(f"seeds/seed_{seed}", seed, changes=SMALL) for seed in range(20))
     elif study == "noise":
@@ -132,20 +135,22 @@ def runs_of(study: str) -> Iterator[Run]:
                 "training.lr": 4.3e-4,
                 "training.lr_gamma": 1.0,
             }  # fmt: skip
-            yield from (Run(f"noise/c_{name}/seed_{seed}", seed, changes=changes) for seed in range(3))
+            yield Run(f"noise/c_{name}/seed_0", 0, changes=changes)
     else:
-        rows = {"defaults": SMALL, "paper": SMALL | PAPER}
-        rows |= {f"without {name}": SMALL | removed for name, (removed, _) in REMEDIES.items()}
-        rows |= {f"with {name}": SMALL | added for name, added in ADDED.items()}
-        rows |= {f"only {name}": SMALL | PAPER | added for name, (_, added) in REMEDIES.items()}
-        # Those that begin where the defaults' warm start ends come last.
-        for name in sorted(rows, key=lambda name: name in WARM):
+        later = {f"without {name}": AFTER_WARM_START | removed for name, (removed, _) in REMEDIES.items()}
+        later |= {f"with {name}": AFTER_WARM_START | added for name, added in ADDED.items()}
+        later |= {"paper": PAPER} | {f"only {name}": PAPER | added for name, (_, added) in REMEDIES.items()}
+        for name, changes in later.items():
+            cold = name in ("paper", "without score-matching warm start") or (
+                name.startswith("only") and name != "only score-matching warm start"
+            )
             for seed in range(3):
                 yield Run(
                     f"remedies/{slug(name)}/seed_{seed}",
                     seed,
-                    changes=rows[name] | NO_GUARD,
-                    initialization=f"remedies/defaults/seed_{seed}/model_299.pt" if name in WARM else None,
+                    name,
+                    changes=SMALL | changes | NO_GUARD,
+                    initialization=None if cold else f"seeds/seed_{seed}/model_299.pt",
                 )
 
 
@@ -209,9 +214,26 @@ def train(output: Path, run: Run, cores: Any) -> None:
         main()
     except SystemExit as end:
         code = end.code
+    finally:
+        cores.put(core)
     if code in (0, None, 2):
         (folder / "ended").write_text(str(code or 0), encoding="utf-8")
-    cores.put(core)
+
+
+def keep_slices(dataset: type) -> None:
+    """Let a dataset transform every slice once: masks are static, so that every epoch sees the same.
+
+    At this size the transforms would take longer than the training.
+    """
+    transform = dataset.__getitem__  # type: ignore[attr-defined]
+
+    def remembered(self: Any, index: int) -> dict[str, Any]:
+        slices = self.__dict__.setdefault("remembered_slices", {})
+        if index not in slices:
+            slices[index] = transform(self, index)
+        return dict(slices[index])
+
+    dataset.__getitem__ = remembered  # type: ignore[attr-defined]
 
 
 def main() -> None:
@@ -224,12 +246,13 @@ def main() -> None:
     runs = [run for study in arguments.study for run in runs_of(study) if not is_done(output, run)]
     for size in {run.size for run in runs}:
         write_data(output, size)
-    # Imported once: every run is a copy of this process.
-    import direct.cli.cli
-    import direct.train  # noqa: F401
+    # Imported once: every run is a copy of this process. What is imported needs no looking through for garbage.
+    from direct.data.datasets import FastMRIDataset
 
     from direct_deepen.engines import deepen_engine  # noqa: F401
 
+    keep_slices(FastMRIDataset)
+    gc.freeze()
     context = multiprocessing.get_context("fork")
     cores = context.Manager().Queue()
     for core in os.sched_getaffinity(0):

@@ -13,17 +13,17 @@ import torch
 from matplotlib import image as matplotlib_image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from direct_deepen.benchmark import SENSE_REGULARIZATIONS, Row, markdown_table, summarize, tune_sense, write_csv
+from direct_deepen.benchmark import REGULARIZATIONS, Row, markdown_table, summarize, tune, write_csv
+from direct_deepen.classical import CLASSICAL
 from direct_deepen.cli.main import main
 from direct_deepen.metrics import quality
-from direct_deepen.physics.sense import sense
 
 SUMMARY_COLUMNS = [
     "method", "psnr", "psnr_std", "ssim", "ssim_std", "nmse", "nmse_std", "seconds", "gradient_evaluations",
     "parameters", "slices",
 ]  # fmt: skip
 CASE_COLUMNS = ["method", "case", "psnr", "ssim", "nmse", "seconds", "gradient_evaluations", "parameters"]
-METHODS = ["zero_filled", "sense", "deepen_map", "deepen_mmse", "perfect"]
+METHODS = ["zero_filled", "sense", "l1_wavelet", "deepen_map", "deepen_mmse", "perfect"]
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +189,7 @@ def test_a_prediction_of_map_alone_gives_one_row(tmp_path, study, copied, run_co
     assert [row["method"] for row in rows_of(tmp_path / "out" / "results.csv")] == [
         "zero_filled",
         "sense",
+        "l1_wavelet",
         "deepen_map",
     ]
 
@@ -196,22 +197,23 @@ def test_a_prediction_of_map_alone_gives_one_row(tmp_path, study, copied, run_co
 # ---- Parts
 
 
-def test_the_weight_of_sense_is_the_best_of_the_candidates_on_validation_data(study):
+@pytest.mark.parametrize("method", list(CLASSICAL))
+def test_the_weight_of_a_method_is_the_best_of_the_candidates_on_validation_data(study, method):
     validation = study.cases(study.validation)
 
     def mean_psnr(weight):
-        images = [sense(case.problem.A, case.problem.masked_kspace, regularization=weight) for case in validation]
+        images = [CLASSICAL[method](c.problem.A, c.problem.masked_kspace, regularization=weight) for c in validation]
         return np.mean([quality(x[0], c.reference[0]).psnr for x, c in zip(images, validation, strict=True)])
 
-    scores = [mean_psnr(weight) for weight in SENSE_REGULARIZATIONS]
-    assert tune_sense(validation) == SENSE_REGULARIZATIONS[int(np.argmax(scores))]
+    scores = [mean_psnr(weight) for weight in REGULARIZATIONS]
+    assert tune(validation)[method] == REGULARIZATIONS[int(np.argmax(scores))]
     # A best candidate at either end would say that the range is too narrow.
     assert 0 < int(np.argmax(scores)) < len(scores) - 1
 
 
 def test_tuning_on_no_data_is_refused(one_line_error):
     with one_line_error("validation"):
-        tune_sense([])
+        tune([])
 
 
 def test_rows_are_averaged_by_method_in_the_order_they_first_appear(tmp_path):

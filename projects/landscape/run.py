@@ -1,0 +1,124 @@
+"""Energy landscapes around images, as in Fig. 2 of the paper.
+
+    python projects/stability/run.py runs/stability --study long
+    python projects/landscape/run.py projects/landscape/results --stability runs/stability
+
+E on x + α_z z + α_s s: z is complex Gaussian noise of the norm of s, s = x₀ − x the aliasing that SENSE leaves. A good
+energy has its minimum near (0, 0). Compared at 4 and 6 times: the energy after contrastive training and the one after
+score matching alone (the warm start of the same run). Writes landscape.csv, landscape.md and landscape_*.png.
+"""
+
+import argparse
+import copy
+import csv
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+import yaml
+
+from direct_deepen import QuadraticEnergy, sense
+from direct_deepen.data.problems import Case, cases, inference_dataset
+from direct_deepen.physics.noise import complex_normal
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+AXIS = torch.linspace(-1, 1, 41)
+MASKS = ("2d4x", "2d6x")
+SLICES = (0, 6, 13)
+
+
+def energies(run: Path) -> dict[str, QuadraticEnergy]:
+    """Return the energies of a run after score matching and after contrastive training."""
+    found = {}
+    for name, iteration in (("score matching", 699), ("contrastive", 1699)):
+        energy = QuadraticEnergy(hidden_channels=32, weight=0.25)
+        energy.load_state_dict(torch.load(run / f"model_{iteration}.pt", weights_only=True)["model"])
+        found[name] = energy
+    return found
+
+
+def test_slices(mask: str, data: Path, folder: Path) -> list[Case]:
+    """Return test slices under a mask."""
+    content = copy.deepcopy(yaml.safe_load(Path("configs/pretrained_2d4x.yaml").read_text(encoding="utf-8")))
+    other = yaml.safe_load(Path(f"configs/deepen_{mask}.yaml").read_text(encoding="utf-8"))
+    transforms = content["inference"]["dataset"]["transforms"]
+    transforms["masking"] = other["inference"]["dataset"]["transforms"]["masking"]
+    path = folder / f"{mask}.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return list(cases(inference_dataset(path, data)))
+
+
+@torch.no_grad()
+def landscape(case: Case, energy: QuadraticEnergy, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return E over (α_s, α_z), and image and aliasing."""
+    image = case.reference
+    structure = sense(case.problem.A, case.problem.masked_kspace) - image
+    noise = complex_normal(image.shape, generator=torch.Generator().manual_seed(seed), dtype=image.dtype)
+    noise = noise * structure.norm() / noise.norm()
+    rows = [energy(image + AXIS[:, None, None] * noise + weight * structure) for weight in AXIS]
+    return torch.stack(rows), image[0], structure[0]
+
+
+def main() -> None:
+    """Draw all landscapes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--stability", type=Path, required=True, help="output of projects/stability/run.py")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the run")
+    arguments = parser.parse_args()
+    output = arguments.output
+    output.mkdir(parents=True, exist_ok=True)
+    models = energies(arguments.stability / f"long/seed_{arguments.seed}")
+    rows: list[dict[str, Any]] = []
+    for mask in MASKS:
+        found = test_slices(mask, arguments.stability / "data/64/test", arguments.stability)
+        figure, axes = plt.subplots(len(models), 2 * len(SLICES), figsize=(14, 5), layout="constrained")
+        for column, number in enumerate(SLICES):
+            for row, (name, energy) in enumerate(models.items()):
+                values, image, structure = landscape(found[number], energy, number)
+                position = int(values.argmin())
+                alpha_s, alpha_z = float(AXIS[position // len(AXIS)]), float(AXIS[position % len(AXIS)])
+                rows.append(
+                    {
+                        "mask": mask,
+                        "case": f"{found[number].volume}#{number}",
+                        "energy": name,
+                        "minimiser α_s": f"{alpha_s:.2f}",
+                        "minimiser α_z": f"{alpha_z:.2f}",
+                        "E at the image": f"{float(values[20, 20]):.3f}",
+                        "E at the minimiser": f"{float(values.min()):.3f}",
+                        "E at SENSE": f"{float(values[40, 20]):.3f}",
+                        "|s|/|x|": f"{float(structure.norm() / image.norm()):.3f}",
+                    }
+                )
+                panel = axes[row, 2 * column]
+                panel.contourf(AXIS, AXIS, np.log10(values.numpy()), levels=20)
+                panel.plot(alpha_z, alpha_s, "r+", markersize=10)
+                panel.set(
+                    xlabel="α_z (noise)",
+                    ylabel="α_s (aliasing)",
+                    title=f"{name}, minimum at ({alpha_z:.2f}, {alpha_s:.2f})",
+                )
+                panel.title.set_fontsize(8)
+                picture = axes[row, 2 * column + 1]
+                picture.imshow((image + alpha_s * structure).abs(), cmap="gray")
+                picture.set_title("image at the minimiser, without z", fontsize=8)
+                picture.set_axis_off()
+        figure.savefig(output / f"landscape_{mask}.png", dpi=100)
+        plt.close(figure)
+    with (output / "landscape.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    head = "| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]) + "\n"
+    body = "".join("| " + " | ".join(row.values()) + " |\n" for row in rows)
+    (output / "landscape.md").write_text(head + body, encoding="utf-8")
+    print(head + body)
+
+
+if __name__ == "__main__":
+    main()

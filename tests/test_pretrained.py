@@ -1,0 +1,84 @@
+"""The energies that come with the package: what loads, what it says of itself, and that it reconstructs."""
+
+import numpy as np
+import pytest
+import torch
+from direct.common.subsample import build_masking_function
+
+from direct_deepen import (
+    QuadraticEnergy,
+    available_pretrained,
+    intensity_scale,
+    load_pretrained,
+    mm_map,
+    pretrained,
+    pretrained_provenance,
+    sense,
+)
+from direct_deepen.data.phantom import brain_volume
+from direct_deepen.metrics import quality
+from direct_deepen.physics import SenseOperator
+from direct_deepen.pretrained import save_pretrained
+
+MEGABYTE = 10**6
+
+
+def test_there_is_at_least_one_and_each_loads_in_evaluation_mode():
+    assert len(available_pretrained()) >= 1
+    for name in available_pretrained():
+        energy = load_pretrained(name)
+        assert not energy.training
+        assert all(parameter.dtype == torch.float32 for parameter in energy.parameters())
+    first, default = (load_pretrained(name).state_dict() for name in (available_pretrained()[0], None))
+    assert all(torch.equal(first[key], default[key]) for key in default)
+
+
+def test_provenance_says_what_it_was_trained_on_and_how():
+    for name in available_pretrained():
+        provenance = pretrained_provenance(name)
+        assert {"data", "mask", "configuration", "seed", "noise_std", "torch_version"} <= set(provenance)
+        assert provenance["noise_std"] == 0.01
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones(one_line_error):
+    with one_line_error("name is 'none'", available_pretrained()[0]):
+        load_pretrained("none")
+
+
+def test_what_is_saved_is_what_loads(tmp_path, monkeypatch, one_line_error):
+    energy = QuadraticEnergy(hidden_channels=3, num_layers=2, weight=0.5)
+    (tmp_path / "weights").mkdir()
+    path = tmp_path / "weights" / "small.pt"
+    save_pretrained(path, energy, {"hidden_channels": 3, "num_layers": 2, "weight": 0.5}, {"seed": 0})
+    monkeypatch.setattr(pretrained.resources, "files", lambda _: tmp_path)
+    loaded = load_pretrained("small")
+    image = torch.randn(2, 8, 8, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded(image), energy(image))
+    assert pretrained_provenance("small") == {"seed": 0}
+    path.write_bytes(b"damaged")
+    with one_line_error("small.pt: damaged weights", "reinstall"):
+        load_pretrained("small")
+
+
+def test_weights_are_small_enough_to_come_along():
+    folder = pretrained.resources.files("direct_deepen") / "weights"
+    assert sum(entry.stat().st_size for entry in folder.iterdir()) < 5 * MEGABYTE
+
+
+@pytest.mark.parametrize(("size", "coils"), [(64, 8), (96, 4)])
+def test_a_user_reconstructs_far_better_than_sense_at_once(size, coils):
+    # Simulated coil maps, which leave the image its phase, where training had DIRECT's estimates.
+    volume = brain_volume(np.random.default_rng([9, size]), num_slices=1, size=size, num_coils=coils)
+    build = build_masking_function("Gaussian2D", accelerations=[4.0], center_fractions=[0.02])
+    mask = build(shape=(1, size, size, 1), seed=0, return_acs=False).reshape(1, 1, size, size) != 0
+    A = SenseOperator(torch.from_numpy(volume.sensitivity_map)[None], mask)
+    masked_kspace = torch.from_numpy(volume.kspace) * mask
+    scale = intensity_scale(A, masked_kspace)[:, None, None]
+    b = masked_kspace / scale[:, None]
+    reference = torch.from_numpy(volume.image)
+
+    def psnr(image: torch.Tensor) -> float:
+        return quality((image * scale)[0], reference[0]).psnr
+
+    best_sense = max(psnr(sense(A, b, regularization=weight)) for weight in (1e-3, 3e-3, 1e-2, 3e-2))
+    assert psnr(mm_map(A, b, load_pretrained(), max_iterations=60).image) >= best_sense + 3.0
