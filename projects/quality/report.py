@@ -42,7 +42,8 @@ def quality_table(rows: list[dict[str, str]]) -> str:
     )
     return (
         "\n".join(lines)
-        + f"\n\n{len(mmse)} slices; ± is over slices, in the last column twice the standard error; {weights}. Posterior: "
+        + f"\n\n{len(mmse)} slices; ± is over slices, in the last column twice the standard error; {weights}. "
+        "Posterior: "
         f"standard deviation over error {column(mmse, 'std_over_error').mean():.2f}, their correlation over pixels "
         f"{column(mmse, 'correlation').mean():.2f}, coverage of the 90 % interval "
         f"{column(mmse, 'coverage_90').mean():.2f}.\n"

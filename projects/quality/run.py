@@ -116,7 +116,8 @@ def test_sets(output: Path, data: Path) -> Iterator[tuple[str, Callable[[], list
     """Yield name, loader, mask, size and chains of every test set."""
     yield "test volumes, 2D 4x", lambda: load(output, data / "test"), "2d4x", 64, CHAINS
     for mask in ("2d6x", "1d2x", "1d4x"):
-        yield f"mask {mask}", lambda mask=mask: load(output, data / "test", mask)[::5], mask, 64, 8  # type: ignore[misc]
+        loader = lambda m=mask: load(output, data / "test", m)[::5]  # noqa: E731
+        yield f"mask {mask}", loader, mask, 64, 8  # type: ignore[misc]
     for coils in (4, 12):
         folder = output / "data" / f"coils_{coils}"
         loader = lambda f=folder, c=coils: load(output, phantoms(f, coils=c))  # noqa: E731
@@ -172,8 +173,8 @@ def agreement(test: Sequence[Case], energy: Energy) -> Iterator[Row]:
         kept, row = {}, {"case": f"{case.volume}#{case.slice_number}"}
         for seed, init in enumerate(("sense", "noise")):
             samples = langevin(
-                A, b, energy, noise_std=NOISE_STD, num_samples=AGREEMENT_CHAINS, num_steps=STEPS, keep=STEPS // 2, init=init,
-                generator=generator(1000 * seed + number),
+                A, b, energy, noise_std=NOISE_STD, num_samples=AGREEMENT_CHAINS, num_steps=STEPS,
+                keep=STEPS // 2, init=init, generator=generator(1000 * seed + number),
             )  # fmt: skip
             kept[init] = samples.by_chain()
             row[f"psnr_{init}"] = quality(kept[init][:, -1].mean(dim=0)[0], reference[0]).psnr

@@ -140,11 +140,12 @@ def runs_of(study: str) -> Iterator[Run]:
         later = {f"without {name}": AFTER_WARM_START | removed for name, (removed, _) in REMEDIES.items()}
         later |= {f"with {name}": AFTER_WARM_START | added for name, added in ADDED.items()}
         later |= {"paper": PAPER} | {f"only {name}": PAPER | added for name, (_, added) in REMEDIES.items()}
-        for name, changes in later.items():
-            cold = name in ("paper", "without score-matching warm start") or (
-                name.startswith("only") and name != "only score-matching warm start"
-            )
-            for seed in range(3):
+        # All names with one seed before any with the next: a study that is cut short still has every row.
+        for seed in range(3):
+            for name, changes in later.items():
+                cold = name in ("paper", "without score-matching warm start") or (
+                    name.startswith("only") and name != "only score-matching warm start"
+                )
                 yield Run(
                     f"remedies/{slug(name)}/seed_{seed}",
                     seed,

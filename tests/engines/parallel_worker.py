@@ -1,6 +1,7 @@
 """One of two processes that train in parallel: what the test of parallel training starts twice."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import tiny_direct
@@ -8,6 +9,9 @@ import torch
 from direct.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import default_collate
+
+from direct_deepen.engines import deepen_engine
+from direct_deepen.errors import DivergenceError
 
 WARM_START, CONTRASTIVE = 0, 5
 """An iteration of either phase."""
@@ -31,9 +35,34 @@ def run(rank: int, folder: Path) -> None:
         parallel = {iteration: step(engine, volume[rank], iteration) for iteration in (WARM_START, CONTRASTIVE)}
         # Once more with the same data in both: what still differs is drawn.
         same = step(engine, volume[0], CONTRASTIVE)
-        torch.save({"alone": alone, "parallel": parallel, "same": same}, folder / f"rank_{rank}.pt")
+        troubled = step_with_trouble_in_rank_0(engine, volume[rank], rank)
+        content = {"alone": alone, "parallel": parallel, "same": same, "troubled": troubled}
+        torch.save(content, folder / f"rank_{rank}.pt")
     finally:
         torch.distributed.destroy_process_group()
+
+
+def step_with_trouble_in_rank_0(engine: Any, batch: dict[str, Any], rank: int) -> dict[str, Any]:
+    """One iteration in which the chains of one rank diverge: gradients and learning rates after it."""
+    draw = deepen_engine.draw_training_samples
+
+    def diverging(*args: Any, **kwargs: Any) -> Any:
+        if rank == 0:
+            raise DivergenceError("langevin: 1 of 2 chains diverged")
+        return draw(*args, **kwargs)
+
+    rate = engine.cfg.training.lr
+    engine._lr_scheduler = SimpleNamespace(base_lrs=[rate])
+    deepen_engine.draw_training_samples = diverging
+    try:
+        with EventStorage(CONTRASTIVE):
+            engine.model.train()
+            engine.model.zero_grad()
+            engine._do_iteration(batch)
+    finally:
+        deepen_engine.draw_training_samples = draw
+    gradients = [parameter.grad.clone() for parameter in engine.energy.parameters()]
+    return {"gradients": gradients, "factor": engine._lr_scheduler.base_lrs[0] / rate}
 
 
 def step(engine: Any, batch: dict[str, Any], iteration: int) -> dict[str, Any]:

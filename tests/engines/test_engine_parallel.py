@@ -38,3 +38,9 @@ def test_processes_draw_different_noise_and_samples_for_the_same_data(ranks):
     # Noise on the true images, and samples: all four images of the batch of two differ everywhere.
     assert first.shape == second.shape == (4, 32, 32)
     assert bool((first != second).all())
+
+
+def test_trouble_in_one_process_takes_both_back(ranks):
+    for rank in ranks:
+        assert rank["troubled"]["factor"] == 0.5
+        assert all(not bool(gradient.any()) for gradient in rank["troubled"]["gradients"])
