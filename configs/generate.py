@@ -104,7 +104,7 @@ def deepen_model(
             "warm_start_noise_std": 0.1,
             "warm_start_energy_weight": 0.3,
             "data_noise_factor": 1.4142135623730951,
-            "energy_penalty": 0.0,
+            "energy_penalty": 0.01,
             "random_phase": random_phase,
             "chains": {
                 "noise": {"fraction": 0.0, "num_steps": 60},
@@ -275,11 +275,11 @@ def configurations() -> dict[str, dict[str, Any]]:
         training(
             lr=3e-3,
             batch_size=4,
-            iterations=450,
-            lr_step_size=110,
+            iterations=400,
+            lr_step_size=100,
             lr_gamma=0.5,
             warmup=20,
-            every=449,
+            every=399,
             losses=VARNET_LOSSES,
         ),
         transforms("2d4x", size=64, coils=None, scaling_key="masked_kspace"),

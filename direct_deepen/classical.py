@@ -10,7 +10,7 @@ from direct_deepen.physics.sense_operator import SenseOperator
 
 
 def l1_wavelet(
-    A: SenseOperator, masked_kspace: torch.Tensor, *, regularization: float, max_iterations: int = 100
+    A: SenseOperator, masked_kspace: torch.Tensor, *, regularization: float, max_iterations: int = 50
 ) -> torch.Tensor:
     r"""Minimise ½‖Ax − b‖² + λ‖Wx‖₁, W the Daubechies-4 wavelet transform, by sigpy.
 

@@ -7,6 +7,7 @@ from direct.common.subsample import build_masking_function
 
 from direct_deepen import (
     QuadraticEnergy,
+    align_phase,
     available_pretrained,
     intensity_scale,
     load_pretrained,
@@ -71,8 +72,8 @@ def test_a_user_reconstructs_far_better_than_sense_at_once(size, coils):
     volume = brain_volume(np.random.default_rng([9, size]), num_slices=1, size=size, num_coils=coils)
     build = build_masking_function("Gaussian2D", accelerations=[4.0], center_fractions=[0.02])
     mask = build(shape=(1, size, size, 1), seed=0, return_acs=False).reshape(1, 1, size, size) != 0
-    A = SenseOperator(torch.from_numpy(volume.sensitivity_map)[None], mask)
     masked_kspace = torch.from_numpy(volume.kspace) * mask
+    A = align_phase(SenseOperator(torch.from_numpy(volume.sensitivity_map)[None], mask), masked_kspace)
     scale = intensity_scale(A, masked_kspace)[:, None, None]
     b = masked_kspace / scale[:, None]
     reference = torch.from_numpy(volume.image)

@@ -12,7 +12,7 @@ _EPILOG = """\
 example:
   direct-deepen benchmark runs/demo --cfg configs/demo_deepen_posterior.yaml \\
       --data-root runs/demo/data/test --validation-root runs/demo/data/validation \\
-      --prediction varnet runs/demo/varnet_test runs/demo/varnet/model_449.pt \\
+      --prediction varnet runs/demo/varnet_test runs/demo/varnet/model_399.pt \\
       --prediction deepen runs/demo/deepen_test runs/demo/deepen/model_449.pt"""
 
 

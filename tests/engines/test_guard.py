@@ -129,7 +129,7 @@ def configuration(iterations):
 
 def test_training_goes_back_halves_the_rate_says_so_once_and_goes_on(tmp_path, volumes, troubled, caplog):
     run = tiny_direct.direct_train(tmp_path, configuration(12), volumes)
-    (line,) = [record.getMessage() for record in caplog.records if "rollback" in record.getMessage()]
+    (line,) = [record.getMessage() for record in caplog.records if "(rollback" in record.getMessage()]
     assert line == (
         "Iteration 9: langevin: 1 of 2 chains diverged. "
         "Back to the state of iteration 7 with half the learning rate (rollback 1)."

@@ -62,4 +62,6 @@ def test_the_window_is_about_the_centre_of_the_transform(smooth):
     constant = torch.full((1, SIZE, SIZE), 1j, dtype=torch.complex128)
     kspace = fft2(constant[:, None] * maps)
     phase = (align_phase(A, kspace).sensitivity_map * maps.conj()).sum(dim=1)
-    torch.testing.assert_close(phase, constant, rtol=0, atol=0.05)
+    # The window smooths over the edge of the field of view, where the maps jump.
+    inner = (0, slice(8, -8), slice(8, -8))
+    torch.testing.assert_close(phase[inner], constant[inner], rtol=0, atol=0.05)
