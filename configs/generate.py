@@ -113,7 +113,7 @@ def deepen_model(
                 "step_size": None,
                 "max_stored": 2048,
             },
-            "guard": {"max_relative_gap": 20.0, "max_curvature": 4.0, "interval": 10, "max_rollbacks": 10},
+            "guard": {"max_gap": 20.0, "max_curvature": 4.0, "interval": 10, "max_rollbacks": 10},
         },
         "inference": {
             "estimator": estimator,

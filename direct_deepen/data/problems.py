@@ -1,7 +1,7 @@
 """The problems of a DIRECT configuration's inference dataset, one slice at a time."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,17 @@ class Case:
     reference: torch.Tensor
 
 
-def inference_dataset(configuration: Path, data_root: Path) -> Any:
+def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mapping[str, Any] | None = None) -> Any:
     """Build the dataset that ``direct predict`` builds from the same two arguments, masks included.
+
+    Parameters
+    ----------
+    configuration
+        A configuration of DIRECT with a section ``inference.dataset``.
+    data_root
+        Folder of HDF5 volumes.
+    transforms
+        Keys of ``inference.dataset.transforms`` to change, nested as there: another mask, another size.
 
     Raises
     ------
@@ -62,6 +71,7 @@ def inference_dataset(configuration: Path, data_root: Path) -> Any:
     try:
         section = OmegaConf.load(configuration).inference.dataset
         merged = OmegaConf.merge(OmegaConf.structured(load_dataset_config(section.name)), section)
+        merged = OmegaConf.merge(merged, {"transforms": dict(transforms or {})})
         masking = build_masking_function(**merged.transforms.masking)
     except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
         message = str(error).splitlines()[0]

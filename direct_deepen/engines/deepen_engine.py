@@ -153,6 +153,8 @@ class DeepenEngine(MRIModelEngine):
             else:
                 name = "contrastive_loss"
                 loss, vitals = self._contrastive_loss(reference, problem, generator)
+                if updates % _SPREAD_INTERVAL == 0:
+                    self._log_spread(iteration, problem, generator)
             trouble = self.guard.trouble(vitals)
         except DivergenceError as error:
             loss, trouble = torch.zeros((), device=reference.device), str(error)
@@ -164,8 +166,6 @@ class DeepenEngine(MRIModelEngine):
             self._roll_back(iteration, trouble)
             loss = torch.zeros_like(loss)
         storage.add_scalar("train/rollbacks", self._rollbacks(), smoothing_hint=False)
-        if trouble is None and updates >= 0 and updates % _SPREAD_INTERVAL == 0:
-            self._log_spread(iteration, problem, generator)
         return problem.to_data_units(reference), {name: loss.detach()}
 
     @property

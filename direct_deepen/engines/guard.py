@@ -22,14 +22,14 @@ class Vitals:
     ----------
     loss
         The loss.
-    relative_gap
-        |E⁺ − E⁻|/E₀; zero for score matching.
+    gap
+        |E⁺ − E⁻| in units of E₀; zero for score matching.
     curvature
         Largest difference quotient of ∇E along the chains; zero where none was seen.
     """
 
     loss: float
-    relative_gap: float = 0.0
+    gap: float = 0.0
     curvature: float = 0.0
 
 
@@ -59,7 +59,7 @@ class Guard:
         """Say what is wrong with an update, or None; NaN and infinity always are."""
         limits = {
             "loss": (abs(vitals.loss), float("inf")),
-            "|E+ - E-|/E0": (vitals.relative_gap, self.settings.max_relative_gap),
+            "|E+ - E-|/E0": (vitals.gap, self.settings.max_gap),
             "curvature": (vitals.curvature, self.settings.max_curvature),
         }
         # NaN compares false, so that it is over every limit; infinity is over the limit of the loss.

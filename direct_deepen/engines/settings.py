@@ -80,8 +80,8 @@ class GuardSettings:
 
     Attributes
     ----------
-    max_relative_gap
-        Limit of |E⁺ − E⁻|/E₀.
+    max_gap
+        Limit of |E⁺ − E⁻| in units of E₀, the energy of data noise.
     max_curvature
         Limit of the difference quotients of ∇E along the chains.
     interval
@@ -90,13 +90,13 @@ class GuardSettings:
         Rollbacks before training ends with an error; 0 ends it at the first trouble.
     """
 
-    max_relative_gap: float = 20.0
+    max_gap: float = 20.0
     max_curvature: float = 4.0
     interval: int = 10
     max_rollbacks: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("max_relative_gap", "max_curvature"):
+        for name in ("max_gap", "max_curvature"):
             value = getattr(self, name)
             # Infinity is allowed: it switches the limit off.
             require(value > 0, f"model.objective.guard.{name} is {value!r}; allowed: > 0")

@@ -130,15 +130,25 @@ def _starting_images(
 ) -> str | torch.Tensor:
     if kind == "noise":
         return "noise"
-    images = sense(problem.A, problem.masked_kspace, regularization=sense_regularization, tolerance=1e-3)
+    known = [None] * len(problem.names) if kind == "sense" else _stored_states(problem, stored)
+    missing = torch.tensor([state is None for state in known])
+    maps = problem.A.sensitivity_map
+    images = torch.empty_like(maps[:, 0])
+    # Drawn for all images, so that what a chain draws does not depend on what the others have stored.
     noise = complex_normal(images.shape, generator=generator, dtype=images.dtype, device=images.device)
-    images = images + noise_std * noise
-    if kind == "persistent":
-        for i, name in enumerate(problem.names):
-            state = stored.get(name, mask_digest(problem.A.sampling_mask[i]))
-            if state is not None:
-                images[i] = state.to(images)
+    if bool(missing.any()):
+        part = problem.select(missing.nonzero().flatten().to(images.device))
+        solution = sense(part.A, part.masked_kspace, regularization=sense_regularization, tolerance=1e-3)
+        images[missing] = solution + noise_std * noise[missing]
+    for i, state in enumerate(known):
+        if state is not None:
+            images[i] = state.to(images)
     return images
+
+
+def _stored_states(problem: Problem, stored: PersistentChains) -> list[torch.Tensor | None]:
+    masks = problem.A.sampling_mask
+    return [stored.get(name, mask_digest(mask)) for name, mask in zip(problem.names, masks, strict=True)]
 
 
 def _store(problem: Problem, samples: Samples, stored: PersistentChains) -> None:

@@ -157,7 +157,7 @@ def mm_map(
     state = _State(image=x, curvature=L, terms=cost_terms(A, masked_kspace, energy, x))
     gradient_evaluations += x.shape[0]
     _require_finite(state)
-    pairs = CurvaturePairs(memory, x)
+    pairs = CurvaturePairs.empty(memory, x)
     final = state.copy()
     history = [state.terms.cost]
     converged = torch.zeros(x.shape[0], dtype=torch.bool, device=x.device)

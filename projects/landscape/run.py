@@ -9,7 +9,6 @@ score matching alone (the warm start of the same run). Writes landscape.csv, lan
 """
 
 import argparse
-import copy
 import csv
 from pathlib import Path
 from typing import Any
@@ -19,41 +18,35 @@ import numpy as np
 import torch
 import yaml
 
-from direct_deepen import QuadraticEnergy, sense
+from direct_deepen import Energy, sense
 from direct_deepen.data.problems import Case, cases, inference_dataset
 from direct_deepen.physics.noise import complex_normal
+from direct_deepen.trained import load_trained
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+CONFIGURATION = Path("configs/pretrained_2d4x.yaml")
 AXIS = torch.linspace(-1, 1, 41)
 MASKS = ("2d4x", "2d6x")
 SLICES = (0, 6, 13)
 
 
-def energies(run: Path) -> dict[str, QuadraticEnergy]:
+def energies(run: Path) -> dict[str, Energy]:
     """Return the energies of a run after score matching and after contrastive training."""
-    found = {}
-    for name, iteration in (("score matching", 699), ("contrastive", 1699)):
-        energy = QuadraticEnergy(hidden_channels=32, weight=0.25)
-        energy.load_state_dict(torch.load(run / f"model_{iteration}.pt", weights_only=True)["model"])
-        found[name] = energy
-    return found
+    iterations = {"score matching": 699, "contrastive": 1699}
+    return {name: load_trained(run / f"model_{number}.pt", CONFIGURATION) for name, number in iterations.items()}
 
 
-def test_slices(mask: str, data: Path, folder: Path) -> list[Case]:
-    """Return test slices under a mask."""
-    content = copy.deepcopy(yaml.safe_load(Path("configs/pretrained_2d4x.yaml").read_text(encoding="utf-8")))
+def test_slices(mask: str, data: Path) -> list[Case]:
+    """Return test slices under a mask of configs/."""
     other = yaml.safe_load(Path(f"configs/deepen_{mask}.yaml").read_text(encoding="utf-8"))
-    transforms = content["inference"]["dataset"]["transforms"]
-    transforms["masking"] = other["inference"]["dataset"]["transforms"]["masking"]
-    path = folder / f"{mask}.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    return list(cases(inference_dataset(path, data)))
+    masking = other["inference"]["dataset"]["transforms"]["masking"]
+    return list(cases(inference_dataset(CONFIGURATION, data, transforms={"masking": masking})))
 
 
 @torch.no_grad()
-def landscape(case: Case, energy: QuadraticEnergy, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def landscape(case: Case, energy: Energy, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return E over (α_s, α_z), and image and aliasing."""
     image = case.reference
     structure = sense(case.problem.A, case.problem.masked_kspace) - image
@@ -75,7 +68,7 @@ def main() -> None:
     models = energies(arguments.stability / f"long/seed_{arguments.seed}")
     rows: list[dict[str, Any]] = []
     for mask in MASKS:
-        found = test_slices(mask, arguments.stability / "data/64/test", arguments.stability)
+        found = test_slices(mask, arguments.stability / "data/64/test")
         figure, axes = plt.subplots(len(models), 2 * len(SLICES), figsize=(14, 5), layout="constrained")
         for column, number in enumerate(SLICES):
             for row, (name, energy) in enumerate(models.items()):

@@ -11,8 +11,8 @@ import torch
 import yaml
 
 import direct_deepen
-from direct_deepen import QuadraticEnergy
 from direct_deepen.pretrained import save_pretrained
+from direct_deepen.trained import load_trained
 
 CONFIGURATION = Path("configs/pretrained_2d4x.yaml")
 OUTPUT = Path("direct_deepen/weights/brain_phantom_2d4x.pt")
@@ -27,8 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))["model"]
     settings = {key: model[key] for key in KEYS}
-    energy = QuadraticEnergy(**settings)
-    energy.load_state_dict(torch.load(arguments.checkpoint, map_location="cpu", weights_only=True)["model"])
+    energy = load_trained(arguments.checkpoint, CONFIGURATION)
     OUTPUT.parent.mkdir(exist_ok=True)
     save_pretrained(
         OUTPUT,

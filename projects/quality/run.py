@@ -11,7 +11,6 @@ parts that are done are not repeated.
 """
 
 import argparse
-import copy
 import csv
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +34,10 @@ from direct_deepen.inference.curvature import largest_curvature
 from direct_deepen.metrics import quality
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.noise import complex_normal
-from direct_deepen.priors import Energy, QuadraticEnergy
+from direct_deepen.priors import Energy
+from direct_deepen.trained import load_trained
 
+CONFIGURATION = Path("configs/pretrained_2d4x.yaml")
 NOISE_STD = 0.01
 CHAINS = 16
 STEPS = 100
@@ -56,22 +57,12 @@ def generator(seed: int = 0) -> torch.Generator:
 # ---- Data
 
 
-def configuration(output: Path, mask: str, size: int) -> Path:
-    """Write the training configuration with another mask and size."""
-    content = copy.deepcopy(yaml.safe_load(Path("configs/pretrained_2d4x.yaml").read_text(encoding="utf-8")))
+def load(data: Path, mask: str = "2d4x", size: int = 64) -> list[Case]:
+    """Return the slices of a folder under a mask of configs/."""
     other = yaml.safe_load(Path(f"configs/deepen_{mask}.yaml").read_text(encoding="utf-8"))
-    transforms = content["inference"]["dataset"]["transforms"]
-    transforms["masking"] = other["inference"]["dataset"]["transforms"]["masking"]
-    transforms["augmentation"]["pad"] = [size, size]
-    path = output / "configurations" / f"{mask}_{size}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    return path
-
-
-def load(output: Path, data: Path, mask: str = "2d4x", size: int = 64) -> list[Case]:
-    """Return the slices of a folder under a mask."""
-    return list(cases(inference_dataset(configuration(output, mask, size), data)))
+    masking = other["inference"]["dataset"]["transforms"]["masking"]
+    transforms = {"masking": masking, "augmentation": {"pad": [size, size]}}
+    return list(cases(inference_dataset(CONFIGURATION, data, transforms=transforms)))
 
 
 def phantoms(folder: Path, *, size: int = 64, coils: int = 8) -> Path:
@@ -114,20 +105,20 @@ def compare(test: Sequence[Case], regularizations: dict[str, float], energy: Ene
 
 def test_sets(output: Path, data: Path) -> Iterator[tuple[str, Callable[[], list[Case]], str, int, int]]:
     """Yield name, loader, mask, size and chains of every test set."""
-    yield "test volumes, 2D 4x", lambda: load(output, data / "test"), "2d4x", 64, CHAINS
+    yield "test volumes, 2D 4x", lambda: load(data / "test"), "2d4x", 64, CHAINS
     for mask in ("2d6x", "1d2x", "1d4x"):
-        loader = lambda m=mask: load(output, data / "test", m)[::5]  # noqa: E731
+        loader = lambda m=mask: load(data / "test", m)[::5]  # noqa: E731
         yield f"mask {mask}", loader, mask, 64, 8  # type: ignore[misc]
     for coils in (4, 12):
         folder = output / "data" / f"coils_{coils}"
-        loader = lambda f=folder, c=coils: load(output, phantoms(f, coils=c))  # noqa: E731
+        loader = lambda f=folder, c=coils: load(phantoms(f, coils=c))  # noqa: E731
         yield f"{coils} coils", loader, "2d4x", 64, 8  # type: ignore[misc]
     for size in (96, 128):
         folder = output / "data" / f"size_{size}"
-        loader = lambda f=folder, s=size: load(output, phantoms(f, size=s), size=s)  # noqa: E731
+        loader = lambda f=folder, s=size: load(phantoms(f, size=s), size=s)  # noqa: E731
         yield f"{size}×{size}", loader, "2d4x", size, 8  # type: ignore[misc]
     for name in SETS:
-        yield name, lambda n=name: load(output, output / "data" / n)[::2], "2d4x", 64, 8  # type: ignore[misc]
+        yield name, lambda n=name: load(output / "data" / n)[::2], "2d4x", 64, 8  # type: ignore[misc]
 
 
 def comparison(output: Path, data: Path, energy: Energy) -> None:
@@ -145,7 +136,7 @@ def comparison(output: Path, data: Path, energy: Energy) -> None:
                 validation = output / "data" / f"validation_{size}"
                 if not validation.is_dir():
                     write_phantoms(validation, num_volumes=1, num_slices=4, size=size, num_coils=8, seed=2)
-            tuned[mask, size] = tune(load(output, validation, mask, size))
+            tuned[mask, size] = tune(load(validation, mask, size))
         weights = {f"lambda_{method}": value for method, value in tuned[mask, size].items()}
         rows = [{"set": name} | row | weights for row in compare(loader(), tuned[mask, size], energy, chains)]
         write_csv(path, rows)
@@ -302,8 +293,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     output, data = arguments.output, arguments.data
-    energy: Energy = load_pretrained() if arguments.checkpoint is None else of_checkpoint(arguments.checkpoint)
-    test = load(output, data / "test")
+    energy: Energy = (
+        load_pretrained() if arguments.checkpoint is None else load_trained(arguments.checkpoint, CONFIGURATION)
+    )
+    test = load(data / "test")
     parts: dict[str, Callable[[], Iterator[Row]]] = {
         "agreement": lambda: agreement(test[::2], energy),
         "map": lambda: map_speed(test, energy),
@@ -314,13 +307,6 @@ def main() -> None:
     for name, part in parts.items():
         if not (output / f"{name}.csv").exists():
             write_csv(output / f"{name}.csv", list(part()))
-
-
-def of_checkpoint(path: Path) -> Energy:
-    """Return the energy of a checkpoint of DIRECT trained with configs/pretrained_2d4x.yaml."""
-    energy = QuadraticEnergy(hidden_channels=32, weight=0.25)
-    energy.load_state_dict(torch.load(path, weights_only=True)["model"])
-    return energy
 
 
 if __name__ == "__main__":

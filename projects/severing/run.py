@@ -20,17 +20,18 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
-import yaml
 
-from direct_deepen import QuadraticEnergy, SenseOperator, mm_map, sense
+from direct_deepen import Energy, SenseOperator, mm_map, sense
 from direct_deepen.data.problems import cases, inference_dataset
 from direct_deepen.metrics import quality
 from direct_deepen.objectives import contrastive_loss
 from direct_deepen.physics.noise import complex_normal
+from direct_deepen.trained import load_trained
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+CONFIGURATION = Path("configs/demo_deepen.yaml")
 NOISE_STD, FACTOR = 0.01, 2**0.5
 UPDATES, BATCH, RATE = 100, 4, 2e-4
 ARMS = [("severed", 5), ("unsevered", 5), ("severed", 15), ("unsevered", 15)]
@@ -38,9 +39,9 @@ ARMS = [("severed", 5), ("unsevered", 5), ("severed", 15), ("unsevered", 15)]
 Data = dict[str, torch.Tensor]
 
 
-def load(configuration: Path, folder: Path) -> Data:
+def load(folder: Path) -> Data:
     """Return all slices of a folder as one batch."""
-    found = list(cases(inference_dataset(configuration, folder)))
+    found = list(cases(inference_dataset(CONFIGURATION, folder, transforms={"augmentation": {"pad": [32, 32]}})))
     return {
         "maps": torch.cat([case.problem.A.sensitivity_map for case in found]),
         "mask": torch.cat([case.problem.A.sampling_mask for case in found]),
@@ -49,14 +50,14 @@ def load(configuration: Path, folder: Path) -> Data:
     }
 
 
-def cost(A: SenseOperator, kspace: torch.Tensor, energy: QuadraticEnergy, image: torch.Tensor) -> torch.Tensor:
+def cost(A: SenseOperator, kspace: torch.Tensor, energy: Energy, image: torch.Tensor) -> torch.Tensor:
     """Return C with a graph, real (batch,)."""
     residual = torch.view_as_real(A.forward(image) - kspace)
     return 0.5 * residual.square().flatten(1).sum(dim=1) + energy(image)
 
 
 def chain(
-    A: SenseOperator, kspace: torch.Tensor, energy: QuadraticEnergy, steps: int, draws: torch.Generator, *, graph: bool
+    A: SenseOperator, kspace: torch.Tensor, energy: Energy, steps: int, draws: torch.Generator, *, graph: bool
 ) -> torch.Tensor:
     """Return the end of Langevin chains of unit step from SENSE, with or without the graph to the weights."""
     x = sense(A, kspace)
@@ -75,8 +76,7 @@ def train(arm: str, steps: int, seed: int, checkpoint: Path, data: Data, test: D
     """Train one arm and put its figures into the queue."""
     torch.set_num_threads(1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    energy = QuadraticEnergy(hidden_channels=16, weight=1 / (2 * FACTOR**2))
-    energy.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+    energy = load_trained(checkpoint, checkpoint.parent / "configuration.yaml").train()
     optimizer = torch.optim.Adam(energy.parameters(), lr=RATE)
     draws = torch.Generator().manual_seed(seed)
     seconds, done = 0.0, 0
@@ -148,13 +148,9 @@ def main() -> None:
     arguments = parser.parse_args()
     output = arguments.output
     output.mkdir(parents=True, exist_ok=True)
-    content = yaml.safe_load(Path("configs/demo_deepen.yaml").read_text(encoding="utf-8"))
-    content["inference"]["dataset"]["transforms"]["augmentation"]["pad"] = [32, 32]
-    configuration = output / "configuration.yaml"
-    configuration.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     folder = arguments.stability / "data" / "32"
     torch.set_num_threads(1)
-    data, test = load(configuration, folder / "training"), load(configuration, folder / "validation")
+    data, test = load(folder / "training"), load(folder / "validation")
     context = multiprocessing.get_context("fork")
     rows = []
     for arm, steps in ARMS:

@@ -40,6 +40,7 @@ PAPER: dict[str, Any] = {
     "model.objective.chains.noise": {"fraction": 1.0, "num_steps": 100},
     "model.objective.chains.persistent.fraction": 0.0,
     "model.noise_start_std": 1.0,
+    "model.objective.energy_penalty": 0.0,
     # And nothing that is not in it.
     "model.objective.warm_start_iterations": 0,
     "training.gradient_clipping": 0.0,
@@ -76,6 +77,7 @@ REMEDIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "model.objective.chains.persistent.fraction": 1.0,
         },
     ),
+    "energy penalty": ({"model.objective.energy_penalty": 0.0}, {"model.objective.energy_penalty": 0.01}),
     "score-matching warm start": ({}, {}),
     "gradient clipping": ({"training.gradient_clipping": 0.0}, {"training.gradient_clipping": 1.0}),
     "learning-rate warm-up": ({"training.lr_warmup_iter": 0}, {"training.lr_warmup_iter": 20}),
@@ -87,12 +89,11 @@ ADDED: dict[str, dict[str, Any]] = {
         "model.objective.chains.persistent.fraction": 0.0,
         "model.objective.chains.sense.fraction": 1.0,
     },
-    "SENSE starts and an energy penalty": {
+    "SENSE starts, no energy penalty": {
         "model.objective.chains.persistent.fraction": 0.0,
         "model.objective.chains.sense.fraction": 1.0,
-        "model.objective.energy_penalty": 0.01,
+        "model.objective.energy_penalty": 0.0,
     },
-    "an energy penalty": {"model.objective.energy_penalty": 0.01},
     "a quarter of the chains from noise": {
         "model.objective.chains.noise.fraction": 0.25,
         "model.objective.chains.persistent.fraction": 0.75,

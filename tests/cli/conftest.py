@@ -8,6 +8,7 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -44,10 +45,10 @@ class Study:
     prediction: Path
     checkpoint: Path
 
-    def cases(self, data: Path, configuration: Path | None = None) -> list[Case]:
+    def cases(self, data: Path, configuration: Path | None = None, **options: Any) -> list[Case]:
         """The problems of a folder of volumes."""
         with chdir(data.parent):
-            return list(cases(inference_dataset(configuration or self.configuration, Path(data.name))))
+            return list(cases(inference_dataset(configuration or self.configuration, Path(data.name), **options)))
 
     def arguments(self, output: Path, **changes: Path | str) -> list[str]:
         """The arguments of ``direct-deepen`` for a benchmark, some of them changed."""

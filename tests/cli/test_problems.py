@@ -9,6 +9,7 @@ import tiny_direct
 import torch
 from torch.utils.data import default_collate
 
+from direct_deepen.data.problems import inference_dataset
 from direct_deepen.engines.problem import to_complex
 
 
@@ -42,6 +43,20 @@ def test_a_case_is_what_the_engine_gets_in_training(tmp_path, study, tested):
         # Single precision, another order of the sums.
         error = (case.problem.to_data_units(case.reference).abs() - batch["target"]).abs().max()
         assert float(error) < 1e-5 * float(batch["target"].max())
+
+
+def test_transforms_can_be_changed_without_another_file(tmp_path, study, tested, one_line_error):
+    changes = {"masking": {"accelerations": [2.0]}, "augmentation": {"pad": [40, 40]}}
+    config = tiny_direct.with_transforms(
+        tiny_direct.configuration(), {"masking.accelerations": [2.0], "augmentation.pad": [40, 40]}
+    )
+    path = tiny_direct.write_configuration(tmp_path / "changed.yaml", config)
+    found = study.cases(study.test, transforms=changes)
+    for case, expected, before in zip(found, study.cases(study.test, path), tested, strict=True):
+        assert torch.equal(case.problem.masked_kspace, expected.problem.masked_kspace)
+        assert case.problem.masked_kspace.shape != before.problem.masked_kspace.shape
+    with one_line_error("inference.dataset", "no_such_key"):
+        inference_dataset(study.configuration, study.test, transforms={"no_such_key": 1})
 
 
 def test_the_mask_of_a_case_is_the_one_that_direct_predict_wrote(study, tested):

@@ -36,7 +36,7 @@ REFUSED = [
     *(("objective.chains.step_size", value) for value in (0.0, -1.0, INFINITY, NOT_A_NUMBER)),
     ("objective.chains.max_stored", 0),
     *(("objective.random_phase", value) for value in (-0.1, 1.1, NOT_A_NUMBER)),
-    *(("objective.guard.max_relative_gap", value) for value in (0.0, -1.0, NOT_A_NUMBER)),
+    *(("objective.guard.max_gap", value) for value in (0.0, -1.0, NOT_A_NUMBER)),
     *(("objective.guard.max_curvature", value) for value in (0.0, -1.0, NOT_A_NUMBER)),
     ("objective.guard.interval", 0),
     ("objective.guard.max_rollbacks", -1),

@@ -28,7 +28,7 @@ def optimizer(model):
 
 @pytest.fixture
 def guard(model, optimizer):
-    return Guard(GuardSettings(max_relative_gap=20.0, max_curvature=4.0, interval=10), model, optimizer)
+    return Guard(GuardSettings(max_gap=20.0, max_curvature=4.0, interval=10), model, optimizer)
 
 
 def take_a_step(model, optimizer):
@@ -46,7 +46,7 @@ def state_of(model, optimizer):
 
 
 def test_a_healthy_update_is_no_trouble(guard):
-    assert guard.trouble(Vitals(-3.0, relative_gap=19.9, curvature=3.9)) is None
+    assert guard.trouble(Vitals(-3.0, gap=19.9, curvature=3.9)) is None
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_healthy_update_is_no_trouble(guard):
     [
         (Vitals(NOT_A_NUMBER), ["loss is nan"]),
         (Vitals(-INFINITY), ["loss is inf"]),
-        (Vitals(1.0, relative_gap=20.1), ["|E+ - E-|/E0 is 20.1"]),
+        (Vitals(1.0, gap=20.1), ["|E+ - E-|/E0 is 20.1"]),
         (Vitals(1.0, curvature=4.1), ["curvature is 4.1"]),
         (Vitals(NOT_A_NUMBER, NOT_A_NUMBER, 5.0), ["loss", "E0 is nan", "curvature is 5"]),
     ],

@@ -31,7 +31,7 @@ def all_images() -> torch.Tensor:
 
 def remembered(hessians, draw, size, count):
     """Pairs after ``count`` random steps on a quadratic, and what went in, oldest first."""
-    pairs, went_in = CurvaturePairs(size, draw(2, SIZE, SIZE)), []
+    pairs, went_in = CurvaturePairs.empty(size, draw(2, SIZE, SIZE)), []
     for number in range(count):
         step = draw(2, SIZE, SIZE, seed=60 + number)
         went_in.append((step, apply(hessians, step)))
