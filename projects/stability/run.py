@@ -229,8 +229,10 @@ def keep_slices(dataset: type) -> None:
     """
     transform = dataset.__getitem__  # type: ignore[attr-defined]
 
-    def remembered(self: Any, index: int) -> dict[str, Any]:
+    def remembered(self: Any, index: Any) -> dict[str, Any]:
         slices = self.__dict__.setdefault("remembered_slices", {})
+        # DIRECT's sampler gives tensors, each another key.
+        index = int(index)
         if index not in slices:
             slices[index] = transform(self, index)
         return dict(slices[index])
