@@ -67,13 +67,15 @@ def test_weights_are_small_enough_to_come_along():
 
 
 @pytest.mark.parametrize(("size", "coils"), [(64, 8), (96, 4)])
-def test_a_user_reconstructs_far_better_than_sense_at_once(size, coils):
+@pytest.mark.parametrize("aligned", [True, False])
+def test_a_user_reconstructs_far_better_than_sense_at_once(size, coils, aligned):
     # Simulated coil maps, which leave the image its phase, where training had DIRECT's estimates.
     volume = brain_volume(np.random.default_rng([9, size]), num_slices=1, size=size, num_coils=coils)
     build = build_masking_function("Gaussian2D", accelerations=[4.0], center_fractions=[0.02])
     mask = build(shape=(1, size, size, 1), seed=0, return_acs=False).reshape(1, 1, size, size) != 0
     masked_kspace = torch.from_numpy(volume.kspace) * mask
-    A = align_phase(SenseOperator(torch.from_numpy(volume.sensitivity_map)[None], mask), masked_kspace)
+    A = SenseOperator(torch.from_numpy(volume.sensitivity_map)[None], mask)
+    A = align_phase(A, masked_kspace) if aligned else A
     scale = intensity_scale(A, masked_kspace)[:, None, None]
     b = masked_kspace / scale[:, None]
     reference = torch.from_numpy(volume.image)
@@ -82,4 +84,5 @@ def test_a_user_reconstructs_far_better_than_sense_at_once(size, coils):
         return quality((image * scale)[0], reference[0]).psnr
 
     best_sense = max(psnr(sense(A, b, regularization=weight)) for weight in (1e-3, 3e-3, 1e-2, 3e-2))
-    assert psnr(mm_map(A, b, load_pretrained(), max_iterations=60).image) >= best_sense + 3.0
+    # Measured: 7.6 to 10.8 dB.
+    assert psnr(mm_map(A, b, load_pretrained(), max_iterations=60).image) >= best_sense + 6.0
