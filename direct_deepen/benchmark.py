@@ -66,8 +66,8 @@ def compare(
 ) -> tuple[list[Row], list[Picture]]:
     """Score zero-filled, the classical methods with their ``regularizations`` and every prediction on every slice.
 
-    A prediction with posterior files gives the rows ``<name>_map`` and, where it sampled, ``<name>_mmse``; one without,
-    the row ``<name>``.
+    A prediction of DEEPEN gives the rows ``<name>_map`` and, where it sampled, ``<name>_mmse``; any other the row
+    ``<name>``.
 
     Raises
     ------
@@ -140,14 +140,18 @@ def _predicted(case: Case, name: str, prediction: Prediction) -> tuple[dict[str,
 
     def column(kind: str, figures: str) -> _Column:
         image = torch.from_numpy(np.abs(posterior[kind][position])) / scale
-        seconds = float(posterior[f"{figures}_seconds"][position])
-        evaluations = float(posterior[f"{figures}_gradient_evaluations"][position])
-        return _Column(image, seconds, evaluations, prediction.parameters)
+        seconds = float(posterior[f"{figures}seconds"][position])
+        # Methods without an energy evaluate no gradient.
+        evaluations = posterior.get(f"{figures}gradient_evaluations")
+        gradients = 0.0 if evaluations is None else float(evaluations[position])
+        return _Column(image, seconds, gradients, prediction.parameters)
 
-    columns = {f"{name}_map": column("map", "map")}
+    if "image" in posterior:
+        return {name: column("image", "")}, None
+    columns = {f"{name}_map": column("map", "map_")}
     if "mean" not in posterior:
         return columns, None
-    columns[f"{name}_mmse"] = column("mean", "posterior")
+    columns[f"{name}_mmse"] = column("mean", "posterior_")
     return columns, torch.from_numpy(posterior["std"][position]) / scale
 
 

@@ -1,6 +1,7 @@
 """Classical reconstructions that need no training, by sigpy and by conjugate gradients, as functions of one problem."""
 
 from collections.abc import Callable
+from typing import Any
 
 import sigpy.mri.app
 import torch
@@ -35,22 +36,67 @@ def l1_wavelet(
     ----------
     Lustig et al., Sparse MRI, 2007.
     """
+    # The step that ‖A‖ ≤ 1 allows; sigpy would estimate one, with global random numbers.
+    return _by_sigpy(sigpy.mri.app.L1WaveletRecon, A, masked_kspace, regularization, alpha=1.0, max_iter=max_iterations)
+
+
+def total_variation(
+    A: SenseOperator, masked_kspace: torch.Tensor, *, regularization: float, max_iterations: int = 100
+) -> torch.Tensor:
+    r"""Minimise ½‖Ax − b‖² + λ‖Gx‖₁, G the differences of neighbours along both axes (cyclic), by sigpy.
+
+    Parameters
+    ----------
+    A
+        Forward model with ‖A‖ ≤ 1.
+    masked_kspace
+        b, complex64 (batch, coil, height, width).
+    regularization
+        λ, in the unit of b.
+    max_iterations
+        Iterations of the primal-dual hybrid gradient method.
+
+    Returns
+    -------
+    Complex (batch, height, width), on the device of b.
+
+    References
+    ----------
+    Block, Uecker and Frahm, Undersampled radial MRI with multiple coils, 2007.
+    """
+    return _by_sigpy(
+        sigpy.mri.app.TotalVariationRecon,
+        A,
+        masked_kspace,
+        regularization,
+        # τσ‖(A, G)‖² ≤ 1 with ‖G‖² ≤ 8; sigpy would estimate τ, with global random numbers.
+        tau=1 / 9,
+        sigma=1.0,
+        max_iter=max_iterations,
+    )
+
+
+def _by_sigpy(
+    app: Callable[..., Any], A: SenseOperator, masked_kspace: torch.Tensor, regularization: float, **options: float
+) -> torch.Tensor:
     images = []
     for kspace, maps, mask in zip(masked_kspace, A.sensitivity_map, A.sampling_mask, strict=True):
-        app = sigpy.mri.app.L1WaveletRecon(
+        solver = app(
             kspace.cpu().numpy(),
             maps.cpu().numpy(),
             regularization,
             # Without it sigpy takes samples that are zero for samples that are missing.
             weights=(mask[0] != 0).cpu().numpy().astype("float32"),
-            # The step that ‖A‖ ≤ 1 allows; sigpy would estimate one, with global random numbers.
-            alpha=1.0,
-            max_iter=max_iterations,
             show_pbar=False,
+            **options,
         )
-        images.append(torch.from_numpy(app.run()))
+        images.append(torch.from_numpy(solver.run()))
     return torch.stack(images).to(masked_kspace)
 
 
-CLASSICAL: dict[str, Callable[..., torch.Tensor]] = {"sense": sense, "l1_wavelet": l1_wavelet}
+CLASSICAL: dict[str, Callable[..., torch.Tensor]] = {
+    "sense": sense,
+    "l1_wavelet": l1_wavelet,
+    "total_variation": total_variation,
+}
 """Methods with one ``regularization`` to tune, by the name of their rows in a table."""

@@ -4,7 +4,7 @@ import pytest
 import sigpy
 import torch
 
-from direct_deepen.classical import l1_wavelet
+from direct_deepen.classical import l1_wavelet, total_variation
 from direct_deepen.physics import SenseOperator
 
 
@@ -36,10 +36,31 @@ def test_the_gradient_of_the_data_term_is_a_subgradient_of_the_l1_norm(problem):
         assert product == pytest.approx(regularization * norm, rel=0.1)
 
 
-def test_no_regularisation_fits_the_data_and_too_much_gives_nothing(problem):
+def test_the_gradient_of_the_data_term_is_a_subgradient_of_total_variation(problem):
     A, kspace = problem
-    fitted = l1_wavelet(A, kspace, regularization=1e-6, max_iterations=500)
+    image = total_variation(A, kspace, regularization=0.3, max_iterations=3000)
+    for index in range(2):
+        part = A.select(torch.tensor([index]))
+        x = image[index : index + 1]
+        residual = part.adjoint(kspace[index : index + 1] - part.forward(x))
+        product = float((x.conj() * residual).real.sum())
+        norm = float(sum((x - x.roll(1, axis)).abs().sum() for axis in (1, 2)))
+        assert norm > 1.0
+        # Complex single precision and 3000 iterations: measured 0.1 %.
+        assert product == pytest.approx(0.3 * norm, rel=0.01)
+
+
+@pytest.mark.parametrize("method", [l1_wavelet, total_variation])
+def test_no_regularisation_fits_the_data(problem, method):
+    A, kspace = problem
+    fitted = method(A, kspace, regularization=1e-6, max_iterations=500)
     assert float((A.forward(fitted) - kspace).norm() / kspace.norm()) < 1e-2
+
+
+def test_too_much_total_variation_gives_a_constant_and_too_many_wavelets_nothing(problem):
+    A, kspace = problem
+    flat = total_variation(A, kspace, regularization=1e3, max_iterations=3000)
+    assert float(flat.flatten(1).std(dim=1).max()) < 1e-3
     assert float(l1_wavelet(A, kspace, regularization=1e3).abs().max()) == 0.0
 
 
@@ -47,6 +68,7 @@ def test_no_regularisation_fits_the_data_and_too_much_gives_nothing(problem):
 def test_nothing_given_is_changed(problem):
     A, kspace = problem
     copy = kspace.clone()
-    first, second = (l1_wavelet(A, kspace, regularization=0.1, max_iterations=5) for _ in range(2))
-    assert torch.equal(kspace, copy)
-    assert torch.equal(first, second)
+    for method in (l1_wavelet, total_variation):
+        first, second = (method(A, kspace, regularization=0.1, max_iterations=5) for _ in range(2))
+        assert torch.equal(kspace, copy)
+        assert torch.equal(first, second)

@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 
 _DESCRIPTION = """\
-Score reconstructions of the same undersampled data against the same references. Zero-filled, SENSE and L1-wavelet (λ
-tuned on validation data) are computed here; trained models come from the output folders of `direct predict`. Writes
-results.csv (a row a method), cases.csv (a row a slice), table.md, comparison.png and, with samples, posterior.png."""
+Score reconstructions of the same undersampled data against the same references. Zero-filled, SENSE, L1-wavelet and
+total variation (λ tuned on validation data) are computed here; trained models come from the output folders of
+`direct predict`. Writes results.csv (a row a method), cases.csv (a row a slice), table.md, comparison.png and, with
+samples, posterior.png."""
 
 _EPILOG = """\
 example:

@@ -105,8 +105,28 @@ class GuardSettings:
 
 
 @dataclass
-class ObjectiveSettings:
-    """Training of an energy: denoising score matching first, then maximum likelihood.
+class TrainingSettings:
+    """What the objectives of all systems share.
+
+    Attributes
+    ----------
+    random_phase
+        Share of the training slices that get a smooth phase drawn at random, for priors that are to serve with coil
+        maps of any phase. DIRECT's maps leave images real; a prior trained on these alone takes a phase for an error.
+    guard
+        When training goes back to an earlier state with half the learning rate.
+    """
+
+    random_phase: float = 0.0
+    guard: GuardSettings = field(default_factory=GuardSettings)
+
+    def __post_init__(self) -> None:
+        _require_fraction("model.objective.random_phase", self.random_phase)
+
+
+@dataclass
+class ObjectiveSettings(TrainingSettings):
+    """Training of DEEPEN: denoising score matching first, then maximum likelihood.
 
     Attributes
     ----------
@@ -123,13 +143,8 @@ class ObjectiveSettings:
     energy_penalty
         α of α·mean(E⁺² + E⁻²)/E₀, which holds images at the bottom during contrastive training; E₀ = Pε²/2 is the
         energy of data noise in P pixels. Training is stable without it, but MAP finds stripes of lower energy.
-    random_phase
-        Share of the training slices that get a smooth phase drawn at random, for energies that are to serve with coil
-        maps of any phase. DIRECT's maps leave images real; an energy trained on these alone takes a phase for an error.
     chains
         The chains that draw x⁻.
-    guard
-        When training goes back to an earlier state with half the learning rate.
     """
 
     warm_start_iterations: int = 1000
@@ -137,18 +152,16 @@ class ObjectiveSettings:
     warm_start_energy_weight: float = 0.3
     data_noise_factor: float = 2**0.5
     energy_penalty: float = 0.01
-    random_phase: float = 0.0
     chains: ChainSettings = field(default_factory=ChainSettings)
-    guard: GuardSettings = field(default_factory=GuardSettings)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_count("model.objective.warm_start_iterations", self.warm_start_iterations, 0)
         require_positive("model.objective.warm_start_noise_std", self.warm_start_noise_std)
         require_positive("model.objective.data_noise_factor", self.data_noise_factor)
         for name in ("warm_start_energy_weight", "energy_penalty"):
             value = getattr(self, name)
             require(0 <= value < float("inf"), f"model.objective.{name} is {value!r}; allowed: a finite number >= 0")
-        _require_fraction("model.objective.random_phase", self.random_phase)
 
     @property
     def score_scale(self) -> float:
@@ -183,7 +196,7 @@ class InferenceSettings:
     num_samples: int = 16
     num_steps: int = 100
     keep: int = 4
-    start: str = "sense"
+    start: str = "map"
     step_size: float | None = None
     max_images: int = 32
 
@@ -202,8 +215,32 @@ class InferenceSettings:
 
 
 @dataclass
-class DeepenSettings:
-    """What the engine reads from the model section, besides the network's own keys.
+class SystemSettings:
+    """What the engines of all systems read from the model section.
+
+    Attributes
+    ----------
+    sense_regularization
+        λ of the SENSE solution that reconstructions start from.
+    coil_maps
+        ``direct``: as DIRECT's transforms estimate them. ``espirit``: by sigpy, from the fully sampled centre of the
+        masked k-space, cached on disk.
+    objective
+        Training.
+    """
+
+    sense_regularization: float = 0.01
+    coil_maps: str = "direct"
+    objective: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def __post_init__(self) -> None:
+        require_positive("model.sense_regularization", self.sense_regularization)
+        require_choice("model.coil_maps", self.coil_maps, COIL_MAPS)
+
+
+@dataclass
+class DeepenSettings(SystemSettings):
+    """What DEEPEN's engine reads besides.
 
     Attributes
     ----------
@@ -212,24 +249,16 @@ class DeepenSettings:
     noise_start_std
         Standard deviation per real component of the Gaussian noise that chains of kind ``noise`` start from, in
         training and inference alike: no more than score matching has shown the energy.
-    sense_regularization
-        λ of the SENSE solution that MAP and chains start from.
-    coil_maps
-        ``direct``: as DIRECT's transforms estimate them. ``espirit``: by sigpy, from the fully sampled centre of the
-        masked k-space, cached on disk.
     objective, inference
         Training and reconstruction.
     """
 
     noise_std: float = 0.01
     noise_start_std: float = 0.1
-    sense_regularization: float = 0.01
-    coil_maps: str = "direct"
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     inference: InferenceSettings = field(default_factory=InferenceSettings)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive("model.noise_std", self.noise_std)
         require_positive("model.noise_start_std", self.noise_start_std)
-        require_positive("model.sense_regularization", self.sense_regularization)
-        require_choice("model.coil_maps", self.coil_maps, COIL_MAPS)

@@ -52,7 +52,9 @@ def largest_curvature(
     Real (batch,), ≥ 0.
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    direction = complex_normal(image.shape, generator=generator, dtype=image.dtype, device=image.device)
+    # The same for every image: what one gets does not depend on the rest of the batch.
+    first = complex_normal(image.shape[1:], generator=generator, dtype=image.dtype, device=image.device)
+    direction = first.expand_as(image)
     norm = image_norm(image)
     length = (relative_step * torch.where(norm > 0, norm, 1.0))[:, None, None]
     _, reference = energy.value_and_grad(image)

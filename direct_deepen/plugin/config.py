@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from direct.config.defaults import ModelConfig
 
 from direct_deepen.engines.settings import DeepenSettings
+from direct_deepen.engines.system_settings import ELDERSettings, MoLSettings, MuSESettings, PnPISTASettings
 
 
 @dataclass
@@ -28,3 +29,41 @@ class ConvEnergyConfig(DeepenSettings, ModelConfig):
     image_size: tuple[int, int] | None = None
     top: str = "absolute"
     top_width: float = 1.0
+
+
+@dataclass
+class MuSEConfig(MuSESettings, ModelConfig):
+    """Keys of MuSE: the energy, and those of its engine."""
+
+    hidden_channels: int = 64
+    num_layers: int = 5
+    activation: str = "elu"
+
+
+@dataclass
+class PnPISTAConfig(PnPISTASettings, ModelConfig):
+    """Keys of PnPISTA: the denoiser, and those of its engine."""
+
+    hidden_channels: int = 64
+    num_layers: int = 5
+    activation: str = "relu"
+
+
+@dataclass
+class ELDERConfig(ELDERSettings, ModelConfig):
+    """Keys of ELDER: the energy, the first step α, and those of its engine."""
+
+    hidden_channels: int = 64
+    num_layers: int = 5
+    activation: str = "elu"
+    step_size: float = 1.0
+
+
+@dataclass
+class MoLConfig(MoLSettings, ModelConfig):
+    """Keys of MoL: the network, the first weight λ of the data, and those of its engine."""
+
+    hidden_channels: int = 64
+    num_layers: int = 5
+    activation: str = "relu"
+    data_weight: float = 10.0

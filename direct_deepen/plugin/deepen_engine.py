@@ -1,5 +1,6 @@
 """The engines, in the one file DIRECT looks them up in."""
 
 from direct_deepen.engines.deepen_engine import DeepenEngine
+from direct_deepen.engines.system_engines import ELDEREngine, MoLEngine, MuSEEngine, PnPISTAEngine
 
-__all__ = ["DeepenEngine"]
+__all__ = ["DeepenEngine", "ELDEREngine", "MoLEngine", "MuSEEngine", "PnPISTAEngine"]

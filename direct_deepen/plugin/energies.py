@@ -11,7 +11,7 @@ from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.errors import require
 
 
-class _DirectModel(nn.Module):
+class DirectModel(nn.Module):
     """What all models share inside DIRECT."""
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -27,7 +27,7 @@ class _DirectModel(nn.Module):
         return super().to(*args, **kwargs)
 
 
-class ConvEnergy(_DirectModel, priors.ConvEnergy):
+class ConvEnergy(DirectModel, priors.ConvEnergy):
     """:class:`direct_deepen.ConvEnergy`, built from a whole model section.
 
     DIRECT gives a model every key of its section that the constructor names; the rest of the section is the engine's.
@@ -56,7 +56,7 @@ class ConvEnergy(_DirectModel, priors.ConvEnergy):
             )
 
 
-class QuadraticEnergy(_DirectModel, priors.QuadraticEnergy):
+class QuadraticEnergy(DirectModel, priors.QuadraticEnergy):
     """:class:`direct_deepen.QuadraticEnergy`, built from a whole model section."""
 
     def __init__(

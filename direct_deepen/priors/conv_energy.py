@@ -7,7 +7,7 @@ from torch import nn
 
 from direct_deepen.errors import require, require_choice, require_positive
 from direct_deepen.priors.energy import Energy
-from direct_deepen.priors.networks import ACTIVATIONS, convolutional_stack
+from direct_deepen.priors.networks import ACTIVATIONS, convolutional_stack, image_to_channels
 
 HEADS = ("pooled", "flattened")
 TOPS = ("absolute", "smooth")
@@ -88,7 +88,7 @@ class ConvEnergy(Energy):
             f"image has size {tuple(image.shape[-2:])}; allowed with this flattened head: {self.image_size} "
             "(head: pooled takes any size)",
         )
-        features = self.features(self._channels(image))
+        features = self.features(image_to_channels(image, self))
         if self.image_size is None:
             scalar = self.head(features).sum(dim=(1, 2, 3))
         else:

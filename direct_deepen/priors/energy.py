@@ -63,24 +63,6 @@ class Energy(nn.Module, ABC):
             (gradient,) = torch.autograd.grad(value.sum(), variable)
         return value.detach(), gradient
 
-    def _channels(self, image: torch.Tensor) -> torch.Tensor:
-        """Real and imaginary part as two channels; complex (batch, height, width) → (batch, 2, height, width).
-
-        The memory layout of a complex tensor already is channels-last, the fastest one for convolutions.
-        """
-        require(
-            image.ndim == 3 and image.is_complex(),
-            f"image has shape {tuple(image.shape)} and dtype {image.dtype}; allowed: complex (batch, height, width)",
-        )
-        weight = next(self.parameters())
-        allowed = torch.complex128 if weight.dtype == torch.float64 else torch.complex64
-        require(
-            image.dtype == allowed,
-            f"image has dtype {image.dtype}; allowed with weights of {weight.dtype}: {allowed} "
-            "(energy.double() makes the weights double)",
-        )
-        return torch.view_as_real(image.resolve_conj()).permute(0, 3, 1, 2)
-
 
 class SumEnergy:
     """Weighted sum of energies, E(x) = Σ w_i E_i(x), itself an energy.

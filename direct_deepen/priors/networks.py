@@ -1,7 +1,8 @@
-"""The convolutional network that the energies of the paper share."""
+"""The convolutional network that the priors of the paper share, and how a complex image gets into it and out."""
 
 from itertools import pairwise
 
+import torch
 from torch import nn
 
 from direct_deepen.errors import require, require_choice
@@ -39,3 +40,32 @@ def convolutional_stack(
             layers.append(ACTIVATIONS[activation]())
         layers.append(nn.Conv2d(before, after, kernel_size=3, padding=1))
     return nn.Sequential(*layers)
+
+
+def image_to_channels(image: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    """Real and imaginary part as two channels; complex (batch, height, width) → (batch, 2, height, width).
+
+    The memory layout of a complex tensor already is channels-last, the fastest one for convolutions.
+
+    Raises
+    ------
+    DeepenError
+        If the image is not a complex (batch, height, width) tensor of the precision of the network's weights.
+    """
+    require(
+        image.ndim == 3 and image.is_complex(),
+        f"image has shape {tuple(image.shape)} and dtype {image.dtype}; allowed: complex (batch, height, width)",
+    )
+    weight = next(network.parameters())
+    allowed = torch.complex128 if weight.dtype == torch.float64 else torch.complex64
+    require(
+        image.dtype == allowed,
+        f"image has dtype {image.dtype}; allowed with weights of {weight.dtype}: {allowed} "
+        "(.double() makes the weights double)",
+    )
+    return torch.view_as_real(image.resolve_conj()).permute(0, 3, 1, 2)
+
+
+def channels_to_image(channels: torch.Tensor) -> torch.Tensor:
+    """Two channels as a complex image; (batch, 2, height, width) → complex (batch, height, width)."""
+    return torch.view_as_complex(channels.permute(0, 2, 3, 1).contiguous())

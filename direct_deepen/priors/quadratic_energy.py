@@ -4,7 +4,7 @@ import torch
 
 from direct_deepen.errors import require_positive
 from direct_deepen.priors.energy import Energy
-from direct_deepen.priors.networks import convolutional_stack
+from direct_deepen.priors.networks import channels_to_image, convolutional_stack, image_to_channels
 
 
 class QuadraticEnergy(Energy):
@@ -57,9 +57,8 @@ class QuadraticEnergy(Energy):
 
     def denoise(self, image: torch.Tensor) -> torch.Tensor:
         """Return ψ(x); complex (batch, height, width) → the same."""
-        residual = self.residual(self._channels(image)).permute(0, 2, 3, 1)
-        return image - torch.view_as_complex(residual.contiguous())
+        return image - channels_to_image(self.residual(image_to_channels(image, self)))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return E(x); complex (batch, height, width) → real (batch,)."""
-        return 0.5 * self.weight * self.residual(self._channels(image)).square().sum(dim=(1, 2, 3))
+        return 0.5 * self.weight * self.residual(image_to_channels(image, self)).square().sum(dim=(1, 2, 3))

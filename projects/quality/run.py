@@ -83,8 +83,8 @@ def compare(test: Sequence[Case], regularizations: dict[str, float], energy: Ene
         images |= {name: CLASSICAL[name](A, b, regularization=value) for name, value in regularizations.items()}
         images["deepen_map"] = mm_map(A, b, energy).image
         samples = langevin(
-            A, b, energy, noise_std=NOISE_STD, num_samples=chains, num_steps=STEPS, keep=10, init="sense",
-            generator=generator(number),
+            A, b, energy, noise_std=NOISE_STD, num_samples=chains, num_steps=STEPS, keep=10,
+            init=images["deepen_map"], generator=generator(number),
         )  # fmt: skip
         posterior = Posterior.from_samples(samples)
         images["deepen_mmse"] = posterior.mean
@@ -186,7 +186,13 @@ def steps(test: Sequence[Case], energy: Energy) -> Iterator[Row]:
     """Follow eight chains for 200 steps and score what shorter chains would have given."""
     for number, case in enumerate(tqdm(test, desc="steps", leave=False)):
         A, b, reference = case.problem.A, case.problem.masked_kspace, case.reference
-        for init, start_std in (("sense", 0.1), ("noise", 0.1), ("noise", 1.0)):
+        starts: tuple[tuple[str, str | torch.Tensor, float], ...] = (
+            ("MAP", mm_map(A, b, energy).image, 0.1),
+            ("SENSE", "sense", 0.1),
+            ("noise of 0.1", "noise", 0.1),
+            ("noise of 1", "noise", 1.0),
+        )
+        for start, init, start_std in starts:
             samples = langevin(
                 A, b, energy, noise_std=NOISE_STD, num_samples=8, num_steps=200, keep=200, init=init,
                 init_std=start_std, step_size=1.0, generator=generator(number),
@@ -195,7 +201,7 @@ def steps(test: Sequence[Case], energy: Energy) -> Iterator[Row]:
             for count in (10, 25, 50, 100, 200):
                 yield {
                     "case": f"{case.volume}#{case.slice_number}",
-                    "start": init if init == "sense" else f"noise of {start_std:g}",
+                    "start": start,
                     "steps": count,
                     "psnr_mean_of_last_states": quality(images[:, count - 1].mean(dim=0), reference[0]).psnr,
                     "psnr_mean_of_last_half": quality(

@@ -23,7 +23,7 @@ SUMMARY_COLUMNS = [
     "parameters", "slices",
 ]  # fmt: skip
 CASE_COLUMNS = ["method", "case", "psnr", "ssim", "nmse", "seconds", "gradient_evaluations", "parameters"]
-METHODS = ["zero_filled", "sense", "l1_wavelet", "deepen_map", "deepen_mmse", "perfect"]
+METHODS = ["zero_filled", "sense", "l1_wavelet", "total_variation", "deepen_map", "deepen_mmse", "perfect"]
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +190,28 @@ def test_a_prediction_of_map_alone_gives_one_row(tmp_path, study, copied, run_co
         "zero_filled",
         "sense",
         "l1_wavelet",
+        "total_variation",
         "deepen_map",
     ]
+
+
+def test_a_prediction_of_another_system_gives_one_row_by_its_name(tmp_path, study, copied, run_command):
+    for path in copied.glob("*.posterior.h5"):
+        with h5py.File(path, "r+") as file:
+            arrays = {"image": file["map"][()], "seconds": file["map_seconds"][()], "scale": file["scale"][()]}
+            for name in list(file):
+                del file[name]
+            for name, array in arrays.items():
+                file[name] = array
+    arguments = study.arguments(tmp_path / "out", prediction=("mol", copied, study.checkpoint), figure_slices="1")
+    assert run_command(arguments).code == 0
+    row = rows_of(tmp_path / "out" / "results.csv")[-1]
+    assert row["method"] == "mol"
+    assert float(row["gradient_evaluations"]) == 0.0
+    assert float(row["seconds"]) == pytest.approx(
+        np.mean([seconds for path in copied.glob("*.posterior.h5") for seconds in h5py.File(path)["seconds"][()]]),
+        rel=1e-4,
+    )
 
 
 # ---- Parts

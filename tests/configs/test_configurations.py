@@ -22,6 +22,8 @@ FOLDER = tiny_direct.REPOSITORY / "configs"
 GENERATED = tiny_direct.GENERATE.configurations()
 FILES = sorted(FOLDER.glob("*.y*ml"))
 DEEPEN = [path for path in FILES if "deepen" in path.name]
+OURS = [path for path in FILES if "varnet" not in path.name]
+SMALL = [path for path in FILES if path.name.startswith(("demo", "phantom"))]
 
 
 def by_name(path):
@@ -160,8 +162,8 @@ def test_settings_that_direct_stumbles_over_are_avoided(content):
         assert transforms["image_recon_type"] == "SENSE_MOD"
 
 
-@pytest.mark.parametrize("path", DEEPEN, ids=by_name)
-def test_energies_get_data_that_direct_has_not_scaled(content):
+@pytest.mark.parametrize("path", OURS, ids=by_name)
+def test_priors_get_data_that_direct_has_not_scaled(content):
     for transforms in transforms_of(content):
         assert transforms["normalization"]["scaling_key"] is None
 
@@ -191,7 +193,7 @@ def masks(content, size, number):
         yield build(shape=(size, size, 2), seed=seed, return_acs=False).reshape(-1, size, 1).squeeze(-1)
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if not path.name.startswith("demo")], ids=by_name)
+@pytest.mark.parametrize("path", [path for path in FILES if path not in SMALL], ids=by_name)
 def test_masks_have_the_acceleration_of_their_name_and_sample_the_disc_of_the_intensity_scale(path, content):
     problem = re.fullmatch(r"\w+?_([12])d(\d+)x(_posterior)?\.yaml", path.name)
     dimensions, acceleration = int(problem[1]), int(problem[2])
@@ -203,8 +205,8 @@ def test_masks_have_the_acceleration_of_their_name_and_sample_the_disc_of_the_in
         assert bool((full == full[:1]).all()) is (dimensions == 1)
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name.startswith("demo")], ids=by_name)
-def test_the_masks_of_the_demo_are_four_times_undersampled_and_sample_the_disc(content):
+@pytest.mark.parametrize("path", SMALL, ids=by_name)
+def test_the_masks_of_the_small_ones_are_four_times_undersampled_and_sample_the_disc(content):
     for mask in masks(content, 64, 8):
         assert 64 * 64 / int(mask.sum()) == pytest.approx(4, rel=0.03)
         assert bool(mask[central_disc(64, 64)].all())

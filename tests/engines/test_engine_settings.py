@@ -10,7 +10,7 @@ from direct.environment import load_model_config_from_name, load_model_from_name
 from omegaconf import OmegaConf
 
 from direct_deepen import ConvEnergy, QuadraticEnergy
-from direct_deepen.engines.deepen_engine import settings_from_config
+from direct_deepen.engines.prior_engine import settings_from_config
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.errors import DeepenError
@@ -73,7 +73,7 @@ def leaves(settings_type, prefix=""):
 @pytest.mark.parametrize(("key", "value"), REFUSED)
 def test_a_value_out_of_range_is_refused_by_the_full_name_of_its_key(one_line_error, key, value):
     with one_line_error(f"model.{key}", "allowed"):
-        settings_from_config(section_with({key: value}))
+        settings_from_config(section_with({key: value}), DeepenSettings)
 
 
 def test_every_key_of_the_settings_refuses_something():
@@ -83,7 +83,7 @@ def test_every_key_of_the_settings_refuses_something():
 def test_chains_need_a_start(one_line_error):
     nothing = {f"objective.chains.{kind}.fraction": 0.0 for kind in ("noise", "sense", "persistent")}
     with one_line_error("model.objective.chains", "fraction", "allowed: > 0"):
-        settings_from_config(section_with(nothing))
+        settings_from_config(section_with(nothing), DeepenSettings)
 
 
 def test_what_the_configuration_says_arrives_in_the_settings():
@@ -95,7 +95,8 @@ def test_what_the_configuration_says_arrives_in_the_settings():
                 "inference.step_size": 0.5,
                 "inference.keep": 2,
             }
-        )
+        ),
+        DeepenSettings,
     )
     assert settings.noise_std == 0.02
     assert settings.objective.chains.persistent.num_steps == 17

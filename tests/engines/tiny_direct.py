@@ -93,8 +93,10 @@ def write_volumes(folder: Path, names: list[str], *, seed: int = 0, **sizes: int
 # ---- Configurations
 
 
-def configuration(*, batch_size: int = 2, iterations: int = 8, warm_start: int = 3) -> dict[str, Any]:
-    """The demo's configuration of ``configs/generate.py`` cut down to seconds, with every kind of logging."""
+def configuration(
+    name: str = "demo_deepen", *, batch_size: int = 2, iterations: int = 8, warm_start: int = 3
+) -> dict[str, Any]:
+    """A small configuration of ``configs/generate.py`` cut down to seconds, with every kind of logging."""
     changes = {
         "validation.datasets": [],
         "inference.batch_size": 2,
@@ -106,16 +108,19 @@ def configuration(*, batch_size: int = 2, iterations: int = 8, warm_start: int =
         "training.checkpointer.checkpoint_steps": 100,
         "model.hidden_channels": 4,
         "model.num_layers": 3,
-        "model.objective.warm_start_iterations": warm_start,
-        "model.objective.chains.noise": {"fraction": 0.5, "num_steps": 4},
-        "model.objective.chains.sense": {"fraction": 0.5, "num_steps": 3},
-        "model.objective.chains.persistent": {"fraction": 0.0, "num_steps": 3},
-        "model.inference.max_iterations": 15,
-        "model.inference.num_samples": 3,
-        "model.inference.num_steps": 8,
-        "model.inference.keep": 4,
     }
-    result = changed(GENERATE.configurations()["demo_deepen.yaml"], changes)
+    if "deepen" in name:
+        changes |= {
+            "model.objective.warm_start_iterations": warm_start,
+            "model.objective.chains.noise": {"fraction": 0.5, "num_steps": 4},
+            "model.objective.chains.sense": {"fraction": 0.5, "num_steps": 3},
+            "model.objective.chains.persistent": {"fraction": 0.0, "num_steps": 3},
+            "model.inference.max_iterations": 15,
+            "model.inference.num_samples": 3,
+            "model.inference.num_steps": 8,
+            "model.inference.keep": 4,
+        }
+    result = changed(GENERATE.configurations()[f"{name}.yaml"], changes)
     for section in (result["training"]["datasets"][0], result["inference"]["dataset"]):
         section["transforms"]["augmentation"]["pad"] = [SIZE, SIZE]
         # Of 32×32 samples the 2 % of the large configurations are a disc five samples wide: too few for ESPIRiT.

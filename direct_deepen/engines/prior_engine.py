@@ -1,0 +1,346 @@
+"""What all engines share: DIRECT's training and inference loops on one side, the core's problems on the other."""
+
+import hashlib
+import math
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+from direct.engine import DoIterationOutput
+from direct.nn.adaptive.utils import export_sampling_mask
+from direct.nn.mri_models import MRIModelEngine
+from direct.utils import communication, dict_to_device
+from direct.utils.events import get_event_storage
+from omegaconf import OmegaConf
+from torch.utils.data import Dataset
+
+import direct_deepen
+from direct_deepen.engines.checkpoints import checkpoint_to_resume, require_weights_of
+from direct_deepen.engines.coil_maps import espirit_maps_of_batch
+from direct_deepen.engines.guard import Guard, Vitals
+from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image, to_complex
+from direct_deepen.engines.random_phase import with_random_phase
+from direct_deepen.engines.reconstruction import Reconstruction
+from direct_deepen.engines.reporting import exit_on_bad_input
+from direct_deepen.engines.settings import SystemSettings
+from direct_deepen.errors import DeepenError, DivergenceError, require
+from direct_deepen.physics.phase import align_phase
+from direct_deepen.physics.sense import sense
+from direct_deepen.physics.sense_operator import SenseOperator
+from direct_deepen.posterior_file import PosteriorWriter
+
+
+class PriorEngine[Settings: SystemSettings](MRIModelEngine):
+    """Base of the engines: an engine adds the loss of an update and the reconstruction of a batch, nothing else.
+
+    The random numbers of an iteration come from a generator seeded by DIRECT's ``--seed``, the rank and the iteration:
+    a resumed run draws what the uninterrupted one would have drawn. A guard takes training back to its last good state
+    when an update shows trouble.
+
+    Bad settings and bad data end the command with one line in the log and exit code 2; training writes a checkpoint
+    first.
+
+    Attributes
+    ----------
+    settings_type
+        What the engine reads from the model section; its fields are keys there.
+    settings
+        What it has read.
+    """
+
+    settings_type: ClassVar[type[SystemSettings]]
+    settings: Settings
+
+    def __init__(
+        self,
+        cfg: Any,
+        model: torch.nn.Module,
+        device: str,
+        forward_operator: Callable,
+        backward_operator: Callable,
+        mixed_precision: bool = False,
+        **models: torch.nn.Module,
+    ) -> None:
+        super().__init__(cfg, model, device, forward_operator, backward_operator, mixed_precision, **models)
+        with exit_on_bad_input():
+            self.settings = cast("Settings", settings_from_config(cfg, self.settings_type))
+            require(
+                (cfg.physics.forward_operator, cfg.physics.backward_operator) == ("fft2", "ifft2"),
+                f"physics.forward_operator is {cfg.physics.forward_operator!r} and physics.backward_operator "
+                f"{cfg.physics.backward_operator!r}; allowed: 'fft2' and 'ifft2'",
+            )
+        # What --seed set in this process; reading it changes nothing.
+        self.seed = torch.initial_seed()
+        self._writer: PosteriorWriter | None = None
+        self._guard: Guard | None = None
+        self._lr_scheduler: Any = None
+
+    # ---- What an engine adds
+
+    @abstractmethod
+    def loss_name(self, iteration: int) -> str:
+        """Return the name that the loss of an iteration is logged by."""
+
+    @abstractmethod
+    def loss(
+        self, reference: torch.Tensor, problem: Problem, iteration: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, Vitals]:
+        """Return the loss of an update, with a graph to the weights, and what the guard is to look at.
+
+        Parameters
+        ----------
+        reference
+            Fully sampled images in scaled intensities, complex (batch, height, width).
+        problem
+            Undersampled data of the same images.
+        iteration
+            Number of the iteration.
+        generator
+            Source of all randomness of the iteration.
+
+        Raises
+        ------
+        DivergenceError
+            If the finite numbers are left: trouble for the guard.
+        """
+
+    @abstractmethod
+    def reconstruction(self, problem: Problem) -> Reconstruction:
+        """Return the reconstruction of a batch."""
+
+    def before_update(self, iteration: int) -> None:
+        """Prepare the optimizer for an iteration; by default nothing is to be done."""
+
+    # ---- An iteration
+
+    @property
+    def prior(self) -> torch.nn.Module:
+        """The model itself, out of any wrapper for parallel training."""
+        prior = getattr(self.model, "module", self.model)
+        assert isinstance(prior, torch.nn.Module)
+        return prior
+
+    def build_loss(self) -> dict:
+        """Return no losses: the objective is the engine's own."""
+        return {}
+
+    def _do_iteration(
+        self,
+        data: dict[str, Any],
+        loss_fns: dict[str, Callable] | None = None,
+        regularizer_fns: dict[str, Callable] | None = None,
+    ) -> DoIterationOutput:
+        data = dict_to_device(data, self.device)
+        try:
+            with torch.no_grad():
+                data["sensitivity_map"] = self.compute_sensitivity_map(data["sensitivity_map"])
+                problem = problem_from_batch(data, self._coil_maps(data))
+            if self.model.training:
+                image, losses = self._train_on(data, problem)
+            else:
+                image, losses = self._reconstruct(data, problem), {}
+        except DeepenError as error:
+            # A RuntimeError makes DIRECT's training loop write a checkpoint before it ends.
+            raise RuntimeError(str(error)) from error
+        return DoIterationOutput(
+            output_image=image.abs(),
+            sensitivity_map=data["sensitivity_map"],
+            data_dict=losses,
+            sampling_mask=export_sampling_mask(data),
+        )
+
+    def _coil_maps(self, data: dict[str, Any]) -> torch.Tensor | None:
+        if self.settings.coil_maps == "direct":
+            return None
+        cache = None if self.checkpointer is None else Path(self.checkpointer.save_directory) / "coil_maps"
+        kspace, mask = to_complex(data["masked_kspace"]), data["sampling_mask"].squeeze(-1)
+        # In the gauge of DIRECT's maps, so that a prior trained with one kind serves with the other.
+        return align_phase(SenseOperator(espirit_maps_of_batch(kspace, mask, cache), mask), kspace).sensitivity_map
+
+    def _train_on(self, data: dict[str, Any], problem: Problem) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        objective = self.settings.objective
+        storage = get_event_storage()
+        iteration = storage.iter
+        generator = self._iteration_generator(iteration)
+        if objective.random_phase > 0:
+            problem = with_random_phase(problem, objective.random_phase)
+        reference = reference_image(data, problem)
+        self.before_update(iteration)
+        if not self.guard.has_state:
+            self.guard.remember(iteration)
+        try:
+            loss, vitals = self.loss(reference, problem, iteration, generator)
+            trouble = self.guard.trouble(vitals)
+        except DivergenceError as error:
+            loss, trouble = torch.zeros((), device=reference.device), str(error)
+        trouble = self._trouble_of_any_rank(trouble)
+        if trouble is None:
+            self.guard.remember(iteration)
+            self._scaler.scale(loss).backward()
+        else:
+            self.roll_back(iteration, trouble)
+            loss = torch.zeros_like(loss)
+        storage.add_scalar("train/rollbacks", self._rollbacks(), smoothing_hint=False)
+        return problem.to_data_units(reference), {self.loss_name(iteration): loss.detach()}
+
+    def _iteration_generator(self, iteration: int) -> torch.Generator:
+        text = f"{self.seed}/{communication.get_rank()}/{iteration}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+        return torch.Generator(self.device).manual_seed(seed)
+
+    # ---- The guard
+
+    @property
+    def guard(self) -> Guard:
+        """The guard of this training."""
+        if self._guard is None:
+            self._guard = Guard(self.settings.objective.guard, self.prior, self._require_optimizer())
+        return self._guard
+
+    def _trouble_of_any_rank(self, trouble: str | None) -> str | None:
+        """All ranks go back together, or none does: their weights are to stay the same."""
+        found = [message for message in communication.all_gather(trouble) if message is not None]
+        return found[0] if found else None
+
+    def _rollbacks(self) -> int:
+        """How often the learning rate was halved. Read off the scheduler, whose state every checkpoint holds."""
+        if self._lr_scheduler is None:
+            return 0
+        return round(math.log2(self.cfg.training.lr / self._lr_scheduler.base_lrs[0]))
+
+    def roll_back(self, iteration: int, trouble: str) -> None:
+        """Go back to the last good state with half the learning rate, and let this iteration pass without a step.
+
+        Raises
+        ------
+        DivergenceError
+            If this has happened too often, or outside of :meth:`train`.
+        """
+        if self._lr_scheduler is None or self._rollbacks() >= self.guard.settings.max_rollbacks:
+            raise DivergenceError(
+                f"iteration {iteration}: {trouble}; allowed: finite values within model.objective.guard "
+                f"(training went back {self._rollbacks()} times)"
+            )
+        kept = self.guard.roll_back()
+        self._lr_scheduler.base_lrs = [rate / 2 for rate in self._lr_scheduler.base_lrs]
+        # DIRECT takes a step after every iteration: this one is of length zero, and the scheduler sets the next rate.
+        for group in self._require_optimizer().param_groups:
+            group["lr"] = 0.0
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        self.logger.warning(
+            "Iteration %i: %s. Back to the state of iteration %i with half the learning rate (rollback %i).",
+            iteration, trouble, kept, self._rollbacks(),
+        )  # fmt: skip
+
+    # ---- Reconstruction
+
+    def _start(self, problem: Problem) -> torch.Tensor:
+        """Return the SENSE solution of the configuration."""
+        return sense(problem.A, problem.masked_kspace, regularization=self.settings.sense_regularization)
+
+    def _reconstruct(self, data: dict[str, Any], problem: Problem) -> torch.Tensor:
+        result = self.reconstruction(problem)
+        if self._writer is not None:
+            self._write_posterior(self._writer, data, problem, result.arrays)
+        return result.image
+
+    def _write_posterior(
+        self, writer: PosteriorWriter, data: dict[str, Any], problem: Problem, arrays: dict[str, torch.Tensor]
+    ) -> None:
+        factor = data["scaling_factor"]
+        for i, (name, number) in enumerate(problem.names):
+            in_file_units = {
+                key: (value[i] * factor[i] if key in _DATA_UNITS else value[i]).cpu().numpy()
+                for key, value in arrays.items()
+            }
+            path = writer.add(Path(name), number, in_file_units)
+            if path is not None:
+                self.logger.info("Wrote posterior: %s.", path)
+
+    # ---- DIRECT's commands
+
+    def train(
+        self,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: Any,
+        training_datasets: list[Dataset],
+        experiment_directory: Path,
+        *args: Any,
+        resume: bool = False,
+        initialization: Path | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Train as DIRECT does, with all cores."""
+        self._lr_scheduler = lr_scheduler
+        with exit_on_bad_input(), all_cores(self.device):
+            checkpoint = checkpoint_to_resume(Path(experiment_directory)) if resume else None
+            used = checkpoint or initialization
+            if used:
+                require_weights_of(self.prior, used)
+            super().train(
+                optimizer,
+                lr_scheduler,
+                training_datasets,
+                experiment_directory,
+                *args,
+                resume=resume,
+                initialization=initialization,
+                **kwargs,
+            )
+
+    def predict(
+        self,
+        dataset: Dataset,
+        experiment_directory: Path,
+        checkpoint: int | str | Path | None = -1,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Predict as DIRECT does, with all cores, and write posterior files to the experiment directory."""
+        slices = {Path(name): len(indices) for name, indices in dataset.volume_indices.items()}  # type: ignore[attr-defined]
+        self._writer = PosteriorWriter(Path(experiment_directory), slices, self._file_attributes())
+        try:
+            with exit_on_bad_input(), all_cores(self.device):
+                if isinstance(checkpoint, str | Path) and checkpoint != "latest":
+                    require_weights_of(self.prior, checkpoint)
+                return super().predict(dataset, experiment_directory, checkpoint, *args, **kwargs)
+        finally:
+            self._writer = None
+
+    def _file_attributes(self) -> dict[str, str | float]:
+        return {
+            "direct_deepen_version": direct_deepen.__version__,
+            "torch_version": str(torch.__version__),
+            "seed": self.seed,
+            "configuration": OmegaConf.to_yaml(self.cfg.model),
+        }
+
+
+_DATA_UNITS = ("image", "map", "mean", "std", "std_complex", "scale")
+"""Arrays in the units of the batch, which DIRECT's scaling factor takes to those of the file."""
+
+
+def settings_from_config[Settings: SystemSettings](cfg: Any, settings_type: type[Settings]) -> Settings:
+    """Return the checked settings of a DIRECT configuration's model section."""
+    names = settings_type.__dataclass_fields__
+    section = OmegaConf.create({name: cfg.model[name] for name in names})
+    settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(settings_type), section))
+    assert isinstance(settings, settings_type)
+    return settings
+
+
+@contextmanager
+def all_cores(device: str) -> Iterator[None]:
+    """Give the solvers their cores back: DIRECT's command line sets one thread, which suits its transforms only."""
+    before = torch.get_num_threads()
+    if str(device).startswith("cpu"):
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // communication.get_world_size()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

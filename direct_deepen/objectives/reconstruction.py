@@ -1,0 +1,97 @@
+"""Objectives that compare reconstructions with the fully sampled image, and a network with what it must stay below."""
+
+from collections.abc import Callable
+
+import torch
+
+from direct_deepen.physics.noise import complex_normal
+
+_LINEAR_BELOW = 1e-2
+"""Distance from the barrier under which its logarithm goes on as a straight line, so that it stays finite."""
+
+
+def mean_squared_error(image: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Return ‖x − x_ref‖²/P, averaged over the batch; complex (batch, height, width), P pixels (ELDER, MoL)."""
+    return torch.view_as_real(image - reference).square().sum(dim=-1).mean()
+
+
+def denoising_loss(
+    denoiser: Callable[[torch.Tensor], torch.Tensor],
+    image: torch.Tensor,
+    *,
+    noise_std: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Return the mean squared error of D(x + z) at one noise level (PnP-ISTA).
+
+    Parameters
+    ----------
+    denoiser
+        D, complex (batch, height, width) → the same.
+    image
+        Noise-free images, complex (batch, height, width).
+    noise_std
+        Standard deviation of z per real component.
+    generator
+        Source of randomness.
+    """
+    noise = complex_normal(image.shape, generator=generator, dtype=image.dtype, device=image.device)
+    return mean_squared_error(denoiser(image + noise_std * noise), image)
+
+
+def lipschitz_quotient(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    image: torch.Tensor,
+    *,
+    num_iterations: int = 5,
+    relative_step: float = 1e-2,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    r"""Return ‖H(x + d) − H(x)‖/‖d‖ of every image, with a graph to the weights of H.
+
+    d, of norm ``relative_step`` · ‖x‖, is pushed towards the largest quotient by power iteration on J_HᴴJ_H first: a
+    lower bound of the local Lipschitz constant (MoL; difference quotients as in Bungert et al. 2021).
+
+    Parameters
+    ----------
+    function
+        H, complex (batch, height, width) → the same, differentiable.
+    image
+        x, complex (batch, height, width).
+    num_iterations
+        Power iterations; each costs one evaluation and one vector-Jacobian product.
+    relative_step
+        ‖d‖ over ‖x‖.
+    generator
+        Source of the first direction.
+
+    Returns
+    -------
+    Real (batch,).
+    """
+    x = image.detach()
+    direction = complex_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    length = relative_step * _norm(x).clamp_min(torch.finfo(x.real.dtype).tiny)
+    for _ in range(num_iterations):
+        with torch.enable_grad():
+            variable = x.clone().requires_grad_()
+            output = function(variable)
+        step = direction * (length / _norm(direction))
+        change = (function(x + step) - output).detach()
+        (direction,) = torch.autograd.grad(output, variable, change)
+    step = direction * (length / _norm(direction).clamp_min(torch.finfo(x.real.dtype).tiny))
+    return (_norm(function(x + step) - function(x)) / length).flatten()
+
+
+def log_barrier(quotient: torch.Tensor, monotonicity: float) -> torch.Tensor:
+    """Return −log(1 − m − L), averaged over the batch: it keeps the Lipschitz quotient L below 1 − m (MoL).
+
+    Close to the barrier and beyond it the logarithm goes on as its tangent: a step across it finds the way back.
+    """
+    distance = 1 - monotonicity - quotient
+    inside = distance.clamp_min(_LINEAR_BELOW)
+    return (-inside.log() + (inside - distance) / _LINEAR_BELOW).mean()
+
+
+def _norm(images: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.vector_norm(images, dim=(-2, -1), keepdim=True)
