@@ -118,6 +118,7 @@ def deepen_model(
         },
         "inference": {
             "estimator": estimator,
+            "prior_weight": 1.0,
             "tolerance": 1e-6,
             "max_iterations": 500,
             "num_samples": num_samples,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from direct_deepen.benchmark import Picture
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.metrics import quality
+from direct_deepen.scoring import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from direct_deepen.inference.langevin import langevin
 from direct_deepen.inference.mm_map import mm_map
 from direct_deepen.physics.sense import sense
 from direct_deepen.posterior import Posterior
-from direct_deepen.priors.energy import Energy
+from direct_deepen.priors.energy import DifferentiableEnergy, SumEnergy
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,16 @@ class Reconstruction:
     arrays: dict[str, torch.Tensor]
 
 
-def reconstruct(problem: Problem, energy: Energy, settings: DeepenSettings, *, seed: int) -> Reconstruction:
+def reconstruct(
+    problem: Problem, energy: DifferentiableEnergy, settings: DeepenSettings, *, seed: int
+) -> Reconstruction:
     """Reconstruct a batch.
 
     Every image has a random generator of its own, seeded by ``seed``, the name of its file and its slice: the result
     depends neither on the batch it comes in nor on the folder it lies in.
     """
     inference = settings.inference
+    energy = SumEnergy([(inference.prior_weight, energy)])
     begin = time.perf_counter()
     start = sense(problem.A, problem.masked_kspace, regularization=settings.sense_regularization)
     result = mm_map(
@@ -71,7 +74,7 @@ def reconstruct(problem: Problem, energy: Energy, settings: DeepenSettings, *, s
 
 
 def _posterior_arrays(
-    problem: Problem, energy: Energy, settings: DeepenSettings, map_image: torch.Tensor, seed: int
+    problem: Problem, energy: DifferentiableEnergy, settings: DeepenSettings, map_image: torch.Tensor, seed: int
 ) -> dict[str, torch.Tensor]:
     """Sample the posterior of one image."""
     inference = settings.inference

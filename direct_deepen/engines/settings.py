@@ -175,6 +175,8 @@ class InferenceSettings:
 
     Attributes
     ----------
+    prior_weight
+        w of the cost ½‖Ax − b‖² + wE(x), in MAP and posterior alike; 1 is what training means.
     estimator
         ``map``: majorize-minimize. ``posterior_mean``: Langevin samples, their mean as reconstruction, mean, standard
         deviation and MAP beside it.
@@ -191,6 +193,7 @@ class InferenceSettings:
     """
 
     estimator: str = "map"
+    prior_weight: float = 1.0
     tolerance: float = 1e-6
     max_iterations: int = 500
     num_samples: int = 16
@@ -203,6 +206,7 @@ class InferenceSettings:
     def __post_init__(self) -> None:
         require_choice("model.inference.estimator", self.estimator, ESTIMATORS)
         require_choice("model.inference.start", self.start, ("sense", "noise", "map"))
+        require_positive("model.inference.prior_weight", self.prior_weight)
         require_positive("model.inference.tolerance", self.tolerance)
         if self.step_size is not None:
             require_positive("model.inference.step_size", self.step_size)

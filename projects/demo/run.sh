@@ -41,7 +41,7 @@ quietly "$DEMO/predict_deepen.log" direct predict "$DEMO/deepen_test" --cfg conf
     --data-root "$DATA/test" --seed "$SEED" $ON_CPU
 
 say "Compare"
-direct-deepen benchmark "$DEMO" --cfg configs/demo_deepen_posterior.yaml \
+direct-deepen score "$DEMO" --cfg configs/demo_deepen_posterior.yaml \
     --data-root "$DATA/test" --validation-root "$DATA/validation" \
     --prediction varnet "$DEMO/varnet_test" "$DEMO/varnet/model_$(cat "$DEMO/varnet/last_model.txt").pt" \
     --prediction deepen "$DEMO/deepen_test" "$DEMO/deepen/model_$(cat "$DEMO/deepen/last_model.txt").pt"

@@ -27,7 +27,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 CONFIGURATION = Path("configs/pretrained_2d4x.yaml")
-AXIS = torch.linspace(-1, 1, 41)
+AXIS = torch.arange(-20, 21) / 20
 MASKS = ("2d4x", "2d6x")
 SLICES = (0, 6, 13)
 
@@ -94,12 +94,12 @@ def main() -> None:
                 panel.set(
                     xlabel="α_z (noise)",
                     ylabel="α_s (aliasing)",
-                    title=f"{name}, minimum at ({alpha_z:.2f}, {alpha_s:.2f})",
+                    title=f"{name}: ({alpha_z:.2f}, {alpha_s:.2f})",
                 )
                 panel.title.set_fontsize(8)
                 picture = axes[row, 2 * column + 1]
                 picture.imshow((image + alpha_s * structure).abs(), cmap="gray")
-                picture.set_title("image at the minimiser, without z", fontsize=8)
+                picture.set_title("image there, without z", fontsize=8)
                 picture.set_axis_off()
         figure.savefig(output / f"landscape_{mask}.png", dpi=100)
         plt.close(figure)

@@ -25,7 +25,6 @@ from torch.autograd.functional import hvp
 from tqdm import tqdm
 
 from direct_deepen import Posterior, langevin, load_pretrained, mm_map, sense
-from direct_deepen.benchmark import tune
 from direct_deepen.classical import CLASSICAL
 from direct_deepen.data.phantom import write_phantoms
 from direct_deepen.data.problems import Case, cases, inference_dataset
@@ -35,6 +34,7 @@ from direct_deepen.metrics import quality
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.priors import Energy
+from direct_deepen.scoring import tune
 from direct_deepen.trained import load_trained
 
 CONFIGURATION = Path("configs/pretrained_2d4x.yaml")

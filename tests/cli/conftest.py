@@ -22,7 +22,7 @@ import tiny_direct
 
 @dataclass(frozen=True)
 class Study:
-    """All that a benchmark reads.
+    """All that the commands read.
 
     Attributes
     ----------
@@ -51,14 +51,14 @@ class Study:
             return list(cases(inference_dataset(configuration or self.configuration, Path(data.name), **options)))
 
     def arguments(self, output: Path, **changes: Path | str) -> list[str]:
-        """The arguments of ``direct-deepen`` for a benchmark, some of them changed."""
+        """The arguments of ``direct-deepen score``, some of them changed."""
         values = {
             "cfg": self.configuration,
             "data-root": self.test.name,
             "validation-root": self.validation.name,
             "prediction": ("deepen", self.prediction, self.checkpoint),
         } | {name.replace("_", "-"): value for name, value in changes.items()}
-        result = ["benchmark", str(output)]
+        result = ["score", str(output)]
         for name, value in values.items():
             result += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
         return result

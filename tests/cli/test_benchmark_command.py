@@ -1,262 +1,203 @@
-"""The benchmark from data and predictions to table and figures."""
+"""The grid of a benchmark: cells in processes of their own, done once, and one that fails loses no other."""
 
 import csv
-import math
-import warnings
-from contextlib import chdir
+import json
 
 import h5py
 import numpy as np
 import pytest
 import tiny_direct
-import torch
-from matplotlib import image as matplotlib_image
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+import yaml
 
-from direct_deepen.benchmark import REGULARIZATIONS, Row, markdown_table, summarize, tune, write_csv
-from direct_deepen.classical import CLASSICAL
-from direct_deepen.cli.main import main
-from direct_deepen.metrics import quality
+from direct_deepen.cell import read_rows, run_cell
+from direct_deepen.grid import cell_folder, paired_interval, run_grid, write_results
+from direct_deepen.study import Method, load_study
 
-SUMMARY_COLUMNS = [
-    "method", "psnr", "psnr_std", "ssim", "ssim_std", "nmse", "nmse_std", "seconds", "gradient_evaluations",
-    "parameters", "slices",
+COLUMNS = [
+    "method", "mask", "case", "psnr", "ssim", "nmse", "seconds", "gradient_evaluations", "peak_memory_mb", "parameters",
+    "seed", "tuned",
 ]  # fmt: skip
-CASE_COLUMNS = ["method", "case", "psnr", "ssim", "nmse", "seconds", "gradient_evaluations", "parameters"]
-METHODS = ["zero_filled", "sense", "l1_wavelet", "total_variation", "deepen_map", "deepen_mmse", "perfect"]
 
 
-@pytest.fixture(scope="module")
-def tested(study):
-    return study.cases(study.test)
+def content(study, **changes):
+    """A study of two methods on one problem."""
+    return {
+        "test": "test",
+        "validation": "validation",
+        "reference": "deepen",
+        "seed": 3,
+        "problems": {"2d4x": str(study.configuration)},
+        "methods": {
+            "zero_filled": {"classical": "zero_filled"},
+            "deepen": {"configuration": str(study.configuration), "checkpoint": str(study.checkpoint)},
+        },
+    } | changes
 
 
-@pytest.fixture(scope="module")
-def perfect(tmp_path_factory, study, tested):
-    """A prediction in DIRECT's format, without posterior, that is the reference itself."""
-    folder = tmp_path_factory.mktemp("perfect")
-    for volume in ("a.h5", "b.h5"):
-        mine = [case for case in tested if case.volume == volume]
-        with h5py.File(folder / volume, "w") as file:
-            images = [case.problem.to_data_units(case.reference).abs() for case in mine]
-            file["reconstruction"] = torch.cat(images).numpy()
-            file["sampling_mask"] = torch.cat([case.problem.A.sampling_mask[:, 0] for case in mine]).numpy()
-    return folder
+def written(path, content):
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return path
 
 
-@pytest.fixture(scope="module")
-def output(tmp_path_factory, study, perfect):
-    """The output folder of one benchmark of the trained energy and the perfect prediction."""
-    folder = tmp_path_factory.mktemp("benchmark")
-    arguments = study.arguments(folder, figure_slices="1")
-    with chdir(study.folder):
-        assert main([*arguments, "--prediction", "perfect", str(perfect), str(study.checkpoint)]) == 0
-    return folder
+# ---- The study
 
 
-def rows_of(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reference": "other"}, ["reference", "'other'", "zero_filled, deepen"]),
+        ({"no_such_key": 1}, ["no_such_key", "is no key", "validation"]),
+        ({"methods": {}}, ["methods is empty"]),
+        ({"seed": "x"}, ["seed", "'x'", "an integer"]),
+        ({"methods": {"deepen": {"classical": "fourier"}}}, ["methods.deepen.classical", "'fourier'", "sense"]),
+        ({"methods": {"deepen": {"configuration": "a.yaml"}}}, ["methods.deepen", "checkpoint is missing"]),
+        ({"methods": {"deepen": {"classical": "sense", "problems": ["1d2x"]}}}, ["problems has '1d2x'", "2d4x"]),
+        (
+            {"methods": {"deepen": {"configuration": "a", "checkpoint": "b", "tune": {"key": "x", "values": []}}}},
+            ["tune.values is empty"],
+        ),
+        ({"methods": {"deepen": 3}}, ["methods.deepen is 3"]),
+    ],
+)
+def test_a_bad_study_is_refused_by_the_name_of_its_key(tmp_path, study, one_line_error, changes, words):
+    with one_line_error(*words):
+        load_study(written(tmp_path / "study.yaml", content(study, **changes)))
 
 
-# ---- Tables
+def test_a_missing_key_and_a_missing_file_are_named(tmp_path, study, one_line_error):
+    incomplete = content(study)
+    del incomplete["validation"]
+    with one_line_error("validation is missing"):
+        load_study(written(tmp_path / "study.yaml", incomplete))
+    with one_line_error("none.yaml", "no such study"):
+        load_study(tmp_path / "none.yaml")
 
 
-def test_there_is_one_row_for_every_method_with_the_columns_of_the_summary(output):
-    rows = rows_of(output / "results.csv")
-    assert [row["method"] for row in rows] == METHODS
-    for row in rows:
-        assert list(row) == SUMMARY_COLUMNS
-        assert row["slices"] == "4"
-        assert all(value != "" for value in row.values())
-
-
-def test_there_is_one_row_for_every_method_and_slice(output):
-    rows = rows_of(output / "cases.csv")
-    expected = [(method, case) for case in ("a.h5#0", "a.h5#1", "b.h5#0", "b.h5#1") for method in METHODS]
-    assert [(row["method"], row["case"]) for row in rows] == expected
-    assert all(list(row) == CASE_COLUMNS for row in rows)
-
-
-def test_the_summary_is_mean_and_standard_deviation_over_slices(output):
-    rows = rows_of(output / "cases.csv")
-    for summary in rows_of(output / "results.csv"):
-        mine = [row for row in rows if row["method"] == summary["method"]]
-        for name in ("psnr", "ssim", "nmse"):
-            values = [float(row[name]) for row in mine]
-            # Six digits are written of everything.
-            assert float(summary[name]) == pytest.approx(np.mean(values), rel=1e-4)
-            assert float(summary[f"{name}_std"]) == pytest.approx(np.std(values), rel=1e-2, abs=1e-4 * np.mean(values))
-
-
-def test_scores_are_those_of_scikit_image_on_what_direct_and_the_engine_wrote(output, study, tested):
-    scores = {(row["method"], row["case"]): row for row in rows_of(output / "cases.csv")}
-    for case in tested:
-        reference = case.problem.to_data_units(case.reference)[0].abs().numpy()
-        with h5py.File(study.prediction / case.volume.replace(".h5", ".posterior.h5")) as file:
-            images = {kind: np.abs(file[kind][case.slice_number]) for kind in ("map", "mean")}
-        for method, image in (("deepen_map", images["map"]), ("deepen_mmse", images["mean"])):
-            found = scores[method, f"{case.volume}#{case.slice_number}"]
-            peak = reference.max()
-            # The scale is divided out and multiplied back in single precision; six digits are written.
-            assert float(found["psnr"]) == pytest.approx(
-                peak_signal_noise_ratio(reference, image, data_range=peak), rel=1e-4
-            )
-            ssim = structural_similarity(reference.astype(float), image.astype(float), data_range=float(peak))
-            assert float(found["ssim"]) == pytest.approx(ssim, rel=1e-4)
-            nmse = ((image - reference) ** 2).sum() / (reference**2).sum()
-            assert float(found["nmse"]) == pytest.approx(nmse, rel=1e-3)
-
-
-def test_a_perfect_prediction_has_no_error(output):
-    (row,) = [row for row in rows_of(output / "results.csv") if row["method"] == "perfect"]
-    # The rounding of single precision, seven digits.
-    assert float(row["psnr"]) > 120
-    assert float(row["ssim"]) == pytest.approx(1.0, abs=1e-6)
-    assert float(row["nmse"]) < 1e-10
-
-
-def test_sense_with_a_tuned_weight_beats_the_zero_filled_image(output):
-    rows = {row["method"]: row for row in rows_of(output / "results.csv")}
-    assert float(rows["sense"]["psnr"]) > float(rows["zero_filled"]["psnr"]) + 1
-
-
-def test_seconds_evaluations_and_parameters_are_those_of_the_prediction(output, study):
-    rows = {row["method"]: row for row in rows_of(output / "results.csv")}
-    posteriors = [h5py.File(study.prediction / f"{volume}.posterior.h5") for volume in ("a", "b")]
-    for method, figures in (("deepen_map", "map"), ("deepen_mmse", "posterior")):
-        for column, name in (("seconds", "seconds"), ("gradient_evaluations", "gradient_evaluations")):
-            values = np.concatenate([file[f"{figures}_{name}"] for file in posteriors])
-            assert float(rows[method][column]) == pytest.approx(values.mean(), rel=1e-4)
-        assert rows[method]["parameters"] == "298"
-    assert rows["sense"]["parameters"] == rows["zero_filled"]["parameters"] == "0"
-    assert float(rows["sense"]["seconds"]) > 0
-
-
-def test_the_table_in_markdown_has_a_line_for_every_method_and_says_how_sense_was_tuned(output):
-    table = (output / "table.md").read_text(encoding="utf-8")
-    lines = [line for line in table.splitlines() if line.startswith("|")]
-    assert [line.split("|")[1].strip() for line in lines[2:]] == METHODS
-    assert len({line.count("|") for line in lines}) == 1
-    assert "4 slices" in table
-    assert "tuned on validation" in table
-
-
-# ---- Figures
-
-
-def test_figures_are_pictures_with_many_shades(output):
-    for name in ("comparison.png", "posterior.png"):
-        pixels = matplotlib_image.imread(output / name)
-        assert min(pixels.shape[:2]) > 200
-        assert len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0)) > 100
-
-
-def test_the_posterior_is_drawn_whatever_the_prediction_is_called(tmp_path, study, run_command):
-    arguments = study.arguments(tmp_path, prediction=("mine", study.prediction, study.checkpoint), figure_slices="9")
-    result = run_command(arguments)
-    assert result.code == 0
-    assert result.errors == []
-    assert (tmp_path / "posterior.png").is_file()
-    assert "mine_mmse" in result.output
-
-
-def test_without_samples_there_is_no_posterior_to_draw(tmp_path, study, perfect, run_command):
-    arguments = study.arguments(tmp_path, prediction=("perfect", perfect, study.checkpoint), figure_slices="1")
-    assert run_command(arguments).code == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"results.csv", "cases.csv", "table.md", "comparison.png"}
-
-
-# ---- What scores depend on
-
-
-def test_scores_do_not_depend_on_what_direct_divides_the_data_by(tmp_path, study, output, run_command):
-    config = tiny_direct.with_transforms(tiny_direct.configuration(), {"normalization.scaling_key": "masked_kspace"})
-    path = tiny_direct.write_configuration(tmp_path / "scaled.yaml", config)
-    assert run_command(study.arguments(tmp_path / "out", cfg=path, figure_slices="1")).code == 0
-    expected = {row["method"]: row for row in rows_of(output / "results.csv")}
-    for row in rows_of(tmp_path / "out" / "results.csv"):
-        assert float(row["psnr"]) == pytest.approx(float(expected[row["method"]]["psnr"]), abs=1e-2)
-
-
-def test_a_prediction_of_map_alone_gives_one_row(tmp_path, study, copied, run_command):
-    for path in copied.glob("*.posterior.h5"):
-        with h5py.File(path, "r+") as file:
-            for name in [name for name in file if name in ("mean", "std", "std_complex") or "posterior" in name]:
-                del file[name]
-    arguments = study.arguments(tmp_path / "out", prediction=("deepen", copied, study.checkpoint), figure_slices="1")
-    assert run_command(arguments).code == 0
-    assert [row["method"] for row in rows_of(tmp_path / "out" / "results.csv")] == [
-        "zero_filled",
-        "sense",
-        "l1_wavelet",
-        "total_variation",
-        "deepen_map",
-    ]
-
-
-def test_a_prediction_of_another_system_gives_one_row_by_its_name(tmp_path, study, copied, run_command):
-    for path in copied.glob("*.posterior.h5"):
-        with h5py.File(path, "r+") as file:
-            arrays = {"image": file["map"][()], "seconds": file["map_seconds"][()], "scale": file["scale"][()]}
-            for name in list(file):
-                del file[name]
-            for name, array in arrays.items():
-                file[name] = array
-    arguments = study.arguments(tmp_path / "out", prediction=("mol", copied, study.checkpoint), figure_slices="1")
-    assert run_command(arguments).code == 0
-    row = rows_of(tmp_path / "out" / "results.csv")[-1]
-    assert row["method"] == "mol"
-    assert float(row["gradient_evaluations"]) == 0.0
-    assert float(row["seconds"]) == pytest.approx(
-        np.mean([seconds for path in copied.glob("*.posterior.h5") for seconds in h5py.File(path)["seconds"][()]]),
-        rel=1e-4,
+def test_cells_are_the_problems_times_the_methods_that_take_part(tmp_path, study):
+    methods = {
+        "everywhere": {"classical": "sense"},
+        "once": {"classical": "sense", "problems": ["b"]},
+        "trained": {"configuration": "c.yaml", "checkpoint": "runs/{problem}/model.pt"},
+    }
+    problems = {"a": "a.yaml", "b": "b.yaml"}
+    found = load_study(
+        written(tmp_path / "study.yaml", content(study, methods=methods, problems=problems, reference="once"))
     )
+    assert [(problem, method.name) for problem, method in found.cells()] == [
+        ("a", "everywhere"), ("a", "trained"), ("b", "everywhere"), ("b", "once"), ("b", "trained"),
+    ]  # fmt: skip
+    assert str(found.methods[2].weights("b")) == "runs/b/model.pt"
 
 
-# ---- Parts
+# ---- Cells
 
 
-@pytest.mark.parametrize("method", list(CLASSICAL))
-def test_the_weight_of_a_method_is_the_best_of_the_candidates_on_validation_data(study, method):
-    validation = study.cases(study.validation)
-
-    def mean_psnr(weight):
-        images = [CLASSICAL[method](c.problem.A, c.problem.masked_kspace, regularization=weight) for c in validation]
-        return np.mean([quality(x[0], c.reference[0]).psnr for x, c in zip(images, validation, strict=True)])
-
-    scores = [mean_psnr(weight) for weight in REGULARIZATIONS]
-    assert tune(validation)[method] == REGULARIZATIONS[int(np.argmax(scores))]
-    # A best candidate at either end would say that the range is too narrow.
-    assert 0 < int(np.argmax(scores)) < len(scores) - 1
+@pytest.fixture
+def in_folder(study, monkeypatch):
+    monkeypatch.chdir(study.folder)
 
 
-def test_tuning_on_no_data_is_refused(one_line_error):
-    with one_line_error("validation"):
-        tune([])
+@pytest.mark.usefixtures("in_folder")
+def test_a_cell_scores_what_direct_predict_reconstructs(tmp_path, study):
+    found = load_study(written(tmp_path / "study.yaml", content(study, seed=1)))
+    run_cell(found, "2d4x", found.methods[1], tmp_path / "cell")
+    rows = read_rows(tmp_path / "cell" / "rows.csv")
+    assert [row.case for row in rows] == ["a.h5#0", "a.h5#1", "b.h5#0", "b.h5#1"]
+    # The posterior mean of `direct predict` with the same weights; its seed is another, the map is the same.
+    assert all(row.parameters > 100 and row.gradient_evaluations > 15 and row.seconds > 0 for row in rows)
+    assert all(10 < row.psnr < 60 for row in rows)
+    assert {row.seed for row in rows} == {1}
+    assert all(np.isnan(row.tuned) for row in rows)
 
 
-def test_rows_are_averaged_by_method_in_the_order_they_first_appear(tmp_path):
-    rows = [
-        Row("second", "a#0", 30.0, 0.9, 0.02, 1.0, 10.0, 5),
-        Row("first", "a#0", 20.0, 0.8, 0.1, 2.0, 0.0, 0),
-        Row("second", "a#1", 32.0, 0.7, 0.04, 3.0, 30.0, 5),
-    ]
-    second, first = summarize(rows)
-    assert (second.method, second.psnr, second.psnr_std, second.slices) == ("second", 31.0, 1.0, 2)
-    assert (second.seconds, second.gradient_evaluations, second.parameters) == (2.0, 20.0, 5)
-    assert (first.method, first.psnr, first.psnr_std, first.slices) == ("first", 20.0, 0.0, 1)
-    write_csv(tmp_path / "rows.csv", rows)
-    assert [float(row["psnr"]) for row in rows_of(tmp_path / "rows.csv")] == [30.0, 20.0, 32.0]
-    assert "| second | 31.00 ± 1.00 |" in markdown_table([second, first])
+@pytest.mark.usefixtures("in_folder")
+def test_what_is_tuned_is_the_best_on_validation_data(tmp_path, study):
+    methods = content(study)["methods"]
+    scores = {}
+    for values in ([0.2], [5.0], [0.2, 5.0]):
+        methods["deepen"]["tune"] = {"key": "inference.prior_weight", "values": values}
+        # Tuned on the test data themselves, so that the best can be told from the rows.
+        found = load_study(written(tmp_path / "study.yaml", content(study, methods=methods, validation="test")))
+        run_cell(found, "2d4x", found.methods[1], tmp_path / "cell")
+        rows = read_rows(tmp_path / "cell" / "rows.csv")
+        scores[tuple(values)] = np.mean([row.psnr for row in rows])
+        if len(values) == 2:
+            assert rows[0].tuned == max(values, key=lambda value: scores[value,])
+    assert scores[0.2, 5.0] == max(scores.values())
+    assert scores[0.2,] != scores[5.0,]
 
 
-def test_a_method_that_errs_nowhere_has_an_infinite_score(tmp_path):
-    rows = [Row("perfect", "a#0", math.inf, 1.0, 0.0, 1.0, 0.0, 0)]
-    write_csv(tmp_path / "rows.csv", rows)
-    assert rows_of(tmp_path / "rows.csv")[0]["psnr"] == "inf"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        (summary,) = summarize(rows)
-    assert summary.psnr == math.inf
-    assert math.isnan(summary.psnr_std)
+@pytest.mark.usefixtures("in_folder")
+def test_a_key_that_is_none_cannot_be_tuned(tmp_path, study, one_line_error):
+    methods = content(study)["methods"]
+    methods["deepen"]["tune"] = {"key": "inference.no_such_key", "values": [1.0]}
+    found = load_study(written(tmp_path / "study.yaml", content(study, methods=methods)))
+    with one_line_error("methods.deepen.tune.key", "no_such_key"):
+        run_cell(found, "2d4x", found.methods[1], tmp_path / "cell")
+
+
+@pytest.mark.usefixtures("in_folder")
+def test_any_model_of_direct_takes_part_by_its_configuration_alone(tmp_path, study):
+    config = tiny_direct.configuration("demo_varnet")
+    config["model"] |= {"num_layers": 2, "regularizer_num_filters": 4, "regularizer_num_pull_layers": 1}
+    del config["model"]["hidden_channels"]
+    for dataset in (*config["training"]["datasets"], config["inference"]["dataset"]):
+        dataset["transforms"]["normalization"]["scaling_key"] = "masked_kspace"
+    path = tiny_direct.write_configuration(tmp_path / "varnet.yaml", config)
+    checkpoint = tiny_direct.direct_train(tmp_path, config, study.test) / "model_7.pt"
+    prediction = tiny_direct.direct_predict(tmp_path / "prediction", config, study.test, checkpoint)
+    methods = content(study)["methods"] | {"varnet": {"configuration": str(path), "checkpoint": str(checkpoint)}}
+    found = load_study(written(tmp_path / "study.yaml", content(study, methods=methods)))
+    run_cell(found, "2d4x", found.methods[2], tmp_path / "cell")
+
+    with h5py.File(tmp_path / "cell" / "images.h5") as cell, h5py.File(prediction / "a.h5") as direct:
+        mine, theirs = cell["a.h5#1"][()], direct["reconstruction"][1]
+    # The cell's images are in scaled intensities: equal up to one factor.
+    factor = (mine * theirs).sum() / (theirs**2).sum()
+    np.testing.assert_allclose(mine, factor * theirs, atol=1e-4 * np.abs(mine).max())
+
+
+# ---- The grid
+
+
+@pytest.mark.usefixtures("in_folder")
+def test_cells_that_are_done_are_kept_and_one_that_fails_loses_no_other(tmp_path, study, run_command):
+    methods = {
+        "broken": {"configuration": str(study.configuration), "checkpoint": "none.pt"},
+        "zero_filled": {"classical": "zero_filled"},
+    }
+    path = written(tmp_path / "study.yaml", content(study, methods=methods, reference="zero_filled"))
+    result = run_command(["benchmark", str(tmp_path / "out"), "--study", str(path)])
+    assert result.code == 2
+    (line,) = [line for line in result.errors if "error:" in line]
+    assert "1 of 2 cells failed" in line
+    assert "2d4x broken: none.pt: no such checkpoint" in line
+    with (tmp_path / "out" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == COLUMNS
+    assert [row["method"] for row in rows] == 4 * ["zero_filled"]
+    assert json.loads((tmp_path / "out" / "versions.json").read_text())["seed"] == 3
+    # Mend what was broken: the other cell is not run again.
+    done = cell_folder(tmp_path / "out", "2d4x", "zero_filled") / "rows.csv"
+    before = done.stat().st_mtime_ns
+    methods["broken"]["checkpoint"] = str(study.checkpoint)
+    found = load_study(written(path, content(study, methods=methods, reference="zero_filled")))
+    assert run_grid(found, tmp_path / "out") == []
+    assert done.stat().st_mtime_ns == before
+    table = write_results(found, tmp_path / "out")
+    assert "| broken |" in table
+    assert table == (tmp_path / "out" / "table.md").read_text()
+
+
+def test_a_paired_interval_is_that_of_the_differences():
+    better, other = np.array([3.0, 5.0, 7.0, 9.0]), np.array([2.0, 3.0, 6.0, 7.0])
+    mean, half = paired_interval(better, other)
+    assert mean == 1.5
+    # Differences 1, 2, 1, 2: standard deviation √(1/3), over √4.
+    assert half == pytest.approx(1.96 * (1 / 3) ** 0.5 / 2)
+    assert np.isnan(paired_interval(better[:1], other[:1])[1])
+
+
+def test_a_method_that_is_not_trained_has_no_weights():
+    with pytest.raises(AssertionError):
+        Method("sense", classical="sense").weights("2d4x")

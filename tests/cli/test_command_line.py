@@ -19,9 +19,9 @@ from direct_deepen.cli.main import main
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--help"], ["phantom", "benchmark", "direct train", "direct predict"]),
+        (["--help"], ["phantom", "score", "benchmark", "direct train", "direct predict"]),
         (["phantom", "--help"], ["--volumes", "--slices", "--size", "--coils", "--seed", "example"]),
-        (["benchmark", "--help"], ["--cfg", "--data-root", "--validation-root", "--prediction", "example:"]),
+        (["score", "--help"], ["--cfg", "--data-root", "--validation-root", "--prediction", "example:"]),
     ],
 )
 def test_help_names_commands_and_options(capsys, arguments, words):
@@ -33,7 +33,7 @@ def test_help_names_commands_and_options(capsys, arguments, words):
         assert word in shown
 
 
-@pytest.mark.parametrize("arguments", [[], ["reconstruct"], ["phantom", "out"], ["benchmark", "out"]])
+@pytest.mark.parametrize("arguments", [[], ["reconstruct"], ["phantom", "out"], ["score", "out"], ["benchmark", "out"]])
 def test_a_missing_command_or_option_has_exit_code_2_and_the_usage(capsys, arguments):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
@@ -90,7 +90,7 @@ def test_phantom_refuses_numbers_out_of_range_before_it_writes(tmp_path, run_com
     assert not list(tmp_path.rglob("*.h5"))
 
 
-def test_benchmark_names_a_missing_configuration(tmp_path, study, run_command):
+def test_score_names_a_missing_configuration(tmp_path, study, run_command):
     result = run_command(study.arguments(tmp_path / "out", cfg=tmp_path / "none.yaml"))
     assert_one_line(result, str(tmp_path / "none.yaml"), "no such configuration")
 
@@ -108,7 +108,7 @@ def test_benchmark_names_a_missing_configuration(tmp_path, study, run_command):
         ("inference: {dataset: {name: FastMRI, transforms: {masking: {name: Gausian2D}}}}", ["Gausian2D"]),
     ],
 )
-def test_benchmark_names_a_bad_configuration_and_its_key(tmp_path, study, run_command, text, words):
+def test_score_names_a_bad_configuration_and_its_key(tmp_path, study, run_command, text, words):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     assert_one_line(run_command(study.arguments(tmp_path / "out", cfg=path)), str(path), *words)
@@ -129,7 +129,7 @@ def text(path):
 
 @pytest.mark.parametrize("which", ["data_root", "validation_root"])
 @pytest.mark.parametrize("damage", [truncated, without_kspace, text])
-def test_benchmark_names_a_damaged_volume_among_good_ones(tmp_path, study, run_command, which, damage):
+def test_score_names_a_damaged_volume_among_good_ones(tmp_path, study, run_command, which, damage):
     data = tiny_direct.write_volumes(tmp_path / "data", ["broken", "good"])
     damage(data / "broken.h5")
     result = run_command(study.arguments(tmp_path / "out", **{which: data}))
@@ -138,7 +138,7 @@ def test_benchmark_names_a_damaged_volume_among_good_ones(tmp_path, study, run_c
 
 
 @pytest.mark.parametrize("which", ["data_root", "validation_root"])
-def test_benchmark_names_a_folder_that_is_missing_or_holds_no_volume(tmp_path, study, run_command, which):
+def test_score_names_a_folder_that_is_missing_or_holds_no_volume(tmp_path, study, run_command, which):
     (tmp_path / "empty").mkdir()
     for name in ("empty", "none"):
         result = run_command(study.arguments(tmp_path / "out", **{which: tmp_path / name}))
@@ -213,7 +213,7 @@ def other_mask_without_posterior(copied):
         other_mask_without_posterior,
     ],
 )
-def test_benchmark_names_a_prediction_that_does_not_belong_to_the_data(tmp_path, study, copied, run_command, damage):
+def test_score_names_a_prediction_that_does_not_belong_to_the_data(tmp_path, study, copied, run_command, damage):
     words = damage(copied)
     result = run_command(study.arguments(tmp_path / "out", prediction=("deepen", copied, study.checkpoint)))
     assert_one_line(result, *words)
@@ -221,7 +221,7 @@ def test_benchmark_names_a_prediction_that_does_not_belong_to_the_data(tmp_path,
 
 
 @pytest.mark.parametrize("content", [None, b"no checkpoint"])
-def test_benchmark_names_a_missing_or_damaged_checkpoint(tmp_path, study, run_command, content):
+def test_score_names_a_missing_or_damaged_checkpoint(tmp_path, study, run_command, content):
     path = tmp_path / "model_1.pt"
     if content is not None:
         path.write_bytes(content)
@@ -236,7 +236,7 @@ def test_a_checkpoint_of_something_else_is_named(tmp_path, study, run_command):
     assert_one_line(run_command(arguments), str(tmp_path / "model_1.pt"), "no checkpoint of DIRECT")
 
 
-def test_benchmark_refuses_numbers_and_names_that_make_no_sense(tmp_path, study, run_command):
+def test_score_refuses_numbers_and_names_that_make_no_sense(tmp_path, study, run_command):
     result = run_command(study.arguments(tmp_path / "out", figure_slices="0"))
     assert_one_line(result, "--figure-slices", "0", "allowed")
     twice = study.arguments(tmp_path / "out")

@@ -6,7 +6,7 @@ import torch
 from matplotlib import image as matplotlib_image
 
 from direct_deepen import plots
-from direct_deepen.benchmark import Picture
+from direct_deepen.scoring import Picture
 
 
 def picture(number, *, posteriors=("deepen",)):

@@ -41,6 +41,7 @@ REFUSED = [
     ("objective.guard.interval", 0),
     ("objective.guard.max_rollbacks", -1),
     ("inference.estimator", "MAP"),
+    *(("inference.prior_weight", value) for value in (0.0, -1.0, INFINITY, NOT_A_NUMBER)),
     *(("inference.tolerance", value) for value in (0.0, -1.0, INFINITY, NOT_A_NUMBER)),
     ("inference.max_iterations", 0),
     ("inference.num_samples", 0),

@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 
+from direct_deepen.errors import DivergenceError
+from direct_deepen.inference import langevin
 from direct_deepen.objectives import contrastive_loss, energy_unit
+from direct_deepen.physics import complex_normal
 
 TRUE, SAMPLE = torch.tensor([1.0, 4.0]), torch.tensor([2.0, 0.0, 1.0])
 
@@ -77,3 +80,70 @@ def test_energy_unit_is_the_energy_of_data_noise_whatever_its_level(draw, c, noi
     # 3 standard errors: the energies are multiples of χ² with two degrees of freedom a pixel.
     unit = energy_unit(pixels, noise_std)
     assert abs(float(energies.mean()) / unit - 1) <= 3 / math.sqrt(pixels * count)
+
+
+# ---- What training converges to
+
+
+class OneCurvature(torch.nn.Module):
+    """E = (h/2)‖x‖² with h to be trained."""
+
+    def __init__(self, curvature: float) -> None:
+        super().__init__()
+        self.curvature = torch.nn.Parameter(torch.tensor(curvature, dtype=torch.float64))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return 0.5 * self.curvature * image.abs().square().sum(dim=(1, 2))
+
+    def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self(image).detach(), self.curvature.detach() * image
+
+
+class NothingSampled:
+    """A = 0."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(image)
+
+    adjoint = forward
+    normal = forward
+
+
+def trained_curvature(factor: float, *, updates: int = 300) -> float:
+    """Train one curvature on noise of standard deviation cε: persistent chains of unit step, nothing sampled."""
+    noise_std = 0.01
+    energy, generator = OneCurvature(0.6), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(energy.parameters(), lr=0.02)
+    A = NothingSampled()
+    data = torch.zeros(4, 32, 32, dtype=torch.complex128)
+    state: str | torch.Tensor = "noise"
+    history = []
+    for _ in range(updates):
+        samples = langevin(
+            A, data, energy, noise_std=noise_std, num_steps=10, init=state, init_std=noise_std, step_size=1.0,
+            generator=generator,
+        )  # fmt: skip
+        state = samples.images[0]
+        noise = complex_normal(data.shape, generator=generator, dtype=data.dtype)
+        unit = energy_unit(32 * 32, noise_std)
+        loss = contrastive_loss(energy(factor * noise_std * noise), energy(state)) / unit
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(float(energy.curvature.detach()))
+    return sum(history[-100:]) / 100
+
+
+@pytest.mark.parametrize("factor", [1.2, 2**0.5, 2.0, 3.0])
+def test_curvature_settles_where_the_chain_has_the_variance_of_the_data(factor):
+    # c² = 1/(h(2 − h)). The images of an update have 8192 real components: their variance is known to 1.6 %, over 100
+    # updates to less; the chain is 1 % from its stationary variance after 10 steps of the smallest h.
+    expected = 1 - (1 - 1 / factor**2) ** 0.5
+    assert trained_curvature(factor) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.9])
+def test_with_less_noise_than_the_chain_has_there_is_no_such_place(factor):
+    # The chain's variance is at least ε², at h = 1: curvature rises past it until the chain diverges at h = 2.
+    with pytest.raises(DivergenceError):
+        trained_curvature(factor, updates=2000)

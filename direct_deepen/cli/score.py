@@ -1,0 +1,86 @@
+"""Command line: compare predictions of DIRECT with classical reconstructions of the same data."""
+
+import argparse
+from pathlib import Path
+
+_DESCRIPTION = """\
+Score reconstructions of the same undersampled data against the same references. Zero-filled, SENSE, L1-wavelet and
+total variation (λ tuned on validation data) are computed here; trained models come from the output folders of
+`direct predict`. Writes results.csv (a row a method), cases.csv (a row a slice), table.md, comparison.png and, with
+samples, posterior.png."""
+
+_EPILOG = """\
+example:
+  direct-deepen score runs/demo --cfg configs/demo_deepen_posterior.yaml \\
+      --data-root runs/demo/data/test --validation-root runs/demo/data/validation \\
+      --prediction varnet runs/demo/varnet_test runs/demo/varnet/model_399.pt \\
+      --prediction deepen runs/demo/deepen_test runs/demo/deepen/model_449.pt"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command ``score`` to the subparsers of ``direct-deepen``."""
+    parser = subparsers.add_parser(
+        "score",
+        help="compare predictions with each other and with classical methods",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
+    parser.add_argument("--cfg", type=Path, required=True, help="configuration whose inference dataset is used")
+    parser.add_argument("--data-root", type=Path, required=True, help="test volumes, as given to `direct predict`")
+    parser.add_argument("--validation-root", type=Path, required=True, help="volumes that λ is tuned on")
+    parser.add_argument(
+        "--prediction",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "FOLDER", "CHECKPOINT"),
+        help="a run of `direct predict`: name of its rows, output folder, weights; may be repeated",
+    )
+    parser.add_argument("--figure-slices", type=int, default=2, metavar="N", help="slices in the figures (default: 2)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compare what the parsed ``args`` name.
+
+    Raises
+    ------
+    DeepenError
+        If a file is missing, or predictions do not belong to these data.
+    """
+    # Imported here so that the help of other commands does not wait for torch and DIRECT.
+    from direct_deepen.data.problems import cases, inference_dataset
+    from direct_deepen.errors import require
+    from direct_deepen.plots import plot_comparison, plot_posterior
+    from direct_deepen.predictions import Prediction
+    from direct_deepen.scoring import compare, markdown_table, spread_over_error, summarize, tune, write_csv
+
+    require(args.figure_slices >= 1, f"--figure-slices is {args.figure_slices}; allowed: >= 1")
+    names = [name for name, _, _ in args.prediction]
+    require(len(set(names)) == len(names), f"--prediction names are {', '.join(names)}; allowed: different names")
+    predictions = {name: Prediction(Path(folder), Path(weights)) for name, folder, weights in args.prediction}
+    test = list(cases(inference_dataset(args.cfg, args.data_root)))
+    validation = list(cases(inference_dataset(args.cfg, args.validation_root)))
+    regularizations = tune(validation)
+    rows, pictures = compare(test, predictions, regularizations=regularizations)
+    summaries = summarize(rows)
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    write_csv(args.output / "results.csv", summaries)
+    write_csv(args.output / "cases.csv", rows)
+    table = markdown_table(summaries)
+    tuned = ", ".join(f"{method} with λ = {value:.3g}" for method, value in regularizations.items())
+    note = f"\n{len(test)} slices; ± is over slices; {tuned}, tuned on validation data.\n"
+    for name in pictures[0].std:
+        ratio = spread_over_error(pictures, name)
+        note += f"Mean standard deviation over mean absolute error of {name}_mmse: {ratio:.2f}.\n"
+    (args.output / "table.md").write_text(table + note, encoding="utf-8")
+    # Slices of different volumes, spread over the set.
+    step = max(1, len(pictures) // args.figure_slices)
+    shown = pictures[step // 2 :: step][: args.figure_slices]
+    plot_comparison(shown, args.output / "comparison.png")
+    if any(picture.std for picture in shown):
+        plot_posterior(shown, args.output / "posterior.png")
+    print(table + note)
