@@ -127,6 +127,7 @@ def deepen_model(
             # Chains from MAP need no burn-in to speak of: from SENSE 100 steps leave the mean a decibel short.
             "start": "map",
             "step_size": None,
+            "preconditioner": None,
             "max_images": 32,
         },
     }

@@ -91,6 +91,7 @@ def _posterior_arrays(
         init=map_image if inference.start == "map" else inference.start,
         init_std=settings.noise_start_std,
         step_size=inference.step_size,
+        preconditioner=inference.preconditioner,
         max_images=inference.max_images,
         generator=generator,
         progress=True,

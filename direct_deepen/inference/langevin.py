@@ -8,6 +8,7 @@ from tqdm import tqdm
 from direct_deepen.errors import DivergenceError, require, require_choice, require_positive
 from direct_deepen.inference.cost import inner_product
 from direct_deepen.inference.curvature import difference_quotient, image_norm
+from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.physics.operator import LinearOperator, norm_squared, normal_over_chains
 from direct_deepen.physics.sense import require_finite_data, sense
@@ -21,6 +22,9 @@ _SAFETY = 1.6
 _FINITE_CHECK_INTERVAL = 20
 _SHOWN_CHAINS = 5
 _ACCEPTANCE_TARGET = 0.574
+_INEXACT, _EXACT = 1e-3, 1e-9
+"""Relative residuals of the preconditioner: its error biases the chain by about as much."""
+_CG_ITERATIONS = 100
 _ADAPTATION_DECAY = 0.6
 
 
@@ -95,6 +99,7 @@ def langevin(
     step_size: float | None = None,
     burn_in: int | None = None,
     metropolis: bool = False,
+    preconditioner: float | None = None,
     max_images: int = 32,
     progress: bool = False,
 ) -> Samples:
@@ -105,6 +110,14 @@ def langevin(
     with z of unit standard deviation in each of the real and imaginary part; τ = 1 is the paper's equation 16. The
     target is met in the limit of small steps: where C has curvature h the stationary variance per real component is
     ε²/(h(2 − τh)) instead of ε²/2h. ``metropolis`` removes that bias.
+
+    Where nothing is sampled C is flat, so that steps that suit the data are small there. With a ``preconditioner`` μ
+    the step is that of the same diffusion in another metric,
+
+    .. math:: x \leftarrow x - \tau P \nabla C(x) + \varepsilon\sqrt{\tau}\,P^{1/2} z, \qquad P = (A^H A + \mu I)^{-1},
+
+    with the same target for τ → 0, and the bias of the step in the eigenvalues of PH for a cost of Hessian H. Its noise
+    is drawn exactly, as P(Aᴴz₁ + √μ z₂), by the conjugate gradients that the step takes anyway.
 
     Parameters
     ----------
@@ -135,12 +148,14 @@ def langevin(
     step_size
         τ > 0, fixed. By default it adapts to the curvature during burn-in, τ = min(1, 1.6/(‖A‖² + 2L)) with L the
         largest ‖∇E(x_k) − ∇E(x_{k−1})‖/‖x_k − x_{k−1}‖ so far of that chain, and is then frozen: an adapting step is
-        no Markov chain.
+        no Markov chain. With a preconditioner the eigenvalues of PH take the place of ‖A‖² + 2L.
     burn_in
         Steps that are never kept; half of them by default, none for ``keep`` = ``num_steps``.
     metropolis
         Accept or refuse every step so that the target is exact (MALA); the adapting step then aims at an acceptance of
         0.574. Costs of images have to be accurate to much less than ε²: prefer double precision.
+    preconditioner
+        μ > 0, of the size of the curvature of E (0.3 for the energies of this package); None for P = I, the paper's.
     max_images
         Images given to the network at once; chains run in groups of that size.
     progress
@@ -165,6 +180,8 @@ def langevin(
     References
     ----------
     Roberts and Tweedie, Exponential convergence of Langevin distributions and their discrete approximations, 1996.
+    Orieux, Féron and Giovannelli, Sampling high-dimensional Gaussian distributions for general linear inverse problems,
+    2012, for the noise of the preconditioner.
     """
     require_positive("noise_std", noise_std)
     require_positive("init_std", init_std)
@@ -174,13 +191,18 @@ def langevin(
     require(max_images >= 1, f"max_images is {max_images!r}; allowed: >= 1")
     if step_size is not None:
         require_positive("step_size", step_size)
+    if preconditioner is not None:
+        require_positive("preconditioner", preconditioner)
     burn_in = min(num_steps // 2, num_steps - keep) if burn_in is None else burn_in
     require(
         0 <= burn_in <= num_steps - keep, f"burn_in is {burn_in!r}; allowed: 0 to num_steps - keep = {num_steps - keep}"
     )
     require_finite_data(masked_kspace)
 
-    target = _Target(A, masked_kspace, energy, noise_std)
+    # A refused step would otherwise depend on how exactly the proposal was solved for.
+    accuracy = _EXACT if metropolis else _INEXACT
+    metric = _Metric() if preconditioner is None else _DataMetric(A, masked_kspace, preconditioner, accuracy)
+    target = _Target(A, masked_kspace, energy, noise_std, metric)
     starts = _starts(target, init, init_std, num_samples, generator)
     kept_steps = torch.linspace(num_steps, burn_in, keep + 1, dtype=torch.float64)[:-1].round().long().flip(0)
     schedule = _Schedule(num_steps, burn_in, set(kept_steps.tolist()), step_size, metropolis)
@@ -238,12 +260,63 @@ class _Point:
     gradient: torch.Tensor
 
 
+class _Metric:
+    """P = I: the metric that steps are taken in."""
+
+    def solve(self, image: torch.Tensor) -> torch.Tensor:
+        """Return Px of chains (chain, batch, height, width)."""
+        return image
+
+    def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return P⁻¹ times noise of covariance P: adding it to a gradient before :meth:`solve` gives P^{1/2}z."""
+        return complex_normal(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+    def largest_eigenvalue(self, norm_squared: float, curvature: torch.Tensor) -> torch.Tensor:
+        """Return an estimate for PH, H the Hessian of C, from ‖A‖² and the curvature of E."""
+        return norm_squared + curvature
+
+
+class _DataMetric(_Metric):
+    """P = (AᴴA + μI)⁻¹."""
+
+    def __init__(self, A: LinearOperator, masked_kspace: torch.Tensor, preconditioner: float, accuracy: float) -> None:
+        self.A = A
+        self.masked_kspace = masked_kspace
+        self.preconditioner = preconditioner
+        self.accuracy = accuracy
+
+    def solve(self, image: torch.Tensor) -> torch.Tensor:
+        def inverse(flat: torch.Tensor) -> torch.Tensor:
+            normal = normal_over_chains(self.A, flat.unflatten(0, image.shape[:2]))
+            return normal.flatten(0, 1) + self.preconditioner * flat
+
+        solution = conjugate_gradient(
+            inverse, image.flatten(0, 1), tolerance=self.accuracy, max_iterations=_CG_ITERATIONS
+        )
+        return solution.unflatten(0, image.shape[:2])
+
+    def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        adjoint = torch.stack([self.A.adjoint(super(_DataMetric, self).noise(self.masked_kspace, generator))
+                               for _ in like])  # fmt: skip
+        return adjoint + self.preconditioner**0.5 * super().noise(like, generator)
+
+    def largest_eigenvalue(self, norm_squared: float, curvature: torch.Tensor) -> torch.Tensor:
+        sampled = (norm_squared + curvature) / (norm_squared + self.preconditioner)
+        return torch.maximum(sampled, curvature / self.preconditioner)
+
+
 class _Target:
     """The density ∝ exp(−2C/ε²), evaluated for several chains at once."""
 
     def __init__(
-        self, A: LinearOperator, masked_kspace: torch.Tensor, energy: DifferentiableEnergy, noise_std: float
+        self,
+        A: LinearOperator,
+        masked_kspace: torch.Tensor,
+        energy: DifferentiableEnergy,
+        noise_std: float,
+        metric: _Metric,
     ) -> None:
+        self.metric = metric
         self.A = A
         self.masked_kspace = masked_kspace
         self.energy = energy
@@ -353,22 +426,26 @@ def _observed_curvature(move: torch.Tensor, gradient_change: torch.Tensor) -> to
 
 
 def _stable_step(target: _Target, curvature: torch.Tensor) -> torch.Tensor:
-    return (_SAFETY / (target.norm_squared + 2 * curvature)).clamp(max=1.0)
+    return (_SAFETY / target.metric.largest_eigenvalue(target.norm_squared, 2 * curvature)).clamp(max=1.0)
 
 
 def _propose(target: _Target, point: _Point, step_size: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     step = step_size.to(point.image.real.dtype)[..., None, None]
-    noise = target.noise(point.image, generator)
-    return noise.mul_(target.noise_std * step.sqrt()).add_(point.image).sub_(step * point.gradient)
+    noise = target.metric.noise(point.image, generator)
+    move = noise.mul_(target.noise_std * step.sqrt()).sub_(step * point.gradient)
+    return target.metric.solve(move).add_(point.image)
 
 
 def _acceptance_probability(target: _Target, here: _Point, there: _Point, step_size: torch.Tensor) -> torch.Tensor:
-    """min(1, π(there) q(here|there) / (π(here) q(there|here))) with q the Gaussian proposal of :func:`_propose`."""
-    step = step_size.to(here.image.real.dtype)[..., None, None]
+    """min(1, π(there) q(here|there) / (π(here) q(there|here))) with q the Gaussian proposal of :func:`_propose`.
+
+    −2ε²τ log q(there|here) = ‖d + τPg‖² in the norm of P⁻¹ = ⟨d, P⁻¹d⟩ + 2τ⟨d, g⟩ + τ²⟨g, Pg⟩ with d the move; the
+    first term is that of the way back too.
+    """
     move = there.image - here.image
-    forward = move + step * here.gradient
-    backward = -move + step * there.gradient
-    proposals = (inner_product(forward, forward) - inner_product(backward, backward)) / (2 * step_size)
+    slopes = inner_product(move, here.gradient + there.gradient)
+    squares = [inner_product(point.gradient, target.metric.solve(point.gradient)) for point in (here, there)]
+    proposals = slopes + 0.5 * step_size * (squares[0] - squares[1])
     logarithm = (2 * (here.cost - there.cost) + proposals) / target.noise_std**2
     return logarithm.clamp(max=0.0).exp().nan_to_num(0.0)
 

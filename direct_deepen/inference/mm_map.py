@@ -21,6 +21,7 @@ _SUFFICIENT_DECREASE = 1e-4
 """Share of the decrease promised by the gradient that a quasi-Newton step has to bring (Armijo)."""
 
 _POWER_ITERATIONS = 5
+_PATIENCE = 5
 _DECAY = 0.9
 _RAISE = 2.0
 
@@ -28,7 +29,7 @@ _LARGEST_CURVATURE = 1e8
 """Steps of size 1/L below the precision of single-precision images: raising L further changes nothing."""
 
 _ROUNDING = 1e-6
-"""Relative error to allow when single-precision energies are compared with their majorizer."""
+"""Relative error to allow when single-precision energies are compared with their majorizer, or gradients with zero."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class MapResult:
     gradient_evaluations
         Evaluations of ∇E summed over the batch, those for the estimate of L and for refused steps included.
     converged
-        Boolean (batch,): the relative change of C fell to the tolerance, or no step could lower C any further.
+        Boolean (batch,): the stopping rule was met, or no step could lower C any further.
     curvature
         L of the next majorizer that would be tried, real (batch,).
     gradient_norm
@@ -73,6 +74,7 @@ def mm_map(
     *,
     init: torch.Tensor | None = None,
     tolerance: float = 1e-6,
+    gradient_tolerance: float = 1e-3,
     max_iterations: int = 500,
     curvature: float | None = None,
     memory: int = 5,
@@ -109,7 +111,10 @@ def mm_map(
     init
         Start, complex (batch, height, width); SENSE with λ = 0.01 by default.
     tolerance
-        An image is done when |C(x_{n+1}) − C(x_n)| ≤ tolerance · C(x_n).
+        An image is done when |C(x_{n+1}) − C(x_n)| ≤ tolerance · C(x_n), the paper's rule, and the next holds too.
+    gradient_tolerance
+        ‖∇C(x_{n+1})‖ ≤ gradient_tolerance · ‖∇C(x_0)‖: a single short step is not yet a minimum. At a kink this may
+        never hold: five steps in a row within ``tolerance`` will do.
     max_iterations
         Limit on the steps tried, at least one; each costs one evaluation of E and ∇E.
     curvature
@@ -139,6 +144,7 @@ def mm_map(
         If C or ∇C at the start is not finite, or becomes so.
     """
     require(tolerance > 0, f"tolerance is {tolerance!r}; allowed: > 0")
+    require(gradient_tolerance > 0, f"gradient_tolerance is {gradient_tolerance!r}; allowed: > 0")
     require(max_iterations >= 1, f"max_iterations is {max_iterations!r}; allowed: >= 1")
     require(curvature is None or curvature > 0, f"curvature is {curvature!r}; allowed: > 0, or None to estimate it")
     require(memory >= 0, f"memory is {memory!r}; allowed: >= 0")
@@ -158,6 +164,11 @@ def mm_map(
     gradient_evaluations += x.shape[0]
     _require_finite(state)
     pairs = CurvaturePairs.empty(memory, x)
+    # A start that is a minimum already has no slope to compare with but that of rounding.
+    flat_slope = torch.maximum(
+        gradient_tolerance * image_norm(state.terms.gradient), _ROUNDING * image_norm(A.adjoint(masked_kspace))
+    )
+    in_a_row = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
     final = state.copy()
     history = [state.terms.cost]
     converged = torch.zeros(x.shape[0], dtype=torch.bool, device=x.device)
@@ -171,6 +182,8 @@ def mm_map(
         done = converged[working]
         accepted &= ~done
         small = accepted & (state.terms.cost - candidate.terms.cost <= tolerance * state.terms.cost)
+        in_a_row = torch.where(accepted, torch.where(small, in_a_row + 1, 0), in_a_row)
+        flat = image_norm(candidate.terms.gradient) <= flat_slope
         before, plain = state, ~pairs.filled()
         state = state.updated(accepted, ~accepted & ~done & plain, candidate)
         pairs = pairs.updated(
@@ -180,7 +193,7 @@ def mm_map(
             forget=~accepted & ~done,
         )
         stuck = state.curvature > _LARGEST_CURVATURE
-        converged[working] |= small | stuck
+        converged[working] |= (small & (flat | (in_a_row >= _PATIENCE))) | stuck
         final.write(working, state)
         history.append(final.terms.cost.clone())
         bar.set_postfix(cost=f"{float(final.terms.cost.mean()):.4g}", left=int((~converged).sum()))
@@ -192,6 +205,7 @@ def mm_map(
             working = working[remaining]
             state = state.select(remaining)
             pairs = pairs.select(remaining)
+            in_a_row, flat_slope = in_a_row[remaining], flat_slope[remaining]
             masked_kspace = masked_kspace[remaining]
             A = A.select(remaining)  # type: ignore[attr-defined]
     bar.close()

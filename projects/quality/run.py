@@ -43,6 +43,8 @@ CHAINS = 16
 STEPS = 100
 AGREEMENT_CHAINS = 32
 """Of either start: with fewer, the error of the means alone takes R̂ above its bound in many pixels."""
+PRECONDITIONER = 0.3
+"""About the curvature of the energy, see curvature.md."""
 BRAIN = 0.1
 """Share of the largest intensity of a reference above which a pixel counts as brain."""
 
@@ -157,7 +159,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 # ---- Sampling
 
 
-def agreement(test: Sequence[Case], energy: Energy) -> Iterator[Row]:
+def agreement(test: Sequence[Case], energy: Energy, preconditioner: float | None) -> Iterator[Row]:
     """Compare chains from Gaussian noise with chains from SENSE, after the same steps."""
     for number, case in enumerate(tqdm(test, desc="agreement", leave=False)):
         A, b, reference = case.problem.A, case.problem.masked_kspace, case.reference
@@ -165,7 +167,7 @@ def agreement(test: Sequence[Case], energy: Energy) -> Iterator[Row]:
         for seed, init in enumerate(("sense", "noise")):
             samples = langevin(
                 A, b, energy, noise_std=NOISE_STD, num_samples=AGREEMENT_CHAINS, num_steps=STEPS,
-                keep=STEPS // 2, init=init, generator=generator(1000 * seed + number),
+                keep=STEPS // 2, init=init, preconditioner=preconditioner, generator=generator(1000 * seed + number),
             )  # fmt: skip
             kept[init] = samples.by_chain()
             row[f"psnr_{init}"] = quality(kept[init][:, -1].mean(dim=0)[0], reference[0]).psnr
@@ -182,7 +184,7 @@ def agreement(test: Sequence[Case], energy: Energy) -> Iterator[Row]:
         yield row
 
 
-def steps(test: Sequence[Case], energy: Energy) -> Iterator[Row]:
+def steps(test: Sequence[Case], energy: Energy, preconditioner: float | None) -> Iterator[Row]:
     """Follow eight chains for 200 steps and score what shorter chains would have given."""
     for number, case in enumerate(tqdm(test, desc="steps", leave=False)):
         A, b, reference = case.problem.A, case.problem.masked_kspace, case.reference
@@ -195,7 +197,7 @@ def steps(test: Sequence[Case], energy: Energy) -> Iterator[Row]:
         for start, init, start_std in starts:
             samples = langevin(
                 A, b, energy, noise_std=NOISE_STD, num_samples=8, num_steps=200, keep=200, init=init,
-                init_std=start_std, step_size=1.0, generator=generator(number),
+                init_std=start_std, step_size=1.0, preconditioner=preconditioner, generator=generator(number),
             )  # fmt: skip
             images = samples.by_chain()[:, :, 0]
             for count in (10, 25, 50, 100, 200):
@@ -259,13 +261,24 @@ def map_speed(test: Sequence[Case], energy: Energy) -> Iterator[Row]:
             # One evaluation for every cost up to and with the first that is low enough; six more for the first L.
             row[f"evaluations_{name}"] = int((above > 1e-6).sum()) + 1 + (0 if name == "fixed_L" else 6)
             row[f"reached_{name}"] = bool(above.min() <= 1e-6)
-        default = mm_map(A, b, energy, init=start)
-        first = float(torch.linalg.vector_norm(cost_terms(A, b, energy, start).gradient))
-        row["evaluations_default"] = default.gradient_evaluations
-        row["gradient_norm_ratio"] = float(default.gradient_norm) / first
-        row["psnr"] = quality(default.image[0], reference[0]).psnr
         row["psnr_of_the_minimum"] = quality(longest.image[0], reference[0]).psnr
         yield row
+
+
+def stopping(test: Sequence[Case], energy: Energy) -> Iterator[Row]:
+    """See where the default stopping rule ends."""
+    for case in tqdm(test, desc="stopping", leave=False):
+        A, b = case.problem.A, case.problem.masked_kspace
+        start = sense(A, b)
+        result = mm_map(A, b, energy, init=start)
+        first = float(torch.linalg.vector_norm(cost_terms(A, b, energy, start).gradient))
+        yield {
+            "case": f"{case.volume}#{case.slice_number}",
+            "evaluations": result.gradient_evaluations,
+            "gradient_norm_ratio": float(result.gradient_norm) / first,
+            "monotone": bool((result.cost_history.diff(dim=0) <= 0).all()),
+            "psnr": quality(result.image[0], case.reference[0]).psnr,
+        }
 
 
 def curvature(test: Sequence[Case], energy: Energy) -> Iterator[Row]:
@@ -304,10 +317,13 @@ def main() -> None:
     )
     test = load(data / "test")
     parts: dict[str, Callable[[], Iterator[Row]]] = {
-        "agreement": lambda: agreement(test[::2], energy),
+        "agreement": lambda: agreement(test[::2], energy, None),
+        "agreement_preconditioned": lambda: agreement(test[::2], energy, PRECONDITIONER),
         "map": lambda: map_speed(test, energy),
+        "stopping": lambda: stopping(test, energy),
         "curvature": lambda: curvature(test[::5], energy),
-        "steps": lambda: steps(test[::4], energy),
+        "steps": lambda: steps(test[::4], energy, None),
+        "steps_preconditioned": lambda: steps(test[::4], energy, PRECONDITIONER),
     }
     comparison(output, data, energy)
     for name, part in parts.items():

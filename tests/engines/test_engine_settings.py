@@ -49,6 +49,7 @@ REFUSED = [
     *(("inference.keep", value) for value in (0, 9)),
     ("inference.start", "zero"),
     *(("inference.step_size", value) for value in (0.0, -1.0, INFINITY, NOT_A_NUMBER)),
+    *(("inference.preconditioner", value) for value in (0.0, -1.0, INFINITY, NOT_A_NUMBER)),
     ("inference.max_images", 0),
 ]
 """Keys of the model section, and values that mean nothing there (with 8 steps, 9 cannot be kept)."""

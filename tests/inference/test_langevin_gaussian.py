@@ -206,6 +206,107 @@ def test_adapting_metropolis_chains_reach_the_target_at_the_acceptance_they_aim_
     assert_standard_normal(small.whitened(samples.images, small.target_variance()))
 
 
+# ---- Preconditioning
+
+PRECONDITIONER = 0.4
+
+
+@dataclass(frozen=True)
+class PreconditionedPosterior:
+    """The same posterior in y = P^{-1/2}x: there the chain is the plain one, with Hessian P^{1/2}HP^{1/2}."""
+
+    plain: GaussianPosterior
+    root: torch.Tensor
+    curvature: torch.Tensor
+    basis: torch.Tensor
+
+    def whitened(self, images: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+        deviations = torch.linalg.solve(self.root, (images.flatten(1) - self.plain.mean).T).T
+        return torch.view_as_real(deviations @ self.basis.conj() / variance.sqrt()).flatten(1)
+
+    def stationary_variance(self, step_size: float) -> torch.Tensor:
+        return NOISE_STD**2 / (self.curvature * (2 - step_size * self.curvature))
+
+    def draws(self, coefficients: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+        height, width = self.plain.kspace.shape[-2:]
+        deviations = (coefficients * variance.sqrt()) @ self.basis.T @ self.root.T
+        return (self.plain.mean + deviations).reshape(-1, 1, height, width)
+
+
+def preconditioned(truth: GaussianPosterior, dense_normal) -> PreconditionedPosterior:
+    values, vectors = torch.linalg.eigh(dense_normal(truth.A))
+    root = (vectors * (values + PRECONDITIONER) ** -0.5) @ vectors.mH
+    hessian = dense_normal(truth.A) + truth.energy.hessian
+    curvature, basis = torch.linalg.eigh(root @ hessian @ root)
+    return PreconditionedPosterior(truth, root, curvature, basis)
+
+
+@pytest.mark.parametrize("step_size", [1.0, 0.5])
+def test_preconditioned_chains_have_the_step_bias_of_their_metric(posterior, dense_normal, step_size):
+    truth = posterior(8, 8)
+    inner = preconditioned(truth, dense_normal)
+    samples = langevin(
+        truth.A,
+        truth.kspace,
+        truth.energy,
+        noise_std=NOISE_STD,
+        generator=torch.Generator().manual_seed(0),
+        # Eigenvalues from 0.75 to 1.2: the start is forgotten in a third of the steps that the plain chain takes.
+        num_steps=round(25 / step_size),
+        num_samples=1000,
+        step_size=step_size,
+        preconditioner=PRECONDITIONER,
+        max_images=1000,
+    )
+    assert_standard_normal(inner.whitened(samples.images, inner.stationary_variance(step_size)))
+    # The plain chain's law is another one, and so is the target: both would be seen.
+    for variance in (inner.stationary_variance(0.0), 1.1 * inner.stationary_variance(step_size)):
+        assert abs(mean_square_deviation(inner.whitened(samples.images, variance))) > 10
+
+
+@pytest.mark.parametrize("step_size", [0.3, 0.6])
+def test_one_adjusted_preconditioned_step_leaves_the_target_as_it_is(small, dense_normal, draw, step_size):
+    inner = preconditioned(small, dense_normal)
+    target = inner.stationary_variance(0.0)
+    start = inner.draws(draw(4000, 16, seed=6), target)
+    samples = langevin(
+        small.A,
+        small.kspace,
+        small.energy,
+        noise_std=NOISE_STD,
+        generator=torch.Generator().manual_seed(0),
+        num_steps=1,
+        num_samples=4000,
+        init=start,
+        step_size=step_size,
+        metropolis=True,
+        preconditioner=PRECONDITIONER,
+        max_images=4000,
+    )
+    assert 0.2 < float(samples.acceptance.mean()) < 0.95
+    assert_standard_normal(inner.whitened(samples.images, target))
+
+
+def test_where_nothing_is_sampled_a_preconditioner_is_a_longer_step(gaussian_energy, inpainting_operator, draw):
+    # P = I/μ: the chain with τ is the plain one with τ/μ.
+    energy = gaussian_energy(torch.diag(torch.linspace(1, 3, 16, dtype=torch.float64)), 0.5)
+    arguments = {"noise_std": 0.5, "num_steps": 7, "init": draw(1, 4, 4, seed=2)}
+    A, data = inpainting_operator(torch.zeros(1, 4, 4, dtype=torch.float64)), draw(1, 4, 4)
+    generator = torch.Generator().manual_seed(5)
+    chains = langevin(
+        A, data, energy, generator=generator, num_samples=4000, step_size=0.2, preconditioner=0.5, max_images=4000,
+        **arguments,
+    ).images  # fmt: skip
+    plain = langevin(
+        A, data, energy, generator=generator, num_samples=4000, step_size=0.4, max_images=4000, **arguments
+    ).images
+    for moment in (lambda x: x, lambda x: (x - x.mean(dim=0)).abs().square()):
+        first, second = moment(torch.view_as_real(chains)), moment(torch.view_as_real(plain))
+        error = ((first.var(dim=0) + second.var(dim=0)) / 4000).sqrt()
+        # The largest of 32: Bonferroni at 1e-3.
+        assert float(((first.mean(dim=0) - second.mean(dim=0)).abs() / error).max()) < 4.2
+
+
 # ---- Temperature
 
 

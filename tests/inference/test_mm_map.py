@@ -107,7 +107,7 @@ def test_a_looser_tolerance_stops_earlier_by_the_stated_rule(problem, gaussian_e
     part, kspace = A.select(torch.tensor([0])), kspace[:1]
     lengths = []
     for tolerance in (1e-2, 1e-4, 1e-8):
-        result = mm_map(part, kspace, energy, tolerance=tolerance)
+        result = mm_map(part, kspace, energy, tolerance=tolerance, gradient_tolerance=1e9)
         cost = result.cost_history[:, 0]
         change = (cost[:-1] - cost[1:]) / cost[:-1]
         assert bool(result.converged)
@@ -116,6 +116,22 @@ def test_a_looser_tolerance_stops_earlier_by_the_stated_rule(problem, gaussian_e
         assert bool(((change[:-1] > tolerance) | (change[:-1] == 0)).all())
         lengths.append(result.iterations)
     assert lengths == sorted(set(lengths))
+
+
+@pytest.mark.parametrize("gradient_tolerance", [1e-2, 1e-5])
+def test_a_short_step_is_no_end_before_the_gradient_is_small(problem, gaussian_energy, draw, gradient_tolerance):
+    A, kspace = problem
+    energy = gaussian_energy(dense_precision(draw), NOISE_STD)
+    start = sense(A, kspace)
+    # Every step is short enough for this tolerance.
+    result = mm_map(A, kspace, energy, init=start, tolerance=1.0, gradient_tolerance=gradient_tolerance)
+    first = torch.linalg.vector_norm(cost_terms(A, kspace, energy, start).gradient, dim=(1, 2))
+    assert bool(result.converged.all())
+    done_early = (result.cost_history.diff(dim=0)[:5] < 0).all(dim=0)
+    ratio = result.gradient_norm / first
+    assert bool(((ratio <= gradient_tolerance) | done_early).all())
+    # Five short steps in a row end it in any case.
+    assert result.iterations <= 5
 
 
 def test_iteration_limit_is_kept_and_reported(problem, gaussian_energy, draw):
@@ -391,6 +407,7 @@ def test_data_that_are_not_finite_are_refused_naming_the_images(problem, energy_
     [
         ("tolerance", 0.0),
         ("tolerance", float("nan")),
+        ("gradient_tolerance", 0.0),
         ("max_iterations", 0),
         ("curvature", 0.0),
         ("curvature", -1.0),
