@@ -9,6 +9,7 @@ import csv
 import json
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,11 @@ def summary(folder: Path, size: int) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return rows as Markdown."""
-    head = "| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]) + "\n"
-    return head + "".join("| " + " | ".join(str(cell) for cell in row.values()) + " |\n" for row in rows)
+
+    def line(cells: Iterable[Any]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("nan", "–") for cell in cells) + " |\n"
+
+    return line(rows[0]) + "|" + "---|" * len(rows[0]) + "\n" + "".join(line(row.values()) for row in rows)
 
 
 def write(results: Path, name: str, rows: list[dict[str, Any]]) -> None:
