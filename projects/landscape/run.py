@@ -85,7 +85,7 @@ def main() -> None:
                         "E at the image": f"{float(values[20, 20]):.3f}",
                         "E at the minimiser": f"{float(values.min()):.3f}",
                         "E at SENSE": f"{float(values[40, 20]):.3f}",
-                        "|s|/|x|": f"{float(structure.norm() / image.norm()):.3f}",
+                        "‖s‖/‖x‖": f"{float(structure.norm() / image.norm()):.3f}",
                     }
                 )
                 panel = axes[row, 2 * column]
