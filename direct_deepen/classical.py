@@ -69,9 +69,10 @@ def total_variation(
         A,
         masked_kspace,
         regularization,
-        # τσ‖(A, G)‖² ≤ 1 with ‖G‖² ≤ 8; sigpy would estimate τ, with global random numbers.
-        tau=1 / 9,
-        sigma=1.0,
+        # τσ‖(A, G)‖² ≤ 1 with ‖G‖² ≤ 8; sigpy would estimate τ, with global random numbers. Of σ = 1, 0.1, 0.02, 0.005
+        # the third is closest to its limit after 100 iterations on scaled intensities; with 1 it is far from it.
+        tau=1 / (9 * 0.02),
+        sigma=0.02,
         max_iter=max_iterations,
     )
 
