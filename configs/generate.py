@@ -197,31 +197,32 @@ def mol_model(channels: int) -> dict[str, Any]:
         activation="relu",
         data_weight=10.0,
         objective={"monotonicity": 0.1, "barrier_weight": 1e-4, "barrier_iterations": 5},
-        inference={"damping": 1.0, "tolerance": 1e-3, "max_iterations": 200},
+        inference={"damping": 1.0, "tolerance": 1e-3, "max_iterations": 200, "data_weight_factor": 1.0},
     )
 
 
 SYSTEMS: dict[str, tuple[Callable[[int], dict[str, Any]], dict[str, Any], dict[str, Any]]] = {
-    # name: (model, training at 320×320, training at 64×64)
+    # name: (model, training at 320×320, training at 64×64: about ten minutes on a core)
     "muse": (
         muse_model,
         {"lr": 2e-3, "iterations": 12000, "lr_step_size": 400, "lr_gamma": 0.88, "every": 3999},
-        {"lr": 2e-3, "iterations": 1400, "lr_step_size": 50, "lr_gamma": 0.88, "every": 699},
+        {"lr": 2e-3, "iterations": 2800, "lr_step_size": 100, "lr_gamma": 0.88, "every": 1399},
     ),
     "pnp_ista": (
         pnp_ista_model,
         {"lr": 1e-3, "iterations": 12000, "lr_step_size": 400, "lr_gamma": 0.88, "every": 3999},
-        {"lr": 1e-3, "iterations": 2000, "lr_step_size": 100, "lr_gamma": 0.85, "every": 999},
+        {"lr": 1e-3, "iterations": 4000, "lr_step_size": 200, "lr_gamma": 0.85, "every": 1999},
     ),
     "elder": (
         elder_model,
         {"lr": 1e-3, "iterations": 8000, "lr_step_size": 400, "lr_gamma": 0.85, "every": 1999},
-        {"lr": 1e-3, "iterations": 300, "lr_step_size": 50, "lr_gamma": 0.7, "every": 149},
+        # From the weights of MuSE: projects/comparison.
+        {"lr": 5e-4, "iterations": 150, "lr_step_size": 25, "lr_gamma": 0.8, "every": 75},
     ),
     "mol": (
         mol_model,
         {"lr": 1e-3, "iterations": 8000, "lr_step_size": 400, "lr_gamma": 0.85, "every": 1999},
-        {"lr": 1e-3, "iterations": 300, "lr_step_size": 50, "lr_gamma": 0.7, "every": 149},
+        {"lr": 2e-3, "iterations": 400, "lr_step_size": 50, "lr_gamma": 0.75, "every": 199},
     ),
 }
 """What DEEPEN is compared with, on the same data."""
@@ -236,6 +237,21 @@ def varnet_model(*, cascades: int, filters: int, pull_layers: int) -> dict[str, 
         "regularizer_num_filters": filters,
         "regularizer_num_pull_layers": pull_layers,
         "regularizer_dropout": 0.0,
+    }
+
+
+def vsharp_model(*, steps: int, data_steps: int, filters: int, pull_layers: int) -> dict[str, Any]:
+    """Return DIRECT's variable-splitting half-quadratic network (vSHARP)."""
+    return {
+        "model_name": "vsharp.vsharp.VSharpNet",
+        "engine_name": "VSharpNetEngine",
+        "num_steps": steps,
+        "num_steps_dc_gd": data_steps,
+        # The loss looks at the image of every step.
+        "auxiliary_steps": -1,
+        "initializer_channels": [16, 16, 32, 32],
+        "image_unet_num_filters": filters,
+        "image_unet_num_pool_layers": pull_layers,
     }
 
 
@@ -268,7 +284,7 @@ def training(
     }
 
 
-VARNET_LOSSES = [{"function": "l1_loss", "multiplier": 1.0}, {"function": "ssim_loss", "multiplier": 1.0}]
+IMAGE_LOSSES = [{"function": "l1_loss", "multiplier": 1.0}, {"function": "ssim_loss", "multiplier": 1.0}]
 
 
 def full_size(mask: str, estimator: str) -> dict[str, Any]:
@@ -348,7 +364,26 @@ def pretrained(estimator: str) -> dict[str, Any]:
 
 def phantom_deepen() -> dict[str, Any]:
     """Return DEEPEN for the comparison on phantoms."""
-    return small("map", warm_start=700, contrastive=600, lr_step_size=50, lr_gamma=0.88, num_samples=16)
+    return small("map", warm_start=700, contrastive=1000, lr_step_size=50, lr_gamma=0.89, num_samples=16)
+
+
+def phantom_direct(model: dict[str, Any], *, lr: float, iterations: int, lr_step_size: int) -> dict[str, Any]:
+    """Return a model of DIRECT's own for phantoms."""
+    return configuration(
+        model,
+        training(
+            lr=lr,
+            batch_size=4,
+            iterations=iterations,
+            lr_step_size=lr_step_size,
+            lr_gamma=0.5,
+            warmup=20,
+            every=iterations - 1,
+            losses=IMAGE_LOSSES,
+        ),
+        transforms("2d4x", size=64, coils=None, scaling_key="masked_kspace"),
+        inference_batch_size=4,
+    )
 
 
 def configurations() -> dict[str, dict[str, Any]]:
@@ -381,26 +416,17 @@ def configurations() -> dict[str, dict[str, Any]]:
             lr_gamma=0.5,
             warmup=500,
             every=1000,
-            losses=VARNET_LOSSES,
+            losses=IMAGE_LOSSES,
         ),
         transforms("2d4x", size=320, coils=12, scaling_key="masked_kspace"),
     )
     result["demo_deepen.yaml"] = demo("map")
     result["demo_deepen_posterior.yaml"] = demo("posterior_mean")
-    result["demo_varnet.yaml"] = configuration(
-        varnet_model(cascades=5, filters=16, pull_layers=2),
-        training(
-            lr=3e-3,
-            batch_size=4,
-            iterations=400,
-            lr_step_size=100,
-            lr_gamma=0.5,
-            warmup=20,
-            every=399,
-            losses=VARNET_LOSSES,
-        ),
-        transforms("2d4x", size=64, coils=None, scaling_key="masked_kspace"),
-        inference_batch_size=4,
+    small_varnet = varnet_model(cascades=5, filters=16, pull_layers=2)
+    result["demo_varnet.yaml"] = phantom_direct(small_varnet, lr=3e-3, iterations=400, lr_step_size=100)
+    result["phantom_varnet.yaml"] = phantom_direct(small_varnet, lr=2e-3, iterations=1600, lr_step_size=300)
+    result["phantom_vsharp.yaml"] = phantom_direct(
+        vsharp_model(steps=5, data_steps=5, filters=16, pull_layers=2), lr=2e-3, iterations=700, lr_step_size=150
     )
     return result
 

@@ -1,35 +1,35 @@
 """One cell of a benchmark: one method on one problem, tuned on validation data and scored on test data."""
 
-import csv
 import logging
 import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 import torch
 from direct.environment import setup_inference_environment
 from direct.utils import set_all_seeds
 from omegaconf import OmegaConf
 from torch.utils.data import default_collate
 
-from direct_deepen.classical import CLASSICAL
+from direct_deepen.csv_files import write_csv
 from direct_deepen.data.problems import Case, cases, inference_dataset
 from direct_deepen.engines.checkpoints import require_weights_of, weights_of
 from direct_deepen.engines.prior_engine import PriorEngine, all_cores
 from direct_deepen.errors import require
 from direct_deepen.metrics import quality
-from direct_deepen.scoring import REGULARIZATIONS
-from direct_deepen.study import ZERO_FILLED, Method, Study
+from direct_deepen.scoring import REGULARIZATIONS, best_value, classical
+from direct_deepen.study import ZERO_FILLED, Method, Study, Tuning
 
 IMAGES = "images.h5"
 ROWS = "rows.csv"
+REFERENCES = "references.h5"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ Reconstruct = Callable[[Case], _Result]
 def run_cell(study: Study, problem: str, method: Method, folder: Path) -> None:
     """Reconstruct all test slices, and write images, and last of all the rows, to a folder.
 
-    It is meant for a process of its own, so that the peak of memory is that of the method.
+    The references, which all cells of a problem share, go to the folder above it. It is meant for a process of its
+    own, so that the peak of memory is that of the method.
 
     Raises
     ------
@@ -91,23 +92,8 @@ def run_cell(study: Study, problem: str, method: Method, folder: Path) -> None:
     """
     configuration = study.problems[problem]
     test = list(cases(inference_dataset(configuration, study.test)))
-    validation = list(cases(inference_dataset(configuration, study.validation)))
-    parameters = 0
     with all_cores("cpu"):
-        if method.classical is not None:
-            reconstruct, tuned = _classical(method.classical, validation)
-        else:
-            engine = _engine(method, problem, study.seed)
-            parameters = sum(tensor.numel() for tensor in engine.model.parameters())
-            if isinstance(engine, PriorEngine):
-                tuned = _tune(engine, method, validation)
-                reconstruct = lambda case: _by_prior(engine, case)  # noqa: E731
-            else:
-                require(
-                    method.tune is None,
-                    f"methods.{method.name}.tune: {type(engine).__name__} has no settings to tune; allowed: no tune",
-                )
-                tuned, reconstruct = float("nan"), _by_direct(engine, method, configuration, study.test)
+        reconstruct, tuned, parameters = _prepared(study, problem, method)
         before = _peak_memory_mb()
         rows, images = [], {}
         for case in test:
@@ -115,69 +101,60 @@ def run_cell(study: Study, problem: str, method: Method, folder: Path) -> None:
             result = reconstruct(case)
             seconds = time.perf_counter() - begin
             score = quality(result.image[0], case.reference[0])
-            label = f"{case.volume}#{case.slice_number}"
-            images[label] = result.image[0].abs().float().numpy()
+            images[_label(case)] = result.image
             rows.append(
                 CellRow(
-                    method.name, problem, label, score.psnr, score.ssim, score.nmse, seconds, result.evaluations,
-                    0.0, parameters, study.seed, tuned,
+                    method.name, problem, _label(case), score.psnr, score.ssim, score.nmse, seconds,
+                    result.evaluations, 0.0, parameters, study.seed, tuned,
                 )
             )  # fmt: skip
     peak = _peak_memory_mb() - before
     folder.mkdir(parents=True, exist_ok=True)
-    with h5py.File(folder / IMAGES, "w") as file:
+    _write_images(folder / IMAGES, images)
+    _write_images(folder.parent / REFERENCES, {_label(case): case.reference for case in test})
+    write_csv(folder / ROWS, [asdict(replace(row, peak_memory_mb=peak)) for row in rows])
+
+
+def _label(case: Case) -> str:
+    return f"{case.volume}#{case.slice_number}"
+
+
+def _write_images(path: Path, images: Mapping[str, torch.Tensor]) -> None:
+    """Write magnitudes by label, so that a reader never finds half a file."""
+    temporary = path.with_suffix(f".{os.getpid()}")
+    with h5py.File(temporary, "w") as file:
         for label, image in images.items():
-            file[label] = image
-    write_rows(folder / ROWS, [replace(row, peak_memory_mb=peak) for row in rows])
-
-
-def write_rows(path: Path, rows: Sequence[CellRow]) -> None:
-    """Write rows so that a reader never finds half a file."""
-    temporary = path.with_suffix(".part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(CellRow.__dataclass_fields__))
-        writer.writeheader()
-        for row in rows:
-            cells = asdict(row).items()
-            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in cells})
+            file[label] = image[0].abs().float().numpy()
     os.replace(temporary, path)
-
-
-def read_rows(path: Path) -> list[CellRow]:
-    """Read the rows of a cell."""
-    types = {"int": int, "float": float, "str": str}
-    with path.open(encoding="utf-8") as file:
-        return [
-            CellRow(**{
-                name: types[getattr(field.type, "__name__", str(field.type))](row[name])
-                for name, field in CellRow.__dataclass_fields__.items()
-            })
-            for row in csv.DictReader(file)
-        ]  # fmt: skip
 
 
 def _peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _best(values: Sequence[float], validation: Sequence[Case], reconstruct: Callable[[float, Case], _Result]) -> float:
-    """Return the value with the highest mean PSNR."""
+def _prepared(study: Study, problem: str, method: Method) -> tuple[Reconstruct, float, int]:
+    """Return a method's reconstruction, the value it was tuned to, and its number of weights."""
+    configuration = study.problems[problem]
+    if method.classical == ZERO_FILLED:
+        return lambda case: _Result(case.problem.A.adjoint(case.problem.masked_kspace)), float("nan"), 0
 
-    def score(value: float) -> float:
-        return float(np.mean([quality(reconstruct(value, c).image[0], c.reference[0]).psnr for c in validation]))
+    def validation() -> list[Case]:
+        return list(cases(inference_dataset(configuration, study.validation)))
 
-    return max(values, key=score)
-
-
-def _classical(kind: str, validation: Sequence[Case]) -> tuple[Reconstruct, float]:
-    def by(regularization: float, case: Case) -> _Result:
-        A, masked_kspace = case.problem.A, case.problem.masked_kspace
-        return _Result(CLASSICAL[kind](A, masked_kspace, regularization=regularization))
-
-    if kind == ZERO_FILLED:
-        return lambda case: _Result(case.problem.A.adjoint(case.problem.masked_kspace)), float("nan")
-    tuned = _best(REGULARIZATIONS, validation, by)
-    return lambda case: by(tuned, case), tuned
+    if method.classical is not None:
+        by_value = partial(classical, method.classical)
+        tuned = best_value(REGULARIZATIONS, validation(), by_value, method.name)
+        return lambda case: _Result(by_value(tuned, case)), tuned, 0
+    engine = _engine(method, problem, study.seed)
+    parameters = sum(tensor.numel() for tensor in engine.model.parameters())
+    if isinstance(engine, PriorEngine):
+        tuned = float("nan") if method.tune is None else _tune(engine, method.name, method.tune, validation())
+        return partial(_by_prior, engine), tuned, parameters
+    require(
+        method.tune is None,
+        f"methods.{method.name}.tune: {type(engine).__name__} has no settings to tune; allowed: no tune",
+    )
+    return _by_direct(engine, method, configuration, study.test), float("nan"), parameters
 
 
 def _engine(method: Method, problem: str, seed: int) -> Any:
@@ -198,23 +175,21 @@ def _engine(method: Method, problem: str, seed: int) -> Any:
     return engine
 
 
-def _tune(engine: PriorEngine, method: Method, validation: Sequence[Case]) -> float:
+def _tune(engine: PriorEngine, name: str, tuning: Tuning, validation: Sequence[Case]) -> float:
     """Set the key that is tuned to the best of its values, and return that."""
-    if method.tune is None:
-        return float("nan")
-    *sections, name = method.tune.key.split(".")
+    *sections, key = tuning.key.split(".")
     owner: Any = engine.settings
     for part in sections:
         owner = getattr(owner, part, None)
-    require(hasattr(owner, name), f"methods.{method.name}.tune.key is {method.tune.key!r}: no key of the model section")
+    require(hasattr(owner, key), f"methods.{name}.tune.key is {tuning.key!r}: no key of the model section")
 
-    def by(value: float, case: Case) -> _Result:
-        setattr(owner, name, value)
-        return _by_prior(engine, case)
+    def by_value(value: float, case: Case) -> torch.Tensor:
+        setattr(owner, key, value)
+        return _by_prior(engine, case).image
 
-    tuned = _best(method.tune.values, validation, by)
-    setattr(owner, name, tuned)
-    return tuned
+    best = best_value(tuning.values, validation, by_value, name)
+    setattr(owner, key, best)
+    return best
 
 
 @torch.no_grad()

@@ -26,3 +26,18 @@ def require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 def require_positive(name: str, value: float) -> None:
     """Raise :class:`DeepenError` unless ``value`` is a finite number above zero."""
     require(0.0 < value < float("inf"), f"{name} is {value!r}; allowed: a finite number > 0")
+
+
+def require_count(name: str, value: int, least: int = 1) -> None:
+    """Raise :class:`DeepenError` unless ``value`` is at least ``least``."""
+    require(value >= least, f"{name} is {value!r}; allowed: an integer >= {least}")
+
+
+def require_fraction(name: str, value: float) -> None:
+    """Raise :class:`DeepenError` unless ``value`` is from 0 to 1."""
+    require(0.0 <= value <= 1.0, f"{name} is {value!r}; allowed: 0 to 1")
+
+
+def require_weight(name: str, value: float) -> None:
+    """Raise :class:`DeepenError` unless ``value`` is a finite number, zero or above."""
+    require(0.0 <= value < float("inf"), f"{name} is {value!r}; allowed: a finite number >= 0")

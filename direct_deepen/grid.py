@@ -2,21 +2,26 @@
 
 import json
 import multiprocessing
+import os
 import platform
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
+from queue import Queue
 
+import h5py
 import numpy as np
 import torch
+from scipy.stats import t as student
 from tqdm import tqdm
 
 import direct_deepen
-from direct_deepen.cell import ROWS, CellRow, read_rows, run_cell, write_rows
-from direct_deepen.errors import DeepenError
+from direct_deepen.cell import IMAGES, REFERENCES, ROWS, CellRow, run_cell
+from direct_deepen.csv_files import read_csv, write_csv
+from direct_deepen.errors import DeepenError, require
+from direct_deepen.scoring import Picture
 from direct_deepen.study import Method, Study
-
-_TWO_SIDED_95 = 1.96
-"""Standard errors of a normal mean."""
 
 
 def cell_folder(output: Path, problem: str, method: str) -> Path:
@@ -24,33 +29,53 @@ def cell_folder(output: Path, problem: str, method: str) -> Path:
     return output / "cells" / problem / method
 
 
-def run_grid(study: Study, output: Path) -> list[str]:
+def run_grid(study: Study, output: Path, *, jobs: int = 1) -> list[str]:
     """Run the cells that are not there yet, and return one line for every cell that failed.
 
     A cell that fails leaves ``error.txt`` in its folder and the others alone; it is tried again by the next run.
+    ``jobs`` cells run at once, each on its share of the cores.
     """
-    failures = []
     missing = [
         (problem, method)
         for problem, method in study.cells()
         if not (cell_folder(output, problem, method.name) / ROWS).is_file()
     ]
-    context = multiprocessing.get_context("spawn")
-    for problem, method in tqdm(missing, desc="cells", unit="cell", disable=None):
-        folder = cell_folder(output, problem, method.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        # A process of its own: its peak of memory is the method's, and what breaks it breaks nothing else.
-        process = context.Process(target=_run, args=(study, problem, method, folder))
-        process.start()
-        process.join()
-        error = folder / "error.txt"
-        if process.exitcode != 0:
-            message = error.read_text(encoding="utf-8") if error.is_file() else f"exit code {process.exitcode}"
-            failures.append(f"{problem} {method.name}: {message}")
+    cores = sorted(os.sched_getaffinity(0))
+    require(1 <= jobs <= len(cores), f"jobs is {jobs!r}; allowed: 1 to {len(cores)}, the cores here")
+    shares: Queue[list[int]] = Queue()
+    for job in range(jobs):
+        shares.put(cores[job::jobs])
+    bar = tqdm(total=len(missing), desc="cells", unit="cell", disable=None)
+
+    def run(cell: tuple[str, Method]) -> str | None:
+        share = shares.get()
+        failure = _run_in_process(study, *cell, cell_folder(output, cell[0], cell[1].name), share)
+        shares.put(share)
+        bar.update()
+        return failure
+
+    # The threads only wait for the processes.
+    with ThreadPoolExecutor(jobs) as pool:
+        failures = [failure for failure in pool.map(run, missing) if failure is not None]
+    bar.close()
     return failures
 
 
-def _run(study: Study, problem: str, method: Method, folder: Path) -> None:
+def _run_in_process(study: Study, problem: str, method: Method, folder: Path, cores: Sequence[int]) -> str | None:
+    """Run a cell in a process of its own: its peak of memory is the method's, and what breaks it stays there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(study, problem, method, folder, cores))
+    process.start()
+    process.join()
+    if process.exitcode == 0:
+        return None
+    error = folder / "error.txt"
+    message = error.read_text(encoding="utf-8") if error.is_file() else f"exit code {process.exitcode}"
+    return f"{problem} {method.name}: {message}"
+
+
+def _run(study: Study, problem: str, method: Method, folder: Path, cores: Sequence[int]) -> None:
+    os.sched_setaffinity(0, cores)
     error = folder / "error.txt"
     error.unlink(missing_ok=True)
     try:
@@ -69,14 +94,15 @@ def gather(study: Study, output: Path) -> list[CellRow]:
     for problem, method in study.cells():
         path = cell_folder(output, problem, method.name) / ROWS
         if path.is_file():
-            rows += read_rows(path)
+            rows += read_csv(path, CellRow)
     return rows
 
 
 def write_results(study: Study, output: Path) -> str:
     """Write results.csv, versions.json and table.md, and return the table."""
     rows = gather(study, output)
-    write_rows(output / "results.csv", rows)
+    require(len(rows) > 0, f"{output}: no cell is done")
+    write_csv(output / "results.csv", [asdict(row) for row in rows])
     versions = {
         "direct_deepen": direct_deepen.__version__,
         "torch": str(torch.__version__),
@@ -91,12 +117,21 @@ def write_results(study: Study, output: Path) -> str:
     return text
 
 
-def paired_interval(better: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Return mean and half width of the 95 % interval of the mean difference of paired scores."""
-    difference = better - other
-    if len(difference) < 2:
-        return float(difference.mean()), float("nan")
-    return float(difference.mean()), float(_TWO_SIDED_95 * difference.std(ddof=1) / len(difference) ** 0.5)
+def paired_interval(better: Sequence[CellRow], other: Sequence[CellRow]) -> tuple[float, float]:
+    """Return mean and half width of the 95 % interval of the mean difference in PSNR of the same slices.
+
+    Slices of a volume are alike: the interval is Student's, of the mean differences of the volumes.
+    """
+    psnr = {row.case: row.psnr for row in other}
+    by_volume: dict[str, list[float]] = {}
+    for row in better:
+        by_volume.setdefault(row.case.rpartition("#")[0], []).append(row.psnr - psnr[row.case])
+    differences = np.array([np.mean(values) for values in by_volume.values()])
+    count = len(differences)
+    mean = float(np.mean([value for values in by_volume.values() for value in values]))
+    if count < 2:
+        return mean, float("nan")
+    return mean, float(student.ppf(0.975, count - 1) * differences.std(ddof=1) / count**0.5)
 
 
 def _table(problem: str, rows: Sequence[CellRow], reference: str) -> str:
@@ -115,7 +150,7 @@ def _table(problem: str, rows: Sequence[CellRow], reference: str) -> str:
         psnr, ssim, nmse = (_column(found, key) for key in ("psnr", "ssim", "nmse"))
         paired = ""
         if name != reference and reference in by_method:
-            mean, half = paired_interval(_column(by_method[reference], "psnr"), psnr)
+            mean, half = paired_interval(by_method[reference], found)
             paired = f"{mean:+.2f} ± {half:.2f}"
         seconds, evaluations = (_column(found, key).mean() for key in ("seconds", "gradient_evaluations"))
         tuned = "" if np.isnan(found[0].tuned) else f"{found[0].tuned:.3g}"
@@ -125,9 +160,38 @@ def _table(problem: str, rows: Sequence[CellRow], reference: str) -> str:
             f"| {found[0].peak_memory_mb:.0f} | {found[0].parameters:,} | {tuned} |"
         )
     count = len(next(iter(by_method.values()), []))
-    lines += ["", f"{count} slices; ± over slices, in the fifth column the 95 % interval of the mean difference.", ""]
+    lines += [
+        "",
+        f"{count} slices; ± over slices, in the fifth column the 95 % interval of the mean difference over volumes.",
+        "",
+    ]
     return "\n".join(lines)
 
 
 def _column(rows: Sequence[CellRow], key: str) -> np.ndarray:
     return np.array([getattr(row, key) for row in rows], dtype=float)
+
+
+def pictures(study: Study, output: Path, problem: str, *, count: int) -> list[Picture]:
+    """Return what the figure of a problem shows: ``count`` slices of different volumes, spread over the set."""
+    images = {}
+    for name, method in study.cells():
+        path = cell_folder(output, name, method.name) / IMAGES
+        if name == problem and path.is_file():
+            images[method.name] = path
+    if not images:
+        return []
+    references = output / "cells" / problem / REFERENCES
+    with h5py.File(references, "r") as file:
+        labels = list(file)
+    step = max(1, len(labels) // count)
+    chosen = labels[step // 2 :: step][:count]
+
+    def read(path: Path, label: str) -> torch.Tensor:
+        with h5py.File(path, "r") as file:
+            return torch.from_numpy(file[label][()])
+
+    return [
+        Picture(label, read(references, label), {name: read(path, label) for name, path in images.items()}, {})
+        for label in chosen
+    ]

@@ -1,10 +1,9 @@
 """Compare reconstructions of the same data: classical methods computed here, trained ones as predicted by DIRECT."""
 
-import csv
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -44,21 +43,27 @@ class Picture:
     std: dict[str, torch.Tensor]
 
 
+def best_value(
+    values: Sequence[float], cases: Sequence[Case], reconstruct: Callable[[float, Case], torch.Tensor], name: str
+) -> float:
+    """Return the value whose images, complex (1, height, width), have the highest mean PSNR over the cases."""
+
+    def score(value: float) -> float:
+        return float(np.mean([quality(reconstruct(value, case)[0], case.reference[0]).psnr for case in cases]))
+
+    scores = {value: score(value) for value in tqdm(values, desc=f"Tune {name}", leave=False, disable=None)}
+    return max(scores, key=lambda value: scores[value])
+
+
+def classical(method: str, value: float, case: Case) -> torch.Tensor:
+    """Return the image of a classical method with λ = ``value``, complex (1, height, width)."""
+    return CLASSICAL[method](case.problem.A, case.problem.masked_kspace, regularization=value)
+
+
 def tune(validation: Sequence[Case]) -> dict[str, float]:
     """Return, for every classical method, the λ of :data:`REGULARIZATIONS` with the best mean PSNR on validation."""
     require(len(validation) > 0, "validation data hold no slice")
-    best = {}
-    for method, reconstruct in CLASSICAL.items():
-        scores = {}
-        for regularization in tqdm(REGULARIZATIONS, desc=f"Tune {method}", leave=False, disable=None):
-            images = [
-                reconstruct(c.problem.A, c.problem.masked_kspace, regularization=regularization) for c in validation
-            ]
-            scores[regularization] = np.mean(
-                [quality(x[0], c.reference[0]).psnr for x, c in zip(images, validation, strict=True)]
-            )
-        best[method] = max(scores, key=lambda regularization: scores[regularization])
-    return best
+    return {method: best_value(REGULARIZATIONS, validation, partial(classical, method), method) for method in CLASSICAL}
 
 
 def compare(
@@ -106,13 +111,12 @@ class _Column:
 
 
 def _classical(case: Case, regularizations: Mapping[str, float]) -> dict[str, _Column]:
-    A, masked_kspace = case.problem.A, case.problem.masked_kspace
     begin = time.perf_counter()
-    image = A.adjoint(masked_kspace)
+    image = case.problem.A.adjoint(case.problem.masked_kspace)
     columns = {"zero_filled": _Column(image[0].abs(), time.perf_counter() - begin)}
     for method, regularization in regularizations.items():
         begin = time.perf_counter()
-        image = CLASSICAL[method](A, masked_kspace, regularization=regularization)
+        image = classical(method, regularization, case)
         columns[method] = _Column(image[0].abs(), time.perf_counter() - begin)
     return columns
 
@@ -202,16 +206,6 @@ def spread_over_error(pictures: Sequence[Picture], name: str) -> float:
     spread = sum(float(picture.std[name].mean()) for picture in pictures)
     error = sum(float((picture.images[f"{name}_mmse"] - picture.reference).abs().mean()) for picture in pictures)
     return spread / error if error > 0 else float("nan")
-
-
-def write_csv(path: Path, rows: Sequence[Row] | Sequence[Summary]) -> None:
-    """Write rows with a header of their field names."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])))
-        writer.writeheader()
-        for row in rows:
-            cells = asdict(row).items()
-            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in cells})
 
 
 def markdown_table(summaries: Sequence[Summary]) -> str:

@@ -8,7 +8,8 @@ Compare methods on problems. A study, one YAML file, names the data, the problem
 dataset has the mask), and the methods: classical ones, and any model that DIRECT trains, each with its configuration
 and checkpoint. All get the same data, masks, noise and scale; what a method tunes, it tunes on the validation data.
 Every cell runs in a process of its own. Cells that are done are not repeated, and one that fails does not lose the
-others. Writes results.csv (a row a slice), table.md, versions.json, and cells/ with images."""
+others. Writes results.csv (a row a slice), table.md, versions.json, a figure for every problem, and cells/ with
+images."""
 
 _EPILOG = """\
 example of a study:
@@ -43,6 +44,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
     parser.add_argument("--study", type=Path, required=True, help="the YAML file that names data, problems and methods")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="cells at once, sharing the cores (default: 1)"
+    )
+    parser.add_argument("--figure-slices", type=int, default=2, metavar="N", help="slices in a figure (default: 2)")
     parser.set_defaults(run=run)
 
 
@@ -56,11 +61,17 @@ def run(args: argparse.Namespace) -> None:
     """
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
     from direct_deepen.errors import require
-    from direct_deepen.grid import run_grid, write_results
+    from direct_deepen.grid import pictures, run_grid, write_results
+    from direct_deepen.plots import plot_comparison
     from direct_deepen.study import load_study
 
+    require(args.figure_slices >= 1, f"--figure-slices is {args.figure_slices}; allowed: >= 1")
     study = load_study(args.study)
     args.output.mkdir(parents=True, exist_ok=True)
-    failures = run_grid(study, args.output)
+    failures = run_grid(study, args.output, jobs=args.jobs)
     print(write_results(study, args.output))
+    for problem in study.problems:
+        shown = pictures(study, args.output, problem, count=args.figure_slices)
+        if shown:
+            plot_comparison(shown, args.output / f"{problem}.png")
     require(not failures, f"{len(failures)} of {len(study.cells())} cells failed: {'; '.join(failures)}")

@@ -1,6 +1,7 @@
 """Command line: compare predictions of DIRECT with classical reconstructions of the same data."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 _DESCRIPTION = """\
@@ -51,11 +52,12 @@ def run(args: argparse.Namespace) -> None:
         If a file is missing, or predictions do not belong to these data.
     """
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
+    from direct_deepen.csv_files import write_csv
     from direct_deepen.data.problems import cases, inference_dataset
     from direct_deepen.errors import require
     from direct_deepen.plots import plot_comparison, plot_posterior
     from direct_deepen.predictions import Prediction
-    from direct_deepen.scoring import compare, markdown_table, spread_over_error, summarize, tune, write_csv
+    from direct_deepen.scoring import compare, markdown_table, spread_over_error, summarize, tune
 
     require(args.figure_slices >= 1, f"--figure-slices is {args.figure_slices}; allowed: >= 1")
     names = [name for name, _, _ in args.prediction]
@@ -68,8 +70,8 @@ def run(args: argparse.Namespace) -> None:
     summaries = summarize(rows)
 
     args.output.mkdir(parents=True, exist_ok=True)
-    write_csv(args.output / "results.csv", summaries)
-    write_csv(args.output / "cases.csv", rows)
+    write_csv(args.output / "results.csv", [asdict(summary) for summary in summaries])
+    write_csv(args.output / "cases.csv", [asdict(row) for row in rows])
     table = markdown_table(summaries)
     tuned = ", ".join(f"{method} with λ = {value:.3g}" for method, value in regularizations.items())
     note = f"\n{len(test)} slices; ± is over slices; {tuned}, tuned on validation data.\n"

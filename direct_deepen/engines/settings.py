@@ -2,18 +2,17 @@
 
 from dataclasses import dataclass, field
 
-from direct_deepen.errors import require, require_choice, require_positive
+from direct_deepen.errors import (
+    require,
+    require_choice,
+    require_count,
+    require_fraction,
+    require_positive,
+    require_weight,
+)
 
 COIL_MAPS = ("direct", "espirit")
 ESTIMATORS = ("map", "posterior_mean")
-
-
-def _require_fraction(name: str, value: float) -> None:
-    require(0.0 <= value <= 1.0, f"{name} is {value!r}; allowed: 0 to 1")
-
-
-def _require_count(name: str, value: int, least: int) -> None:
-    require(value >= least, f"{name} is {value!r}; allowed: an integer >= {least}")
 
 
 @dataclass
@@ -65,13 +64,13 @@ class ChainSettings:
     def __post_init__(self) -> None:
         for name, start in self.starts().items():
             key = f"model.objective.chains.{name}"
-            _require_fraction(f"{key}.fraction", start.fraction)
-            _require_count(f"{key}.num_steps", start.num_steps, 1)
+            require_fraction(f"{key}.fraction", start.fraction)
+            require_count(f"{key}.num_steps", start.num_steps)
         total = sum(start.fraction for start in self.starts().values())
         require(total > 0, f"model.objective.chains.*.fraction add up to {total!r}; allowed: > 0")
         if self.step_size is not None:
             require_positive("model.objective.chains.step_size", self.step_size)
-        _require_count("model.objective.chains.max_stored", self.max_stored, 1)
+        require_count("model.objective.chains.max_stored", self.max_stored)
 
 
 @dataclass
@@ -100,8 +99,8 @@ class GuardSettings:
             value = getattr(self, name)
             # Infinity is allowed: it switches the limit off.
             require(value > 0, f"model.objective.guard.{name} is {value!r}; allowed: > 0")
-        _require_count("model.objective.guard.interval", self.interval, 1)
-        _require_count("model.objective.guard.max_rollbacks", self.max_rollbacks, 0)
+        require_count("model.objective.guard.interval", self.interval)
+        require_count("model.objective.guard.max_rollbacks", self.max_rollbacks, 0)
 
 
 @dataclass
@@ -121,7 +120,7 @@ class TrainingSettings:
     guard: GuardSettings = field(default_factory=GuardSettings)
 
     def __post_init__(self) -> None:
-        _require_fraction("model.objective.random_phase", self.random_phase)
+        require_fraction("model.objective.random_phase", self.random_phase)
 
 
 @dataclass
@@ -156,12 +155,11 @@ class ObjectiveSettings(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_count("model.objective.warm_start_iterations", self.warm_start_iterations, 0)
+        require_count("model.objective.warm_start_iterations", self.warm_start_iterations, 0)
         require_positive("model.objective.warm_start_noise_std", self.warm_start_noise_std)
         require_positive("model.objective.data_noise_factor", self.data_noise_factor)
         for name in ("warm_start_energy_weight", "energy_penalty"):
-            value = getattr(self, name)
-            require(0 <= value < float("inf"), f"model.objective.{name} is {value!r}; allowed: a finite number >= 0")
+            require_weight(f"model.objective.{name}", getattr(self, name))
 
     @property
     def score_scale(self) -> float:
@@ -170,18 +168,49 @@ class ObjectiveSettings(TrainingSettings):
 
 
 @dataclass
-class InferenceSettings:
-    """Reconstruction in validation and ``direct predict``.
+class StoppingSettings:
+    """When an iteration ends.
+
+    Attributes
+    ----------
+    tolerance, max_iterations
+        Relative change, of the cost or of the image, and a limit.
+    """
+
+    tolerance: float = 1e-6
+    max_iterations: int = 500
+
+    def __post_init__(self) -> None:
+        require_positive("model.inference.tolerance", self.tolerance)
+        require_count("model.inference.max_iterations", self.max_iterations)
+
+
+@dataclass
+class MapSettings(StoppingSettings):
+    """MAP by majorize-minimize.
 
     Attributes
     ----------
     prior_weight
-        w of the cost ½‖Ax − b‖² + wE(x), in MAP and posterior alike; 1 is what training means.
+        w of the cost ½‖Ax − b‖² + wE(x).
+    """
+
+    prior_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive("model.inference.prior_weight", self.prior_weight)
+
+
+@dataclass
+class InferenceSettings(MapSettings):
+    """Reconstruction in validation and ``direct predict``; ``prior_weight`` holds for MAP and posterior alike.
+
+    Attributes
+    ----------
     estimator
         ``map``: majorize-minimize. ``posterior_mean``: Langevin samples, their mean as reconstruction, mean, standard
         deviation and MAP beside it.
-    tolerance, max_iterations
-        Stopping rule of MAP: relative change of the cost, and a limit.
     num_samples, num_steps, keep
         Chains, steps of each, and states kept of each.
     start
@@ -195,9 +224,6 @@ class InferenceSettings:
     """
 
     estimator: str = "map"
-    prior_weight: float = 1.0
-    tolerance: float = 1e-6
-    max_iterations: int = 500
     num_samples: int = 16
     num_steps: int = 100
     keep: int = 4
@@ -207,15 +233,14 @@ class InferenceSettings:
     max_images: int = 32
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_choice("model.inference.estimator", self.estimator, ESTIMATORS)
         require_choice("model.inference.start", self.start, ("sense", "noise", "map"))
-        require_positive("model.inference.prior_weight", self.prior_weight)
-        require_positive("model.inference.tolerance", self.tolerance)
         for name in ("step_size", "preconditioner"):
             if getattr(self, name) is not None:
                 require_positive(f"model.inference.{name}", getattr(self, name))
-        for name in ("max_iterations", "num_samples", "num_steps", "max_images"):
-            _require_count(f"model.inference.{name}", getattr(self, name), 1)
+        for name in ("num_samples", "num_steps", "max_images"):
+            require_count(f"model.inference.{name}", getattr(self, name))
         require(
             1 <= self.keep <= self.num_steps,
             f"model.inference.keep is {self.keep!r}; allowed: 1 to model.inference.num_steps = {self.num_steps}",

@@ -2,13 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from direct_deepen.engines.settings import SystemSettings, TrainingSettings
-from direct_deepen.errors import require, require_positive
-
-
-def _require_at_least_one(name: str, value: int) -> None:
-    require(value >= 1, f"{name} is {value!r}; allowed: an integer >= 1")
-
+from direct_deepen.engines.settings import MapSettings, StoppingSettings, SystemSettings, TrainingSettings
+from direct_deepen.errors import require, require_count, require_positive, require_weight
 
 # ---- MuSE
 
@@ -31,33 +26,7 @@ class ScoreMatchingSettings(TrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive("model.objective.max_noise_std", self.max_noise_std)
-        value = self.image_energy_weight
-        require(
-            0 <= value < float("inf"),
-            f"model.objective.image_energy_weight is {value!r}; allowed: a finite number >= 0",
-        )
-
-
-@dataclass
-class WeightedMapSettings:
-    """MAP with a weight of the prior.
-
-    Attributes
-    ----------
-    prior_weight
-        w of the cost ½‖Ax − b‖² + wE(x).
-    tolerance, max_iterations
-        Stopping rule: relative change of the cost, and a limit.
-    """
-
-    prior_weight: float = 1.0
-    tolerance: float = 1e-6
-    max_iterations: int = 500
-
-    def __post_init__(self) -> None:
-        require_positive("model.inference.prior_weight", self.prior_weight)
-        require_positive("model.inference.tolerance", self.tolerance)
-        _require_at_least_one("model.inference.max_iterations", self.max_iterations)
+        require_weight("model.objective.image_energy_weight", self.image_energy_weight)
 
 
 @dataclass
@@ -65,7 +34,7 @@ class MuSESettings(SystemSettings):
     """MuSE: quadratic energy, denoising score matching, MAP."""
 
     objective: ScoreMatchingSettings = field(default_factory=ScoreMatchingSettings)
-    inference: WeightedMapSettings = field(default_factory=WeightedMapSettings)
+    inference: MapSettings = field(default_factory=MapSettings)
 
 
 # ---- PnP-ISTA
@@ -89,26 +58,21 @@ class DenoisingSettings(TrainingSettings):
 
 
 @dataclass
-class ProximalSettings:
+class ProximalSettings(StoppingSettings):
     """Proximal iteration.
 
     Attributes
     ----------
     step_size
         s = α/η², below 2.
-    tolerance, max_iterations
-        Stopping rule: relative change of the image, and a limit.
     """
 
     step_size: float = 1.0
-    tolerance: float = 1e-6
-    max_iterations: int = 500
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         value = self.step_size
         require(0 < value < 2, f"model.inference.step_size is {value!r}; allowed: > 0 and < 2")
-        require_positive("model.inference.tolerance", self.tolerance)
-        _require_at_least_one("model.inference.max_iterations", self.max_iterations)
 
 
 @dataclass
@@ -135,7 +99,7 @@ class UnrolledSettings:
     num_steps: int = 30
 
     def __post_init__(self) -> None:
-        _require_at_least_one("model.inference.num_steps", self.num_steps)
+        require_count("model.inference.num_steps", self.num_steps)
 
 
 @dataclass
@@ -149,26 +113,27 @@ class ELDERSettings(SystemSettings):
 
 
 @dataclass
-class EquilibriumSettings:
+class EquilibriumSettings(StoppingSettings):
     """The fixed point of a monotone operator, in training and prediction alike.
 
     Attributes
     ----------
     damping
-        α, at most 1; the result does not depend on it.
-    tolerance, max_iterations
-        Stopping rule: ‖x_{n+1} − x_n‖ ≤ tolerance · α · ‖x_n‖, and a limit.
+        α, at most 1; the result does not depend on it: ``tolerance`` is multiplied by it.
+    data_weight_factor
+        Factor on the learned weight λ of the data in reconstruction; 1 is what training means.
     """
 
-    damping: float = 1.0
     tolerance: float = 1e-4
     max_iterations: int = 200
+    damping: float = 1.0
+    data_weight_factor: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         value = self.damping
         require(0 < value <= 1, f"model.inference.damping is {value!r}; allowed: > 0 and <= 1")
-        require_positive("model.inference.tolerance", self.tolerance)
-        _require_at_least_one("model.inference.max_iterations", self.max_iterations)
+        require_positive("model.inference.data_weight_factor", self.data_weight_factor)
 
 
 @dataclass
@@ -194,7 +159,7 @@ class MonotoneSettings(TrainingSettings):
         value = self.monotonicity
         require(0 < value < 1, f"model.objective.monotonicity is {value!r}; allowed: > 0 and < 1")
         require_positive("model.objective.barrier_weight", self.barrier_weight)
-        _require_at_least_one("model.objective.barrier_iterations", self.barrier_iterations)
+        require_count("model.objective.barrier_iterations", self.barrier_iterations)
 
 
 @dataclass

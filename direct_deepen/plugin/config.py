@@ -9,21 +9,25 @@ from direct_deepen.engines.system_settings import ELDERSettings, MoLSettings, Mu
 
 
 @dataclass
-class QuadraticEnergyConfig(DeepenSettings, ModelConfig):
-    """Keys of :class:`direct_deepen.QuadraticEnergy` and of the engine."""
+class NetworkConfig(ModelConfig):
+    """Keys of the networks of all priors."""
 
     hidden_channels: int = 64
     num_layers: int = 5
     activation: str = "elu"
+
+
+@dataclass
+class QuadraticEnergyConfig(DeepenSettings, NetworkConfig):
+    """Keys of :class:`direct_deepen.QuadraticEnergy` and of the engine."""
+
     weight: float = 0.25
 
 
 @dataclass
-class ConvEnergyConfig(DeepenSettings, ModelConfig):
+class ConvEnergyConfig(DeepenSettings, NetworkConfig):
     """Keys of :class:`direct_deepen.ConvEnergy` and of the engine."""
 
-    hidden_channels: int = 64
-    num_layers: int = 5
     activation: str = "relu"
     head: str = "pooled"
     image_size: tuple[int, int] | None = None
@@ -32,38 +36,27 @@ class ConvEnergyConfig(DeepenSettings, ModelConfig):
 
 
 @dataclass
-class MuSEConfig(MuSESettings, ModelConfig):
+class MuSEConfig(MuSESettings, NetworkConfig):
     """Keys of MuSE: the energy, and those of its engine."""
-
-    hidden_channels: int = 64
-    num_layers: int = 5
-    activation: str = "elu"
 
 
 @dataclass
-class PnPISTAConfig(PnPISTASettings, ModelConfig):
+class PnPISTAConfig(PnPISTASettings, NetworkConfig):
     """Keys of PnPISTA: the denoiser, and those of its engine."""
 
-    hidden_channels: int = 64
-    num_layers: int = 5
     activation: str = "relu"
 
 
 @dataclass
-class ELDERConfig(ELDERSettings, ModelConfig):
+class ELDERConfig(ELDERSettings, NetworkConfig):
     """Keys of ELDER: the energy, the first step α, and those of its engine."""
 
-    hidden_channels: int = 64
-    num_layers: int = 5
-    activation: str = "elu"
     step_size: float = 1.0
 
 
 @dataclass
-class MoLConfig(MoLSettings, ModelConfig):
+class MoLConfig(MoLSettings, NetworkConfig):
     """Keys of MoL: the network, the first weight λ of the data, and those of its engine."""
 
-    hidden_channels: int = 64
-    num_layers: int = 5
     activation: str = "relu"
     data_weight: float = 10.0

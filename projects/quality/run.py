@@ -11,7 +11,6 @@ parts that are done are not repeated.
 """
 
 import argparse
-import csv
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from tqdm import tqdm
 
 from direct_deepen import Posterior, langevin, load_pretrained, mm_map, sense
 from direct_deepen.classical import CLASSICAL
+from direct_deepen.csv_files import write_csv
 from direct_deepen.data.phantom import write_phantoms
 from direct_deepen.data.problems import Case, cases, inference_dataset
 from direct_deepen.inference.cost import cost_terms
@@ -142,18 +142,6 @@ def comparison(output: Path, data: Path, energy: Energy) -> None:
         weights = {f"lambda_{method}": value for method, value in tuned[mask, size].items()}
         rows = [{"set": name} | row | weights for row in compare(loader(), tuned[mask, size], energy, chains)]
         write_csv(path, rows)
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows, so that a reader never finds half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-    os.replace(temporary, path)
 
 
 # ---- Sampling

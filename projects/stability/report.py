@@ -17,6 +17,8 @@ import matplotlib as mpl
 import numpy as np
 from run import FACTORS, runs_of
 
+from direct_deepen.trainings import exit_code
+
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
@@ -45,12 +47,11 @@ def summary(folder: Path, size: int) -> dict[str, Any]:
     log = (folder / "output.log").read_text(encoding="utf-8", errors="replace") if folder.is_dir() else ""
     trouble = TROUBLE.search(log)
     validated = {line["iteration"]: line[PSNR] for line in lines if PSNR in line}
-    ended = (folder / "ended").is_file()
-    code = (folder / "ended").read_text(encoding="utf-8") if ended else ""
+    code = exit_code(folder)
     first = contrastive[0]["iteration"] if contrastive else 0
     start = [value for iteration, value in validated.items() if iteration < first]
     return {
-        "ended": ended,
+        "ended": code is not None,
         "trouble": f"{trouble[2][:60]}" if trouble else "",
         "first": int(trouble[1]) if trouble else None,
         "gap": max((abs(line["train/energy_gap"]) / unit for line in contrastive), default=math.nan),
@@ -60,7 +61,7 @@ def summary(folder: Path, size: int) -> dict[str, Any]:
         "rollbacks": int(lines[-1].get("train/rollbacks", 0)) if lines else 0,
         "spread": lines[-1].get("train/chain_spread", math.nan) if lines else math.nan,
         "warm": start[-1] if start else math.nan,
-        "end": lines[-1].get(PSNR, math.nan) if code == "0" else math.nan,
+        "end": lines[-1].get(PSNR, math.nan) if code == 0 else math.nan,
     }
 
 
@@ -111,7 +112,7 @@ def remedies(output: Path) -> list[dict[str, Any]]:
         if run.seed < 3:
             groups.setdefault("defaults", []).append(summary(output / run.folder, 32) | {"offset": 300})
     for run in runs_of("remedies"):
-        if (output / run.folder / "ended").is_file():
+        if exit_code(output / run.folder) is not None:
             groups.setdefault(run.name, []).append(summary(output / run.folder, 32) | {"offset": 0})
 
     def cell(values: list[str]) -> str:

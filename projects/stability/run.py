@@ -15,9 +15,6 @@ that are finished are not repeated, runs that were interrupted go on. Tables and
 
 import argparse
 import copy
-import gc
-import multiprocessing
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm import tqdm
+
+from direct_deepen.trainings import Training, run_trainings
 
 BASE = Path("configs/demo_deepen.yaml")
 LONG = Path("configs/pretrained_2d4x.yaml")
@@ -185,61 +183,6 @@ def write_data(output: Path, size: int) -> None:
             subprocess.run([str(part) for part in command], check=True)
 
 
-def is_done(output: Path, run: Run) -> bool:
-    """Return whether a run has ended, well or not."""
-    return (output / run.folder / "ended").is_file()
-
-
-def train(output: Path, run: Run, cores: Any) -> None:
-    """Train in this process, on a core of the queue, with DIRECT's own command."""
-    core = cores.get()
-    os.sched_setaffinity(0, {core})
-    folder = output / run.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "configuration.yaml"
-    config.write_text(yaml.safe_dump(configuration(run), sort_keys=False), encoding="utf-8")
-    data = output / "data" / str(run.size)
-    options = ["--training-root", data / "training", "--validation-root", data / "validation", "--cfg", config]
-    options += ["--name", folder.name, "--seed", run.seed, "--device", "cpu", "--num-workers", 0]
-    if (folder / "last_model.txt").is_file():
-        options.append("--resume")
-    elif run.initialization is not None:
-        options += ["--initialization-checkpoint", output / run.initialization]
-    sys.argv = ["direct", "train", str(folder.parent), *map(str, options)]
-    log = (folder / "output.log").open("a", encoding="utf-8")
-    os.dup2(log.fileno(), 1)
-    os.dup2(log.fileno(), 2)
-    from direct.cli.cli import main
-
-    code: Any = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = end.code
-    finally:
-        cores.put(core)
-    if code in (0, None, 2):
-        (folder / "ended").write_text(str(code or 0), encoding="utf-8")
-
-
-def keep_slices(dataset: type) -> None:
-    """Let a dataset transform every slice once: masks are static, so that every epoch sees the same.
-
-    At this size the transforms would take longer than the training.
-    """
-    transform = dataset.__getitem__  # type: ignore[attr-defined]
-
-    def remembered(self: Any, index: Any) -> dict[str, Any]:
-        slices = self.__dict__.setdefault("remembered_slices", {})
-        # DIRECT's sampler gives tensors, each another key.
-        index = int(index)
-        if index not in slices:
-            slices[index] = transform(self, index)
-        return dict(slices[index])
-
-    dataset.__getitem__ = remembered  # type: ignore[attr-defined]
-
-
 def main() -> None:
     """Run the studies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -247,30 +190,21 @@ def main() -> None:
     parser.add_argument("--study", nargs="+", choices=["seeds", "remedies", "noise", "long"], default=["seeds"])
     arguments = parser.parse_args()
     output = arguments.output
-    runs = [run for study in arguments.study for run in runs_of(study) if not is_done(output, run)]
+    runs = [run for study in arguments.study for run in runs_of(study)]
     for size in {run.size for run in runs}:
         write_data(output, size)
-    # Imported once: every run is a copy of this process. What is imported needs no looking through for garbage.
-    from direct.data.datasets import FastMRIDataset
-
-    from direct_deepen.engines import deepen_engine  # noqa: F401
-
-    keep_slices(FastMRIDataset)
-    gc.freeze()
-    context = multiprocessing.get_context("fork")
-    cores = context.Manager().Queue()
-    for core in os.sched_getaffinity(0):
-        cores.put(core)
-    working: list[Any] = []
-    limit = len(os.sched_getaffinity(0))
-    for run in tqdm(runs, desc="runs"):
-        while len(working) >= limit:
-            multiprocessing.connection.wait([process.sentinel for process in working])
-            working = [process for process in working if process.is_alive()]
-        working.append(context.Process(target=train, args=(output, run, cores)))
-        working[-1].start()
-    for process in working:
-        process.join()
+    run_trainings(
+        [
+            Training(
+                output / run.folder,
+                configuration(run),
+                output / "data" / str(run.size),
+                run.seed,
+                None if run.initialization is None else output / run.initialization,
+            )
+            for run in runs
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ import pytest
 import tiny_direct
 import yaml
 
-from direct_deepen.cell import read_rows, run_cell
-from direct_deepen.grid import cell_folder, paired_interval, run_grid, write_results
+from direct_deepen.cell import CellRow, run_cell
+from direct_deepen.csv_files import read_csv
+from direct_deepen.grid import cell_folder, gather, paired_interval, pictures, run_grid, write_results
+from direct_deepen.metrics import quality
 from direct_deepen.study import Method, load_study
 
 COLUMNS = [
@@ -101,7 +103,7 @@ def in_folder(study, monkeypatch):
 def test_a_cell_scores_what_direct_predict_reconstructs(tmp_path, study):
     found = load_study(written(tmp_path / "study.yaml", content(study, seed=1)))
     run_cell(found, "2d4x", found.methods[1], tmp_path / "cell")
-    rows = read_rows(tmp_path / "cell" / "rows.csv")
+    rows = read_csv(tmp_path / "cell" / "rows.csv", CellRow)
     assert [row.case for row in rows] == ["a.h5#0", "a.h5#1", "b.h5#0", "b.h5#1"]
     # The posterior mean of `direct predict` with the same weights; its seed is another, the map is the same.
     assert all(row.parameters > 100 and row.gradient_evaluations > 15 and row.seconds > 0 for row in rows)
@@ -119,7 +121,7 @@ def test_what_is_tuned_is_the_best_on_validation_data(tmp_path, study):
         # Tuned on the test data themselves, so that the best can be told from the rows.
         found = load_study(written(tmp_path / "study.yaml", content(study, methods=methods, validation="test")))
         run_cell(found, "2d4x", found.methods[1], tmp_path / "cell")
-        rows = read_rows(tmp_path / "cell" / "rows.csv")
+        rows = read_csv(tmp_path / "cell" / "rows.csv", CellRow)
         scores[tuple(values)] = np.mean([row.psnr for row in rows])
         if len(values) == 2:
             assert rows[0].tuned == max(values, key=lambda value: scores[value,])
@@ -167,7 +169,7 @@ def test_cells_that_are_done_are_kept_and_one_that_fails_loses_no_other(tmp_path
         "zero_filled": {"classical": "zero_filled"},
     }
     path = written(tmp_path / "study.yaml", content(study, methods=methods, reference="zero_filled"))
-    result = run_command(["benchmark", str(tmp_path / "out"), "--study", str(path)])
+    result = run_command(["benchmark", str(tmp_path / "out"), "--study", str(path), "--jobs", "2"])
     assert result.code == 2
     (line,) = [line for line in result.errors if "error:" in line]
     assert "1 of 2 cells failed" in line
@@ -187,15 +189,35 @@ def test_cells_that_are_done_are_kept_and_one_that_fails_loses_no_other(tmp_path
     table = write_results(found, tmp_path / "out")
     assert "| broken |" in table
     assert table == (tmp_path / "out" / "table.md").read_text()
+    (shown,) = pictures(found, tmp_path / "out", "2d4x", count=1)
+    assert set(shown.images) == {"broken", "zero_filled"}
+    score = quality(shown.images["broken"], shown.reference).psnr
+    rows = [row for row in gather(found, tmp_path / "out") if (row.method, row.case) == ("broken", shown.case)]
+    assert rows[0].psnr == pytest.approx(score, abs=1e-3)
+    assert (tmp_path / "out" / "2d4x.png").stat().st_size > 10_000
 
 
-def test_a_paired_interval_is_that_of_the_differences():
-    better, other = np.array([3.0, 5.0, 7.0, 9.0]), np.array([2.0, 3.0, 6.0, 7.0])
+def row(case, psnr):
+    return CellRow("m", "2d4x", case, psnr, 0.9, 0.01, 1.0, 0.0, 0.0, 0, 0, float("nan"))
+
+
+def test_a_paired_interval_is_that_of_the_differences_of_volumes():
+    # Differences 0.5 and 1.5 in one volume, 2 and 1 in the others; the rows are found by case, not by place.
+    better = [row("a.h5#0", 3.0), row("a.h5#1", 5.0), row("b#.h5#0", 7.0), row("c.h5#0", 9.0)]
+    other = [row("c.h5#0", 8.0), row("b#.h5#0", 5.0), row("a.h5#1", 3.5), row("a.h5#0", 2.5)]
     mean, half = paired_interval(better, other)
-    assert mean == 1.5
-    # Differences 1, 2, 1, 2: standard deviation √(1/3), over √4.
-    assert half == pytest.approx(1.96 * (1 / 3) ** 0.5 / 2)
-    assert np.isnan(paired_interval(better[:1], other[:1])[1])
+    assert mean == pytest.approx(1.25)
+    # Volumes 1, 2, 1: standard deviation √(1/3), over √3; 4.303 is the 97.5 % point of Student's t with two degrees.
+    assert half == pytest.approx(4.303 * (1 / 3) ** 0.5 / 3**0.5, rel=1e-3)
+    assert np.isnan(paired_interval(better[:2], other)[1])
+
+
+@pytest.mark.usefixtures("in_folder")
+def test_more_jobs_than_cores_are_refused(tmp_path, study, one_line_error):
+    found = load_study(written(tmp_path / "study.yaml", content(study)))
+    for jobs in (0, 1000):
+        with one_line_error(f"jobs is {jobs}", "allowed: 1 to"):
+            run_grid(found, tmp_path / "out", jobs=jobs)
 
 
 def test_a_method_that_is_not_trained_has_no_weights():

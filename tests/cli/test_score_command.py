@@ -4,6 +4,7 @@ import csv
 import math
 import warnings
 from contextlib import chdir
+from dataclasses import asdict
 
 import h5py
 import numpy as np
@@ -15,8 +16,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from direct_deepen.classical import CLASSICAL
 from direct_deepen.cli.main import main
+from direct_deepen.csv_files import write_csv
 from direct_deepen.metrics import quality
-from direct_deepen.scoring import REGULARIZATIONS, Row, markdown_table, summarize, tune, write_csv
+from direct_deepen.scoring import REGULARIZATIONS, Row, markdown_table, summarize, tune
 
 SUMMARY_COLUMNS = [
     "method", "psnr", "psnr_std", "ssim", "ssim_std", "nmse", "nmse_std", "seconds", "gradient_evaluations",
@@ -246,14 +248,14 @@ def test_rows_are_averaged_by_method_in_the_order_they_first_appear(tmp_path):
     assert (second.method, second.psnr, second.psnr_std, second.slices) == ("second", 31.0, 1.0, 2)
     assert (second.seconds, second.gradient_evaluations, second.parameters) == (2.0, 20.0, 5)
     assert (first.method, first.psnr, first.psnr_std, first.slices) == ("first", 20.0, 0.0, 1)
-    write_csv(tmp_path / "rows.csv", rows)
+    write_csv(tmp_path / "rows.csv", [asdict(row) for row in rows])
     assert [float(row["psnr"]) for row in rows_of(tmp_path / "rows.csv")] == [30.0, 20.0, 32.0]
     assert "| second | 31.00 ± 1.00 |" in markdown_table([second, first])
 
 
 def test_a_method_that_errs_nowhere_has_an_infinite_score(tmp_path):
     rows = [Row("perfect", "a#0", math.inf, 1.0, 0.0, 1.0, 0.0, 0)]
-    write_csv(tmp_path / "rows.csv", rows)
+    write_csv(tmp_path / "rows.csv", [asdict(row) for row in rows])
     assert rows_of(tmp_path / "rows.csv")[0]["psnr"] == "inf"
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,0 +1,34 @@
+"""Tables as CSV files."""
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows, at least one, all with the keys of the first; a reader never finds half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+    os.replace(temporary, path)
+
+
+def read_csv[Row: "DataclassInstance"](path: Path, kind: type[Row]) -> list[Row]:
+    """Read rows whose fields are numbers and text."""
+    types: dict[str, type] = {"int": int, "float": float, "str": str}
+    columns = {field.name: types[getattr(field.type, "__name__", str(field.type))] for field in fields(kind)}
+    with path.open(encoding="utf-8") as file:
+        rows: list[dict[str, Any]] = [
+            {name: convert(row[name]) for name, convert in columns.items()} for row in csv.DictReader(file)
+        ]
+    return [kind(**row) for row in rows]

@@ -1,0 +1,151 @@
+"""Many trainings with DIRECT, one on each core: for studies of small images, where more threads would gain little."""
+
+import gc
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from tqdm import tqdm
+
+_ENDED = "ended.json"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training.
+
+    Attributes
+    ----------
+    folder
+        Where it goes; its last part is the name of DIRECT's experiment.
+    configuration
+        All of DIRECT's configuration.
+    data
+        Folder with the folders ``training`` and ``validation``.
+    seed
+        DIRECT's seed.
+    initialization
+        Checkpoint to start from; it may be made by a training before this one in a list.
+    """
+
+    folder: Path
+    configuration: Mapping[str, Any]
+    data: Path
+    seed: int = 0
+    initialization: Path | None = None
+
+
+def exit_code(folder: Path) -> int | None:
+    """Return the exit code of a training that has ended, well or not; None for any other."""
+    return int(_end(folder)["code"]) if (folder / _ENDED).is_file() else None
+
+
+def seconds_spent(folder: Path) -> float:
+    """Return how long a training that has ended took, all its runs together."""
+    return float(_end(folder)["seconds"])
+
+
+def _end(folder: Path) -> dict[str, float]:
+    result: dict[str, float] = json.loads((folder / _ENDED).read_text(encoding="utf-8"))
+    return result
+
+
+def run_trainings(trainings: Sequence[Training]) -> None:
+    """Run the trainings that have not ended, in their order, with `direct train` in a process and on a core each.
+
+    A training that was interrupted goes on. One whose checkpoint to start from is still being made waits for it.
+    """
+    missing = [training for training in trainings if exit_code(training.folder) is None]
+    if not missing:
+        return
+    # Imported once: every training is a copy of this process.
+    for module in ("direct.cli.cli", "direct_deepen.engines.deepen_engine", "direct_deepen.engines.system_engines"):
+        import_module(module)
+    context = multiprocessing.get_context("fork")
+    free = sorted(os.sched_getaffinity(0))
+    working: dict[int, tuple[Any, int]] = {}
+    with tqdm(total=len(missing), desc="trainings", unit="training") as bar:
+        while missing or working:
+            while free and (chosen := next((t for t in missing if _may_start(t)), None)):
+                missing.remove(chosen)
+                core = free.pop()
+                process = context.Process(target=_train, args=(chosen, core))
+                process.start()
+                working[process.sentinel] = (process, core)
+            if not working:
+                break
+            for sentinel in multiprocessing.connection.wait(list(working)):
+                assert isinstance(sentinel, int)
+                process, core = working.pop(sentinel)
+                process.join()
+                free.append(core)
+                bar.update()
+
+
+def _may_start(training: Training) -> bool:
+    return training.initialization is None or training.initialization.is_file()
+
+
+def _train(training: Training, core: int) -> None:
+    """Train in this process, on a core, with DIRECT's own command."""
+    os.sched_setaffinity(0, {core})
+    folder = training.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "configuration.yaml"
+    config.write_text(yaml.safe_dump(dict(training.configuration), sort_keys=False), encoding="utf-8")
+    options = ["--training-root", training.data / "training", "--validation-root", training.data / "validation"]
+    options += ["--cfg", config, "--name", folder.name, "--seed", training.seed, "--device", "cpu", "--num-workers", 0]
+    if (folder / "last_model.txt").is_file():
+        options.append("--resume")
+    elif training.initialization is not None:
+        options += ["--initialization-checkpoint", training.initialization]
+    sys.argv = ["direct", "train", str(folder.parent), *map(str, options)]
+    sys.stdout = sys.stderr = log = (folder / "output.log").open("a", encoding="utf-8")
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    from direct.cli.cli import main
+    from direct.data.datasets import FastMRIDataset
+
+    _keep_slices(FastMRIDataset)
+    # What is imported needs no looking through for garbage.
+    gc.freeze()
+
+    spent = folder / "seconds.txt"
+    before = float(spent.read_text(encoding="utf-8")) if spent.is_file() else 0.0
+    begin = time.perf_counter()
+    code: Any = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    seconds = before + time.perf_counter() - begin
+    spent.write_text(str(seconds), encoding="utf-8")
+    if code in (0, None, 2):
+        result = {"code": int(code or 0), "seconds": round(seconds, 1)}
+        (folder / _ENDED).write_text(json.dumps(result) + "\n", encoding="utf-8")
+
+
+def _keep_slices(dataset: Any) -> None:
+    """Let a dataset transform every slice once: masks are static, so that every epoch sees the same.
+
+    At small sizes the transforms would take longer than the training.
+    """
+    transform = dataset.__getitem__
+
+    def remembered(self: Any, index: Any) -> dict[str, Any]:
+        slices = self.__dict__.setdefault("remembered_slices", {})
+        # DIRECT's sampler gives tensors, each another key.
+        index = int(index)
+        if index not in slices:
+            slices[index] = transform(self, index)
+        return dict(slices[index])
+
+    dataset.__getitem__ = remembered
