@@ -217,12 +217,12 @@ SYSTEMS: dict[str, tuple[Callable[[int], dict[str, Any]], dict[str, Any], dict[s
         elder_model,
         {"lr": 1e-3, "iterations": 8000, "lr_step_size": 400, "lr_gamma": 0.85, "every": 1999},
         # From the weights of MuSE: projects/comparison.
-        {"lr": 5e-4, "iterations": 150, "lr_step_size": 25, "lr_gamma": 0.8, "every": 75},
+        {"lr": 5e-4, "iterations": 100, "lr_step_size": 25, "lr_gamma": 0.7, "every": 99},
     ),
     "mol": (
         mol_model,
         {"lr": 1e-3, "iterations": 8000, "lr_step_size": 400, "lr_gamma": 0.85, "every": 1999},
-        {"lr": 2e-3, "iterations": 400, "lr_step_size": 50, "lr_gamma": 0.75, "every": 199},
+        {"lr": 2e-3, "iterations": 300, "lr_step_size": 50, "lr_gamma": 0.7, "every": 299},
     ),
 }
 """What DEEPEN is compared with, on the same data."""
@@ -364,7 +364,7 @@ def pretrained(estimator: str) -> dict[str, Any]:
 
 def phantom_deepen() -> dict[str, Any]:
     """Return DEEPEN for the comparison on phantoms."""
-    return small("map", warm_start=700, contrastive=1000, lr_step_size=50, lr_gamma=0.89, num_samples=16)
+    return small("map", warm_start=700, contrastive=1000, lr_step_size=50, lr_gamma=0.92, num_samples=16)
 
 
 def phantom_direct(model: dict[str, Any], *, lr: float, iterations: int, lr_step_size: int) -> dict[str, Any]:
@@ -406,27 +406,32 @@ def configurations() -> dict[str, dict[str, Any]]:
     result["deepen_2d4x_posterior.yaml"] = full_size("2d4x", "posterior_mean")
     result["pretrained_2d4x.yaml"] = pretrained("map")
     result["pretrained_2d4x_posterior.yaml"] = pretrained("posterior_mean")
-    result["varnet_2d4x.yaml"] = configuration(
-        varnet_model(cascades=8, filters=18, pull_layers=4),
-        training(
-            lr=5e-4,
-            batch_size=4,
-            iterations=50000,
-            lr_step_size=11000,
-            lr_gamma=0.5,
-            warmup=500,
-            every=1000,
-            losses=IMAGE_LOSSES,
-        ),
-        transforms("2d4x", size=320, coils=12, scaling_key="masked_kspace"),
-    )
+    of_direct = {
+        "varnet": (varnet_model(cascades=8, filters=18, pull_layers=4), 5e-4),
+        "vsharp": (vsharp_model(steps=8, data_steps=8, filters=32, pull_layers=4), 5e-4),
+    }
+    for name, (model_section, lr) in of_direct.items():
+        result[f"{name}_2d4x.yaml"] = configuration(
+            model_section,
+            training(
+                lr=lr,
+                batch_size=4,
+                iterations=50000,
+                lr_step_size=11000,
+                lr_gamma=0.5,
+                warmup=500,
+                every=1000,
+                losses=IMAGE_LOSSES,
+            ),
+            transforms("2d4x", size=320, coils=12, scaling_key="masked_kspace"),
+        )
     result["demo_deepen.yaml"] = demo("map")
     result["demo_deepen_posterior.yaml"] = demo("posterior_mean")
     small_varnet = varnet_model(cascades=5, filters=16, pull_layers=2)
     result["demo_varnet.yaml"] = phantom_direct(small_varnet, lr=3e-3, iterations=400, lr_step_size=100)
     result["phantom_varnet.yaml"] = phantom_direct(small_varnet, lr=2e-3, iterations=1600, lr_step_size=300)
     result["phantom_vsharp.yaml"] = phantom_direct(
-        vsharp_model(steps=5, data_steps=5, filters=16, pull_layers=2), lr=2e-3, iterations=700, lr_step_size=150
+        vsharp_model(steps=5, data_steps=5, filters=16, pull_layers=2), lr=2e-3, iterations=450, lr_step_size=100
     )
     return result
 

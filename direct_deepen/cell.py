@@ -5,7 +5,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import torch
 from direct.environment import setup_inference_environment
-from direct.utils import set_all_seeds
+from direct.utils import dict_to_device, set_all_seeds
 from omegaconf import OmegaConf
 from torch.utils.data import default_collate
 
@@ -47,7 +47,8 @@ class CellRow:
     gradient_evaluations
         Evaluations of ∇E, or of the network where there is no energy.
     peak_memory_mb
-        Growth of the peak of resident memory since model and data were loaded, over the whole cell.
+        Growth of the peak of memory since the model was loaded, over the whole cell, the data of a slice included:
+        resident memory on the CPU, the allocator's on a GPU.
     parameters
         Number of weights.
     seed
@@ -76,10 +77,12 @@ class _Result:
     evaluations: float = 0.0
 
 
-Reconstruct = Callable[[Case], _Result]
+Reconstruct = Callable[[], _Result]
+Prepare = Callable[[Case], Reconstruct]
+"""What is done before the time is taken: DIRECT's own models read their batch there."""
 
 
-def run_cell(study: Study, problem: str, method: Method, folder: Path) -> None:
+def run_cell(study: Study, problem: str, method: Method, folder: Path, *, device: str = "cpu") -> None:
     """Reconstruct all test slices, and write images, and last of all the rows, to a folder.
 
     The references, which all cells of a problem share, go to the folder above it. It is meant for a process of its
@@ -90,33 +93,47 @@ def run_cell(study: Study, problem: str, method: Method, folder: Path) -> None:
     DeepenError
         If a file is missing or does not fit.
     """
-    configuration = study.problems[problem]
-    test = list(cases(inference_dataset(configuration, study.test)))
-    with all_cores("cpu"):
-        reconstruct, tuned, parameters = _prepared(study, problem, method)
-        before = _peak_memory_mb()
-        rows, images = [], {}
-        for case in test:
+    data = _Data(study.problems[problem], folder.parent / "coil_maps", device)
+    with all_cores(device):
+        prepare, tuned, parameters = _prepared(study, data, problem, method)
+        before = _peak_memory_mb(device)
+        rows, images, references = [], {}, {}
+        for case in data.cases(study.test):
+            reconstruct = prepare(case)
+            _wait(device)
             begin = time.perf_counter()
-            result = reconstruct(case)
+            result = reconstruct()
+            _wait(device)
             seconds = time.perf_counter() - begin
             score = quality(result.image[0], case.reference[0])
-            images[_label(case)] = result.image
+            label = f"{case.volume}#{case.slice_number}"
+            images[label] = result.image[0].abs().float().cpu()
+            references[label] = case.reference[0].abs().float().cpu()
             rows.append(
                 CellRow(
-                    method.name, problem, _label(case), score.psnr, score.ssim, score.nmse, seconds,
+                    method.name, problem, label, score.psnr, score.ssim, score.nmse, seconds,
                     result.evaluations, 0.0, parameters, study.seed, tuned,
                 )
             )  # fmt: skip
-    peak = _peak_memory_mb() - before
+    peak = _peak_memory_mb(device) - before
     folder.mkdir(parents=True, exist_ok=True)
     _write_images(folder / IMAGES, images)
-    _write_images(folder.parent / REFERENCES, {_label(case): case.reference for case in test})
+    _write_images(folder.parent / REFERENCES, references)
     write_csv(folder / ROWS, [asdict(replace(row, peak_memory_mb=peak)) for row in rows])
 
 
-def _label(case: Case) -> str:
-    return f"{case.volume}#{case.slice_number}"
+@dataclass(frozen=True)
+class _Data:
+    """Where the slices of a problem come from: its configuration, a cache of coil maps, a device."""
+
+    configuration: Path
+    cache: Path
+    device: str
+
+    def cases(self, root: Path) -> Iterator[Case]:
+        dataset = inference_dataset(self.configuration, root)
+        coil_maps = OmegaConf.load(self.configuration).model.get("coil_maps", "direct")
+        return cases(dataset, coil_maps=coil_maps, cache=self.cache, device=self.device)
 
 
 def _write_images(path: Path, images: Mapping[str, torch.Tensor]) -> None:
@@ -124,46 +141,52 @@ def _write_images(path: Path, images: Mapping[str, torch.Tensor]) -> None:
     temporary = path.with_suffix(f".{os.getpid()}")
     with h5py.File(temporary, "w") as file:
         for label, image in images.items():
-            file[label] = image[0].abs().float().numpy()
+            file[label] = image.numpy()
     os.replace(temporary, path)
 
 
-def _peak_memory_mb() -> float:
+def _wait(device: str) -> None:
+    """Wait until the device has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def _peak_memory_mb(device: str) -> float:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _prepared(study: Study, problem: str, method: Method) -> tuple[Reconstruct, float, int]:
+def _prepared(study: Study, data: _Data, problem: str, method: Method) -> tuple[Prepare, float, int]:
     """Return a method's reconstruction, the value it was tuned to, and its number of weights."""
-    configuration = study.problems[problem]
     if method.classical == ZERO_FILLED:
-        return lambda case: _Result(case.problem.A.adjoint(case.problem.masked_kspace)), float("nan"), 0
-
-    def validation() -> list[Case]:
-        return list(cases(inference_dataset(configuration, study.validation)))
+        return lambda case: lambda: _Result(case.problem.A.adjoint(case.problem.masked_kspace)), float("nan"), 0
 
     if method.classical is not None:
         by_value = partial(classical, method.classical)
-        tuned = best_value(REGULARIZATIONS, validation(), by_value, method.name)
-        return lambda case: _Result(by_value(tuned, case)), tuned, 0
-    engine = _engine(method, problem, study.seed)
+        tuned = best_value(REGULARIZATIONS, list(data.cases(study.validation)), by_value, method.name)
+        return lambda case: lambda: _Result(by_value(tuned, case)), tuned, 0
+    engine = _engine(method, problem, study.seed, data.device)
     parameters = sum(tensor.numel() for tensor in engine.model.parameters())
     if isinstance(engine, PriorEngine):
-        tuned = float("nan") if method.tune is None else _tune(engine, method.name, method.tune, validation())
-        return partial(_by_prior, engine), tuned, parameters
+        tuned = float("nan")
+        if method.tune is not None:
+            tuned = _tune(engine, method.name, method.tune, list(data.cases(study.validation)))
+        return lambda case: partial(_by_prior, engine, case), tuned, parameters
     require(
         method.tune is None,
         f"methods.{method.name}.tune: {type(engine).__name__} has no settings to tune; allowed: no tune",
     )
-    return _by_direct(engine, method, configuration, study.test), float("nan"), parameters
+    return _by_direct(engine, method, data, study.test), float("nan"), parameters
 
 
-def _engine(method: Method, problem: str, seed: int) -> Any:
+def _engine(method: Method, problem: str, seed: int, device: str) -> Any:
     """Build DIRECT's engine of a configuration, with the weights of a checkpoint."""
     assert method.configuration is not None
     require(method.configuration.is_file(), f"{method.configuration}: no such configuration file")
     set_all_seeds(seed)
     with tempfile.TemporaryDirectory() as scratch:
-        environment = setup_inference_environment("cell", Path(scratch), "cpu", 0, False, method.configuration)
+        environment = setup_inference_environment("cell", Path(scratch), device, 0, False, method.configuration)
         # Its log file lies in the folder that goes.
         logging.getLogger().handlers.clear()
     engine = environment.engine
@@ -199,24 +222,26 @@ def _by_prior(engine: PriorEngine, case: Case) -> _Result:
     return _Result(result.image / case.problem.scale[:, None, None], evaluations)
 
 
-def _by_direct(engine: Any, method: Method, configuration: Path, data: Path) -> Reconstruct:
+def _by_direct(engine: Any, method: Method, data: _Data, root: Path) -> Prepare:
     """Return the reconstruction of any other model of DIRECT, from batches scaled as its own configuration asks for."""
     assert method.configuration is not None
-    transforms = OmegaConf.to_container(OmegaConf.load(configuration).inference.dataset.transforms)
+    transforms = OmegaConf.to_container(OmegaConf.load(data.configuration).inference.dataset.transforms)
     assert isinstance(transforms, dict)
     transforms.pop("normalization", None)
-    dataset = inference_dataset(method.configuration, data, transforms=transforms)
-    samples = {
-        (Path(path).name, int(sample["slice_no"])): sample
-        for path, indices in dataset.volume_indices.items()
-        for sample in (dataset[index] for index in indices)
-    }
+    dataset = inference_dataset(method.configuration, root, transforms=transforms)
+    # DIRECT numbers the slices of a volume as they come.
+    indices = {Path(path).name: list(numbers) for path, numbers in dataset.volume_indices.items()}
 
-    @torch.no_grad()
-    def reconstruct(case: Case) -> _Result:
-        batch = default_collate([samples[case.volume, case.slice_number]])
-        image = engine._do_iteration(batch).output_image
-        image = torch.view_as_complex(image.contiguous()) if image.shape[-1] == 2 else image
-        return _Result(image * (batch["scaling_factor"] / case.problem.scale)[:, None, None])
+    def prepare(case: Case) -> Reconstruct:
+        batch = default_collate([dataset[indices[case.volume][case.slice_number]]])
+        batch = dict_to_device(batch, data.device)
 
-    return reconstruct
+        @torch.no_grad()
+        def reconstruct() -> _Result:
+            image = engine._do_iteration(batch).output_image
+            image = torch.view_as_complex(image.contiguous()) if image.shape[-1] == 2 else image
+            return _Result(image * (batch["scaling_factor"] / case.problem.scale)[:, None, None])
+
+        return reconstruct
+
+    return prepare

@@ -4,9 +4,10 @@ import json
 import multiprocessing
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from queue import Queue
 
@@ -29,7 +30,7 @@ def cell_folder(output: Path, problem: str, method: str) -> Path:
     return output / "cells" / problem / method
 
 
-def run_grid(study: Study, output: Path, *, jobs: int = 1) -> list[str]:
+def run_grid(study: Study, output: Path, *, jobs: int = 1, device: str = "cpu") -> list[str]:
     """Run the cells that are not there yet, and return one line for every cell that failed.
 
     A cell that fails leaves ``error.txt`` in its folder and the others alone; it is tried again by the next run.
@@ -48,11 +49,13 @@ def run_grid(study: Study, output: Path, *, jobs: int = 1) -> list[str]:
     bar = tqdm(total=len(missing), desc="cells", unit="cell", disable=None)
 
     def run(cell: tuple[str, Method]) -> str | None:
+        problem, method = cell
+        folder = cell_folder(output, problem, method.name)
         share = shares.get()
-        failure = _run_in_process(study, *cell, cell_folder(output, cell[0], cell[1].name), share)
+        failure = _run_in_process(partial(run_cell, study, problem, method, folder, device=device), folder, share)
         shares.put(share)
         bar.update()
-        return failure
+        return None if failure is None else f"{problem} {method.name}: {failure}"
 
     # The threads only wait for the processes.
     with ThreadPoolExecutor(jobs) as pool:
@@ -61,25 +64,28 @@ def run_grid(study: Study, output: Path, *, jobs: int = 1) -> list[str]:
     return failures
 
 
-def _run_in_process(study: Study, problem: str, method: Method, folder: Path, cores: Sequence[int]) -> str | None:
-    """Run a cell in a process of its own: its peak of memory is the method's, and what breaks it stays there."""
+def _run_in_process(cell: Callable[[], None], folder: Path, cores: Sequence[int]) -> str | None:
+    """Run a cell in a process of its own: its peak of memory is the method's, and what breaks it stays there.
+
+    Returns
+    -------
+    None, or one line about what broke.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(study, problem, method, folder, cores))
+    error = folder / "error.txt"
+    error.unlink(missing_ok=True)
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(cell, error, cores))
     process.start()
     process.join()
     if process.exitcode == 0:
         return None
-    error = folder / "error.txt"
-    message = error.read_text(encoding="utf-8") if error.is_file() else f"exit code {process.exitcode}"
-    return f"{problem} {method.name}: {message}"
+    return error.read_text(encoding="utf-8") if error.is_file() else f"exit code {process.exitcode}"
 
 
-def _run(study: Study, problem: str, method: Method, folder: Path, cores: Sequence[int]) -> None:
+def _run(cell: Callable[[], None], error: Path, cores: Sequence[int]) -> None:
     os.sched_setaffinity(0, cores)
-    error = folder / "error.txt"
-    error.unlink(missing_ok=True)
     try:
-        run_cell(study, problem, method, folder)
+        cell()
     except (Exception, SystemExit) as failure:
         # Whatever it was, it is the caller's to tell: this process ends here.
         text = str(failure.__cause__ or failure) if isinstance(failure, SystemExit) else str(failure)
@@ -118,20 +124,24 @@ def write_results(study: Study, output: Path) -> str:
 
 
 def paired_interval(better: Sequence[CellRow], other: Sequence[CellRow]) -> tuple[float, float]:
-    """Return mean and half width of the 95 % interval of the mean difference in PSNR of the same slices.
-
-    Slices of a volume are alike: the interval is Student's, of the mean differences of the volumes.
-    """
+    """Return mean and half width of the 95 % interval of the mean difference in PSNR of the same slices."""
     psnr = {row.case: row.psnr for row in other}
+    return interval_over_volumes({row.case: row.psnr - psnr[row.case] for row in better})
+
+
+def interval_over_volumes(values: Mapping[str, float]) -> tuple[float, float]:
+    """Return mean and half width of the 95 % interval of the mean of values by case, ``<volume>#<slice>``.
+
+    Slices of a volume are alike: the interval is Student's, of the means of the volumes.
+    """
     by_volume: dict[str, list[float]] = {}
-    for row in better:
-        by_volume.setdefault(row.case.rpartition("#")[0], []).append(row.psnr - psnr[row.case])
-    differences = np.array([np.mean(values) for values in by_volume.values()])
-    count = len(differences)
-    mean = float(np.mean([value for values in by_volume.values() for value in values]))
+    for case, value in values.items():
+        by_volume.setdefault(case.rpartition("#")[0], []).append(value)
+    means = np.array([np.mean(found) for found in by_volume.values()])
+    mean, count = float(np.mean(list(values.values()))), len(means)
     if count < 2:
         return mean, float("nan")
-    return mean, float(student.ppf(0.975, count - 1) * differences.std(ddof=1) / count**0.5)
+    return mean, float(student.ppf(0.975, count - 1) * means.std(ddof=1) / count**0.5)
 
 
 def _table(problem: str, rows: Sequence[CellRow], reference: str) -> str:

@@ -1,4 +1,4 @@
-"""Many trainings with DIRECT, one on each core: for studies of small images, where more threads would gain little."""
+"""Many trainings with DIRECT, as studies have them: on the CPU one on each core, as more threads gain little there."""
 
 import gc
 import json
@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from tqdm import tqdm
+
+from direct_deepen.errors import require
 
 _ENDED = "ended.json"
 
@@ -58,10 +60,11 @@ def _end(folder: Path) -> dict[str, float]:
     return result
 
 
-def run_trainings(trainings: Sequence[Training]) -> None:
-    """Run the trainings that have not ended, in their order, with `direct train` in a process and on a core each.
+def run_trainings(trainings: Sequence[Training], *, device: str = "cpu") -> None:
+    """Run the trainings that have not ended, in their order, with `direct train`.
 
-    A training that was interrupted goes on. One whose checkpoint to start from is still being made waits for it.
+    On the CPU every core runs one, in a process of its own; on a GPU one runs after the other. A training that was
+    interrupted goes on. One whose checkpoint to start from is still being made waits for it.
     """
     missing = [training for training in trainings if exit_code(training.folder) is None]
     if not missing:
@@ -70,23 +73,23 @@ def run_trainings(trainings: Sequence[Training]) -> None:
     for module in ("direct.cli.cli", "direct_deepen.engines.deepen_engine", "direct_deepen.engines.system_engines"):
         import_module(module)
     context = multiprocessing.get_context("fork")
-    free = sorted(os.sched_getaffinity(0))
-    working: dict[int, tuple[Any, int]] = {}
+    cores = sorted(os.sched_getaffinity(0))
+    free = [{core} for core in cores] if device == "cpu" else [set(cores)]
+    working: dict[int, tuple[Any, set[int]]] = {}
     with tqdm(total=len(missing), desc="trainings", unit="training") as bar:
         while missing or working:
             while free and (chosen := next((t for t in missing if _may_start(t)), None)):
                 missing.remove(chosen)
-                core = free.pop()
-                process = context.Process(target=_train, args=(chosen, core))
+                share = free.pop()
+                process = context.Process(target=_train, args=(chosen, share, device))
                 process.start()
-                working[process.sentinel] = (process, core)
-            if not working:
-                break
+                working[process.sentinel] = (process, share)
+            require(bool(working), f"{[str(t.initialization) for t in missing]}: not there, and no training makes it")
             for sentinel in multiprocessing.connection.wait(list(working)):
                 assert isinstance(sentinel, int)
-                process, core = working.pop(sentinel)
+                process, share = working.pop(sentinel)
                 process.join()
-                free.append(core)
+                free.append(share)
                 bar.update()
 
 
@@ -94,15 +97,16 @@ def _may_start(training: Training) -> bool:
     return training.initialization is None or training.initialization.is_file()
 
 
-def _train(training: Training, core: int) -> None:
-    """Train in this process, on a core, with DIRECT's own command."""
-    os.sched_setaffinity(0, {core})
+def _train(training: Training, cores: set[int], device: str) -> None:
+    """Train in this process, on some cores, with DIRECT's own command."""
+    os.sched_setaffinity(0, cores)
     folder = training.folder
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "configuration.yaml"
     config.write_text(yaml.safe_dump(dict(training.configuration), sort_keys=False), encoding="utf-8")
     options = ["--training-root", training.data / "training", "--validation-root", training.data / "validation"]
-    options += ["--cfg", config, "--name", folder.name, "--seed", training.seed, "--device", "cpu", "--num-workers", 0]
+    options += ["--cfg", config, "--name", folder.name, "--seed", training.seed]
+    options += ["--device", device, "--num-workers", 0 if device == "cpu" else len(cores) - 1]
     if (folder / "last_model.txt").is_file():
         options.append("--resume")
     elif training.initialization is not None:
@@ -114,7 +118,8 @@ def _train(training: Training, core: int) -> None:
     from direct.cli.cli import main
     from direct.data.datasets import FastMRIDataset
 
-    _keep_slices(FastMRIDataset)
+    if device == "cpu":
+        _keep_slices(FastMRIDataset)
     # What is imported needs no looking through for garbage.
     gc.freeze()
 

@@ -47,6 +47,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="cells at once, sharing the cores (default: 1)"
     )
+    parser.add_argument("--device", default="cpu", help="cpu, or a GPU such as cuda:0 (default: %(default)s)")
     parser.add_argument("--figure-slices", type=int, default=2, metavar="N", help="slices in a figure (default: 2)")
     parser.set_defaults(run=run)
 
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     require(args.figure_slices >= 1, f"--figure-slices is {args.figure_slices}; allowed: >= 1")
     study = load_study(args.study)
     args.output.mkdir(parents=True, exist_ok=True)
-    failures = run_grid(study, args.output, jobs=args.jobs)
+    failures = run_grid(study, args.output, jobs=args.jobs, device=args.device)
     print(write_results(study, args.output))
     for problem in study.problems:
         shown = pictures(study, args.output, problem, count=args.figure_slices)

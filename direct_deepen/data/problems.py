@@ -13,12 +13,13 @@ from direct.data.datasets import build_dataset_from_input
 from direct.data.mri_transforms import build_mri_transforms
 from direct.data.transforms import fft2, ifft2
 from direct.environment import load_dataset_config
-from direct.utils import dict_flatten, remove_keys
+from direct.utils import dict_flatten, dict_to_device, remove_keys
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import default_collate
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image
 from direct_deepen.errors import DeepenError, require
 
@@ -96,8 +97,17 @@ def _require_volume(path: Path) -> None:
         raise DeepenError(f"{path}: no fastMRI volume: {str(error).splitlines()[0]}") from error
 
 
-def cases(dataset: Any) -> Iterator[Case]:
+def cases(dataset: Any, *, coil_maps: str = "direct", cache: Path | None = None, device: str = "cpu") -> Iterator[Case]:
     """Yield the slices of a dataset, volume by volume in the order of their names.
+
+    Parameters
+    ----------
+    dataset
+        As :func:`inference_dataset` returns it.
+    coil_maps, cache
+        As for :func:`~direct_deepen.engines.coil_maps.coil_maps_of_batch`.
+    device
+        Where the problems are to be.
 
     Raises
     ------
@@ -107,11 +117,11 @@ def cases(dataset: Any) -> Iterator[Case]:
     for path in sorted(dataset.volume_indices):
         for index in dataset.volume_indices[path]:
             try:
-                batch = default_collate([dataset[index]])
+                batch = dict_to_device(default_collate([dataset[index]]), device)
             except (ArithmeticError, LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError) as error:
                 message = (str(error).splitlines() or [""])[0]
                 raise DeepenError(f"{path}: slice cannot be read: {type(error).__name__}: {message}") from error
-            problem = problem_from_batch(batch)
+            problem = problem_from_batch(batch, coil_maps_of_batch(batch, coil_maps, cache))
             reference = reference_image(batch, problem)
             ((name, number),) = problem.names
             problem = replace(problem, scale=problem.scale * batch["scaling_factor"])

@@ -20,17 +20,15 @@ from torch.utils.data import Dataset
 
 import direct_deepen
 from direct_deepen.engines.checkpoints import checkpoint_to_resume, require_weights_of
-from direct_deepen.engines.coil_maps import espirit_maps_of_batch
+from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.guard import Guard, Vitals
-from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image, to_complex
+from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image
 from direct_deepen.engines.random_phase import with_random_phase
 from direct_deepen.engines.reconstruction import Reconstruction
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.settings import SystemSettings
 from direct_deepen.errors import DeepenError, DivergenceError, require
-from direct_deepen.physics.phase import align_phase
 from direct_deepen.physics.sense import sense
-from direct_deepen.physics.sense_operator import SenseOperator
 from direct_deepen.posterior_file import PosteriorWriter
 
 
@@ -154,12 +152,8 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         )
 
     def _coil_maps(self, data: dict[str, Any]) -> torch.Tensor | None:
-        if self.settings.coil_maps == "direct":
-            return None
         cache = None if self.checkpointer is None else Path(self.checkpointer.save_directory) / "coil_maps"
-        kspace, mask = to_complex(data["masked_kspace"]), data["sampling_mask"].squeeze(-1)
-        # In the gauge of DIRECT's maps, so that a prior trained with one kind serves with the other.
-        return align_phase(SenseOperator(espirit_maps_of_batch(kspace, mask, cache), mask), kspace).sensitivity_map
+        return coil_maps_of_batch(data, self.settings.coil_maps, cache)
 
     def _train_on(self, data: dict[str, Any], problem: Problem) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         objective = self.settings.objective

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from direct_deepen.engines.coil_maps import COIL_MAPS
 from direct_deepen.errors import (
     require,
     require_choice,
@@ -11,7 +12,6 @@ from direct_deepen.errors import (
     require_weight,
 )
 
-COIL_MAPS = ("direct", "espirit")
 ESTIMATORS = ("map", "posterior_mean")
 
 

@@ -36,7 +36,7 @@ def espirit_maps(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor) -> to
     Raises
     ------
     DeepenError
-        If the fully sampled centre is narrower than the kernel.
+        If the fully sampled centre is narrower than the kernel, or too narrow for so many coils.
 
     References
     ----------
@@ -52,6 +52,12 @@ def espirit_maps(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor) -> to
     )
     kspace = masked_kspace.cpu().numpy().astype(np.complex64)
     maps = EspiritCalib(kspace, calib_width=width, kernel_width=KERNEL_WIDTH, show_pbar=False).run()
+    require(
+        bool(np.any(maps)),
+        f"ESPIRiT finds no coil map: the fully sampled centre of k-space is {width} samples wide, and there are "
+        f"{len(kspace)} coils; allowed for coil_maps: espirit: more samples or fewer coils (raise center_fractions, "
+        "lower compress_coils, or use coil_maps: direct)",
+    )
     return torch.from_numpy(np.ascontiguousarray(maps)).to(masked_kspace)
 
 

@@ -7,7 +7,6 @@ import tiny_direct
 import torch
 
 from direct_deepen.engines import coil_maps
-from direct_deepen.engines.problem import to_complex
 from direct_deepen.physics.espirit import espirit_maps
 
 
@@ -19,9 +18,13 @@ def espirit_config(map_config):
 
 
 @pytest.fixture
-def data(batch):
-    """Masked k-space and masks of a batch, as the engine passes them on."""
-    return to_complex(batch["masked_kspace"]), batch["sampling_mask"].squeeze(-1)
+def data():
+    """Masked k-space and masks of a batch of three, with a centre wide enough for maps that are not zero."""
+    kspace = torch.from_numpy(tiny_direct.draw_kspace(0, slices=3))
+    mask = torch.zeros(3, 1, *kspace.shape[2:], dtype=torch.bool)
+    mask[..., 8:24, 8:24] = True
+    mask[..., ::3] = True
+    return kspace * mask, mask
 
 
 @pytest.fixture

@@ -172,8 +172,8 @@ def test_centre_narrower_than_the_kernel_is_refused(coil_images, one_line_error,
         espirit_maps(fft2(coil_images) * mask, mask)
 
 
-def test_centre_as_wide_as_the_kernel_is_accepted(coil_images, inside):
-    mask = centre_mask(SIZE, SIZE, KERNEL_WIDTH, KERNEL_WIDTH)
+def test_a_centre_some_samples_wider_than_the_kernel_is_accepted(coil_images, inside):
+    mask = centre_mask(SIZE, SIZE, KERNEL_WIDTH + 4, KERNEL_WIDTH + 4)
     maps = espirit_maps(fft2(coil_images) * mask, mask)
     assert bool(torch.isfinite(torch.view_as_real(maps)).all())
 
@@ -184,3 +184,12 @@ def test_zero_filled_images_of_the_maps_agree_with_the_operator(maps, coil_image
     A = SenseOperator(maps[None], mask[None, None])
     expected = (maps.conj() * ifft2(kspace)).sum(dim=0)
     torch.testing.assert_close(A.adjoint(kspace[None])[0], expected, rtol=0, atol=1e-6)  # single precision
+
+
+def test_a_centre_too_narrow_for_so_many_coils_is_refused_instead_of_maps_of_zeros(draw, one_line_error):
+    # A square of 7×7 holds four positions of the kernel: far fewer than the dimensions of 16 coils.
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[5:12, 5:12] = True
+    kspace = draw(16, 16, 16, dtype=torch.complex64) * mask
+    with one_line_error("ESPIRiT finds no coil map", "7 samples", "16 coils", "compress_coils"):
+        espirit_maps(kspace, mask)
