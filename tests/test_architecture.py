@@ -109,6 +109,46 @@ def test_allowed_imports_are_not_mistaken_for_forbidden_ones(source):
     assert forbidden_imports(source, "direct_deepen.priors.energy", ALLOWED["priors"]) == set()
 
 
+# ---- Tests of the three axes
+
+
+def defined(source: str) -> set[str]:
+    """Public functions and classes that a source defines at its top, but for dataclasses, which only hold results."""
+    return {
+        node.name
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
+    }
+
+
+def used(source: str) -> set[str]:
+    """Names that a source uses below its imports."""
+    nodes = list(ast.walk(ast.parse(source)))
+    return {node.id for node in nodes if isinstance(node, ast.Name)} | {
+        node.attr for node in nodes if isinstance(node, ast.Attribute)
+    }
+
+
+WITHOUT_TESTS = {"DifferentiableEnergy"}
+"""A protocol: nothing of it runs."""
+
+
+@pytest.mark.parametrize("axis", ["priors", "objectives", "inference"])
+def test_whatever_stands_on_an_axis_has_tests_of_its_own(axis):
+    names = set().union(*(defined(path.read_text()) for path in sources(axis))) - WITHOUT_TESTS
+    tests = Path(__file__).parent
+    found = set().union(*(used(path.read_text()) for path in [*(tests / axis).rglob("*.py"), tests / "conftest.py"]))
+    assert names - found == set()
+
+
+def test_a_name_that_is_only_imported_counts_as_untested():
+    source = "def a(): ...\nclass B: ...\ndef _c(): ...\n@dataclass(frozen=True)\nclass D: ...\nE = 1"
+    assert defined(source) == {"a", "B"}
+    assert used("from x import a, B\nB()\nx.y") == {"B", "x", "y"}
+
+
 # ---- Random numbers
 
 GLOBAL_STATE_OF = {

@@ -15,7 +15,7 @@ from direct_deepen.engines.reconstruction import Reconstruction, reconstruct
 from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.engines.training_samples import TrainingSamples, chain_spread, draw_training_samples
 from direct_deepen.objectives import contrastive_loss, denoising_score_matching_loss, energy_unit
-from direct_deepen.physics.noise import complex_normal
+from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.priors.energy import Energy
 
 _SPREAD_INTERVAL = 50
@@ -114,7 +114,7 @@ class DeepenEngine(PriorEngine[DeepenSettings]):
             stored=self.stored_chains,
             generator=generator,
         )
-        noise = complex_normal(reference.shape, generator=generator, dtype=reference.dtype, device=reference.device)
+        noise = complex_normal_like(reference, generator=generator)
         true_images = reference + objective.data_noise_factor * noise_std * noise
         # One call of the (possibly wrapped) model, so that parallel training reduces gradients once.
         energies = self.model(torch.cat([true_images, samples.image]))

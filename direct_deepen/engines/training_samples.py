@@ -8,7 +8,7 @@ from direct_deepen.engines.persistent_chains import PersistentChains, mask_diges
 from direct_deepen.engines.problem import Problem
 from direct_deepen.engines.settings import ChainSettings
 from direct_deepen.inference.langevin import Samples, langevin
-from direct_deepen.physics.noise import complex_normal
+from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.sense import sense
 from direct_deepen.priors.energy import Energy
 
@@ -135,7 +135,7 @@ def _starting_images(
     maps = problem.A.sensitivity_map
     images = torch.empty_like(maps[:, 0])
     # Drawn for all images, so that what a chain draws does not depend on what the others have stored.
-    noise = complex_normal(images.shape, generator=generator, dtype=images.dtype, device=images.device)
+    noise = complex_normal_like(images, generator=generator)
     if bool(missing.any()):
         part = problem.select(missing.nonzero().flatten().to(images.device))
         solution = sense(part.A, part.masked_kspace, regularization=sense_regularization, tolerance=1e-3)

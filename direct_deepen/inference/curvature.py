@@ -2,7 +2,7 @@
 
 import torch
 
-from direct_deepen.physics.noise import complex_normal
+from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.priors.energy import DifferentiableEnergy
 
 
@@ -53,7 +53,7 @@ def largest_curvature(
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     # The same for every image: what one gets does not depend on the rest of the batch.
-    first = complex_normal(image.shape[1:], generator=generator, dtype=image.dtype, device=image.device)
+    first = complex_normal_like(image[0], generator=generator)
     direction = first.expand_as(image)
     norm = image_norm(image)
     length = (relative_step * torch.where(norm > 0, norm, 1.0))[:, None, None]

@@ -113,10 +113,10 @@ def differentiable_equilibrium(
         tolerance=tolerance,
         max_iterations=max_iterations,
     ).image
-    weight = float(data_weight.detach())
-    residual = A.normal(image) - A.adjoint(masked_kspace)
     if not torch.is_grad_enabled():
         return image
+    weight = float(data_weight.detach())
+    residual = A.normal(image) - A.adjoint(masked_kspace)
     variable = image.requires_grad_()
     denoised = denoiser(variable)
     # The value of the image, with the graph of −G at the image held fixed.

@@ -9,8 +9,8 @@ from direct_deepen.errors import DivergenceError, require, require_choice, requi
 from direct_deepen.inference.cost import inner_product
 from direct_deepen.inference.curvature import difference_quotient, image_norm
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
-from direct_deepen.physics.noise import complex_normal
-from direct_deepen.physics.operator import LinearOperator, norm_squared, normal_over_chains
+from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.physics.operator import LinearOperator, adjoint_over_chains, norm_squared, normal_over_chains
 from direct_deepen.physics.sense import require_finite_data, sense
 from direct_deepen.priors.energy import DifferentiableEnergy
 
@@ -269,7 +269,7 @@ class _Metric:
 
     def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return P⁻¹ times noise of covariance P: adding it to a gradient before :meth:`solve` gives P^{1/2}z."""
-        return complex_normal(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+        return complex_normal_like(like, generator=generator)
 
     def largest_eigenvalue(self, norm_squared: float, curvature: torch.Tensor) -> torch.Tensor:
         """Return an estimate for PH, H the Hessian of C, from ‖A‖² and the curvature of E."""
@@ -296,9 +296,9 @@ class _DataMetric(_Metric):
         return solution.unflatten(0, image.shape[:2])
 
     def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        adjoint = torch.stack([self.A.adjoint(super(_DataMetric, self).noise(self.masked_kspace, generator))
-                               for _ in like])  # fmt: skip
-        return adjoint + self.preconditioner**0.5 * super().noise(like, generator)
+        data = self.masked_kspace.expand(len(like), *self.masked_kspace.shape)
+        adjoint = adjoint_over_chains(self.A, complex_normal_like(data, generator=generator))
+        return adjoint + self.preconditioner**0.5 * complex_normal_like(like, generator=generator)
 
     def largest_eigenvalue(self, norm_squared: float, curvature: torch.Tensor) -> torch.Tensor:
         sampled = (norm_squared + curvature) / (norm_squared + self.preconditioner)
@@ -335,8 +335,9 @@ class _Target:
         gradient = (normal - self.adjoint_data).add_(prior_gradient)
         return _Point(image, data_cost + value.double().unflatten(0, image.shape[:2]), prior_gradient, gradient)
 
-    def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return complex_normal(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+    def slope(self, point: _Point) -> torch.Tensor:
+        """Return ⟨g, Pg⟩ of the gradient g of C, float64 (chain, batch)."""
+        return inner_product(point.gradient, self.metric.solve(point.gradient))
 
 
 def _starts(
@@ -351,7 +352,7 @@ def _starts(
         )
         return init.to(image).expand(shape)
     require_choice("init", init, STARTS)
-    noise = target.noise(image.expand(shape), generator)
+    noise = complex_normal_like(image.expand(shape), generator=generator)
     if init == "noise":
         return init_std * noise
     return sense(target.A, target.masked_kspace) + target.noise_std * noise
@@ -374,11 +375,12 @@ def _run(
         step_size = torch.full_like(point.cost, schedule.step_size)
     else:
         # The first step needs a curvature too: that between the start and a point one noise away.
-        nudge = target.noise_std * target.noise(start, generator)
+        nudge = target.noise_std * complex_normal_like(start, generator=generator)
         _, nudged = target.energy.value_and_grad((start + nudge).flatten(0, 1))
         evaluations += 1
         curvature = _observed_curvature(nudge, nudged.unflatten(0, start.shape[:2]) - point.prior_gradient)
         step_size = _stable_step(target, curvature)
+    slope = target.slope(point) if schedule.metropolis else None
     log_metropolis_scale = torch.zeros_like(step_size)
     accepted_sum = torch.zeros_like(step_size)
     kept, costs, norms = [], [], []
@@ -386,10 +388,12 @@ def _run(
     for step in range(1, schedule.num_steps + 1):
         proposal = target(_propose(target, point, step_size, generator))
         evaluations += 1
-        if schedule.metropolis:
-            probability = _acceptance_probability(target, point, proposal, step_size)
+        if slope is not None:
+            proposed_slope = target.slope(proposal)
+            probability = _acceptance_probability(target, point, proposal, step_size, slope - proposed_slope)
             uniform = torch.rand(probability.shape, generator=generator, device=generator.device, dtype=torch.float64)
             accepted = uniform.to(probability.device) < probability
+            slope = torch.where(accepted, proposed_slope, slope)
         else:
             probability = torch.ones_like(step_size)
             accepted = torch.ones_like(step_size, dtype=torch.bool)
@@ -436,16 +440,17 @@ def _propose(target: _Target, point: _Point, step_size: torch.Tensor, generator:
     return target.metric.solve(move).add_(point.image)
 
 
-def _acceptance_probability(target: _Target, here: _Point, there: _Point, step_size: torch.Tensor) -> torch.Tensor:
+def _acceptance_probability(
+    target: _Target, here: _Point, there: _Point, step_size: torch.Tensor, slope_change: torch.Tensor
+) -> torch.Tensor:
     """min(1, π(there) q(here|there) / (π(here) q(there|here))) with q the Gaussian proposal of :func:`_propose`.
 
     −2ε²τ log q(there|here) = ‖d + τPg‖² in the norm of P⁻¹ = ⟨d, P⁻¹d⟩ + 2τ⟨d, g⟩ + τ²⟨g, Pg⟩ with d the move; the
-    first term is that of the way back too.
+    first term is that of the way back too. ``slope_change`` is ⟨g, Pg⟩ here minus there.
     """
     move = there.image - here.image
     slopes = inner_product(move, here.gradient + there.gradient)
-    squares = [inner_product(point.gradient, target.metric.solve(point.gradient)) for point in (here, there)]
-    proposals = slopes + 0.5 * step_size * (squares[0] - squares[1])
+    proposals = slopes + 0.5 * step_size * slope_change
     logarithm = (2 * (here.cost - there.cost) + proposals) / target.noise_std**2
     return logarithm.clamp(max=0.0).exp().nan_to_num(0.0)
 

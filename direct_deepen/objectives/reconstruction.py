@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from direct_deepen.physics.noise import complex_normal
+from direct_deepen.physics.noise import complex_normal_like
 
 _LINEAR_BELOW = 1e-2
 """Distance from the barrier under which its logarithm goes on as a straight line, so that it stays finite."""
@@ -35,7 +35,7 @@ def denoising_loss(
     generator
         Source of randomness.
     """
-    noise = complex_normal(image.shape, generator=generator, dtype=image.dtype, device=image.device)
+    noise = complex_normal_like(image, generator=generator)
     return mean_squared_error(denoiser(image + noise_std * noise), image)
 
 
@@ -70,7 +70,7 @@ def lipschitz_quotient(
     Real (batch,).
     """
     x = image.detach()
-    direction = complex_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    direction = complex_normal_like(x, generator=generator)
     length = relative_step * _norm(x).clamp_min(torch.finfo(x.real.dtype).tiny)
     for _ in range(num_iterations):
         with torch.enable_grad():

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from direct_deepen.physics.noise import complex_normal
+from direct_deepen.physics.noise import complex_normal_like
 
 
 def denoising_score_matching_loss(
@@ -51,7 +51,7 @@ def denoising_score_matching_loss(
     not depend on them, so that data-parallel training finds every one).
     """
     levels = torch.rand(image.shape[0], generator=generator, device=generator.device).to(image.device)
-    noise = complex_normal(image.shape, generator=generator, dtype=image.dtype, device=image.device)
+    noise = complex_normal_like(image, generator=generator)
     noise = noise * (max_noise_std * levels).to(image.real.dtype)[:, None, None]
     with torch.enable_grad():
         noisy = (image + noise).detach().requires_grad_()

@@ -38,3 +38,8 @@ def complex_normal(
     real_dtype = torch.float64 if dtype == torch.complex128 else torch.float32
     parts = torch.randn(*shape, 2, generator=generator, dtype=real_dtype, device=generator.device)
     return torch.view_as_complex(parts).to(device)
+
+
+def complex_normal_like(tensor: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+    """Draw :func:`complex_normal` noise of the shape, dtype and device of a complex tensor."""
+    return complex_normal(tensor.shape, generator=generator, dtype=tensor.dtype, device=tensor.device)

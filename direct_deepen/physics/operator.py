@@ -47,6 +47,13 @@ def normal_over_chains(A: LinearOperator, images: torch.Tensor) -> torch.Tensor:
     return torch.stack([A.normal(image) for image in images])
 
 
+def adjoint_over_chains(A: LinearOperator, data: torch.Tensor) -> torch.Tensor:
+    """Aᴴ of data (chain, batch, ...): in one call where ``A`` takes leading dimensions."""
+    if isinstance(A, BatchedOperator):
+        return A.adjoint(data)
+    return torch.stack([A.adjoint(part) for part in data])
+
+
 def norm_squared(A: LinearOperator, template: torch.Tensor, *, num_iterations: int = 20) -> float:
     """Largest eigenvalue of AᴴA: the operator's own bound if it has one, otherwise by power iteration.
 

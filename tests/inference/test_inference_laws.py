@@ -1,0 +1,153 @@
+"""Laws that every inference has to pass: all that take data and a prior, in one registry."""
+
+import inspect
+
+import pytest
+import torch
+
+from direct_deepen import inference
+from direct_deepen.priors import Denoiser, ImageNetwork, QuadraticEnergy
+
+REGULARIZED = 1e-2
+SIZE = 8
+
+
+def network(kind):
+    """A small prior, random but the same every time, of weights large enough to matter."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prior = kind(hidden_channels=4, num_layers=3, activation="elu")
+    for parameter in prior.parameters():
+        parameter.detach().mul_(1.5)
+    return prior.double()
+
+
+def identity(image):
+    return image
+
+
+class NoEnergy:
+    """E = 0: what is left is least squares."""
+
+    def __call__(self, image):
+        return image.real.new_zeros(image.shape[0])
+
+    def value_and_grad(self, image):
+        return self(image), torch.zeros_like(image)
+
+
+def by_langevin(A, b, prior):
+    generator = torch.Generator().manual_seed(0)
+    # Cold: the mean of the density and not its spread is what the laws below ask for.
+    return inference.langevin(A, b, prior, noise_std=1e-6, num_steps=300, num_samples=1, generator=generator,
+                              init=A.adjoint(b)).images[0]  # fmt: skip
+
+
+INFERENCES = {
+    # name: (run, prior, no prior)
+    "mm_map": (lambda A, b, p: inference.mm_map(A, b, p, tolerance=1e-9).image, QuadraticEnergy, NoEnergy()),
+    "langevin": (by_langevin, QuadraticEnergy, NoEnergy()),
+    "proximal_iteration": (
+        lambda A, b, p: inference.proximal_iteration(A, b, p, step_size=1.0, max_iterations=20).image,
+        Denoiser,
+        identity,
+    ),
+    "unrolled_gradient": (
+        lambda A, b, p: inference.unrolled_gradient(A, b, p, step_size=0.9, num_steps=12),
+        QuadraticEnergy,
+        NoEnergy(),
+    ),
+    "equilibrium": (
+        lambda A, b, p: inference.equilibrium(A, b, p, data_weight=2.0, tolerance=1e-8).image,
+        ImageNetwork,
+        identity,
+    ),
+    "differentiable_equilibrium": (
+        lambda A, b, p: inference.differentiable_equilibrium(A, b, p, data_weight=torch.tensor(2.0), tolerance=1e-8),
+        ImageNetwork,
+        identity,
+    ),
+}
+
+
+@pytest.fixture(params=INFERENCES)
+def case(request):
+    run, kind, nothing = INFERENCES[request.param]
+
+    def without_graph(*arguments):
+        with torch.no_grad():
+            return run(*arguments)
+
+    return without_graph, network(kind), nothing
+
+
+@pytest.fixture
+def problem(random_operator, draw):
+    """An operator, and data that no image explains."""
+    A = random_operator(2, 3, SIZE, SIZE)
+    return A, A.forward(draw(2, SIZE, SIZE)) + 0.1 * A.sampling_mask * draw(2, 3, SIZE, SIZE, seed=1)
+
+
+def test_every_inference_of_the_package_is_in_the_registry():
+    public = {
+        name
+        for name in inference.__all__
+        if inspect.isfunction(getattr(inference, name))
+        and "masked_kspace" in inspect.signature(getattr(inference, name)).parameters
+    }
+    assert public == set(INFERENCES)
+
+
+def test_what_is_given_stays_as_it_was_and_the_result_is_of_its_type(case, problem, global_generators_untouched):
+    run, prior, _ = case
+    A, b = problem
+    copies = b.clone(), A.sensitivity_map.clone(), A.sampling_mask.clone()
+    weights = [parameter.clone() for parameter in prior.parameters()]
+    image = run(A, b, prior)
+    assert image.shape == (2, SIZE, SIZE)
+    assert image.dtype == b.dtype
+    assert all(torch.equal(*pair) for pair in zip(copies, (b, A.sensitivity_map, A.sampling_mask), strict=True))
+    assert all(torch.equal(*pair) for pair in zip(weights, prior.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in prior.parameters())
+
+
+def test_what_an_image_gets_does_not_depend_on_the_rest_of_the_batch(case, problem):
+    run, prior, _ = case
+    A, b = problem
+    index = torch.tensor([0])
+    together, alone = run(A, b, prior)[:1], run(A.select(index), b[:1], prior)
+    # Sums over a batch of another size differ in the last digits, which ill-conditioned steps raise.
+    assert float((together - alone).norm()) < 1e-5 * float(together.norm())
+
+
+def test_an_operator_of_three_methods_will_do(case, problem, plain_operator):
+    run, prior, _ = case
+    A, b = problem
+    full, plain = run(A, b, prior), run(plain_operator(A), b, prior)
+    # Its norm is estimated, which the steps of chains depend on; the laws ask for the same minimum.
+    assert float((full - plain).norm()) < 1e-3 * float(full.norm())
+
+
+def test_with_no_prior_and_all_samples_the_data_are_inverted(case, problem):
+    run, _, nothing = case
+    A = problem[0].fully_sampled()
+    truth = A.adjoint(A.forward(torch.ones(2, SIZE, SIZE, dtype=torch.complex128)))
+    image = run(A, A.forward(truth), nothing)
+    # AᴴA = I: all steps contract the error by a constant factor; unrolled, by 0.1 each of twelve times.
+    assert float((image - truth).norm()) < 1e-4 * float(truth.norm())
+
+
+def test_the_prior_matters(case, problem):
+    run, prior, nothing = case
+    A, b = problem
+    assert float((run(A, b, prior) - run(A, b, nothing)).norm()) > 1e-3 * float(b.norm())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_data_that_are_not_finite_are_refused(case, problem, one_line_error, value):
+    run, prior, _ = case
+    A, b = problem
+    b = b.clone()
+    b[0, 0, 0, 0] = value
+    with one_line_error("masked_kspace", "finite"):
+        run(A, b, prior)

@@ -1,0 +1,71 @@
+"""What the networks of the priors are made of."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from direct_deepen.priors.learned_scalar import PositiveScalar
+from direct_deepen.priors.networks import ACTIVATIONS, channels_to_image, convolutional_stack, image_to_channels
+
+
+def stack(**changes):
+    arguments = {"in_channels": 2, "hidden_channels": 5, "out_channels": 3, "num_layers": 4, "activation": "elu"}
+    return convolutional_stack(**arguments | changes)
+
+
+def test_real_and_imaginary_part_become_channels_and_come_back(draw):
+    image = draw(2, 4, 5)
+    channels = image_to_channels(image, nn.Conv2d(2, 2, 3).double())
+    assert torch.equal(channels[:, 0], image.real)
+    assert torch.equal(channels[:, 1], image.imag)
+    assert torch.equal(channels_to_image(channels), image)
+
+
+def test_a_conjugate_view_is_read_as_what_it_is(draw):
+    image = draw(1, 3, 3)
+    channels = image_to_channels(image.conj(), nn.Conv2d(2, 2, 3).double())
+    assert torch.equal(channels[:, 1], -image.imag)
+
+
+def test_channels_lie_last_in_memory_without_a_copy(draw):
+    image = draw(2, 4, 5)
+    channels = image_to_channels(image, nn.Conv2d(2, 2, 3).double())
+    assert channels.is_contiguous(memory_format=torch.channels_last)
+    assert channels.data_ptr() == image.data_ptr()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_stack_has_its_layers_with_an_activation_between_and_keeps_the_size(activation):
+    layers = stack(activation=activation)
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels) for c in convolutions] == [(2, 5), (5, 5), (5, 5), (5, 3)]
+    assert all(c.kernel_size == (3, 3) for c in convolutions)
+    assert [type(layer) for layer in layers][1::2] == 3 * [ACTIVATIONS[activation]]
+    assert layers(torch.zeros(1, 2, 6, 7)).shape == (1, 3, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"), [({"num_layers": 1}, "num_layers"), ({"hidden_channels": 0}, "hidden_channels"),
+                          ({"activation": "tanh"}, "'tanh'")]
+)  # fmt: skip
+def test_a_stack_of_nothing_is_refused(one_line_error, changes, word):
+    with one_line_error(word, "allowed"):
+        stack(**changes)
+
+
+def test_a_positive_scalar_is_the_number_it_starts_from_and_stays_positive():
+    scalar = PositiveScalar(0.3, "name")
+    assert float(scalar().detach()) == pytest.approx(0.3)
+    scalar().backward()
+    # d(exp l)/dl = exp l
+    assert float(scalar.logarithm.grad) == pytest.approx(0.3)
+    scalar.logarithm.data.sub_(50.0)
+    assert float(scalar().detach()) > 0
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_a_scalar_that_is_not_positive_is_refused_by_its_name(one_line_error, value):
+    with one_line_error("model.step", "> 0"):
+        PositiveScalar(value, "model.step")
