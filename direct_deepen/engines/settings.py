@@ -25,10 +25,14 @@ class ChainStartSettings:
         Share of the images of a batch whose chains start this way, relative to the other kinds.
     num_steps
         Langevin steps of these chains.
+    map_steps
+        Steps of MAP before them. A posterior with little data has slow directions: chains of few steps never come to
+        minima that MAP finds, so that nothing would raise the energy there.
     """
 
     fraction: float = 0.0
     num_steps: int = 15
+    map_steps: int = 0
 
 
 @dataclass
@@ -53,7 +57,7 @@ class ChainSettings:
 
     noise: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.0, 60))
     sense: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(0.0, 15))
-    persistent: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(1.0, 15))
+    persistent: ChainStartSettings = field(default_factory=lambda: ChainStartSettings(1.0, 15, 8))
     step_size: float | None = None
     max_stored: int = 2048
 
@@ -66,6 +70,7 @@ class ChainSettings:
             key = f"model.objective.chains.{name}"
             require_fraction(f"{key}.fraction", start.fraction)
             require_count(f"{key}.num_steps", start.num_steps)
+            require_count(f"{key}.map_steps", start.map_steps, 0)
         total = sum(start.fraction for start in self.starts().values())
         require(total > 0, f"model.objective.chains.*.fraction add up to {total!r}; allowed: > 0")
         if self.step_size is not None:

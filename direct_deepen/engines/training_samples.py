@@ -8,9 +8,13 @@ from direct_deepen.engines.persistent_chains import PersistentChains, mask_diges
 from direct_deepen.engines.problem import Problem
 from direct_deepen.engines.settings import ChainSettings
 from direct_deepen.inference.langevin import Samples, langevin
+from direct_deepen.inference.mm_map import mm_map
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.sense import sense
 from direct_deepen.priors.energy import Energy
+
+_FIRST_CURVATURE = 0.3
+"""L that MAP starts from: that of trained energies. Estimating it would cost more than the steps."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,23 @@ def draw_training_samples(
         if len(index) == 0:
             continue
         part = problem.select(index)
+        images = _starting_images(name, part, noise_std, noise_start_std, sense_regularization, stored, generator)
+        if start.map_steps > 0:
+            images = mm_map(
+                part.A,
+                part.masked_kspace,
+                energy,
+                init=images,
+                max_iterations=start.map_steps,
+                curvature=_FIRST_CURVATURE,
+            ).image
         samples = langevin(
             part.A,
             part.masked_kspace,
             energy,
             noise_std=noise_std,
             num_steps=start.num_steps,
-            init=_starting_images(name, part, noise_std, sense_regularization, stored, generator),
-            init_std=noise_start_std,
+            init=images,
             step_size=chains.step_size,
             generator=generator,
         )
@@ -124,18 +137,18 @@ def _starting_images(
     kind: str,
     problem: Problem,
     noise_std: float,
+    noise_start_std: float,
     sense_regularization: float,
     stored: PersistentChains,
     generator: torch.Generator,
-) -> str | torch.Tensor:
+) -> torch.Tensor:
+    # Drawn for all images, so that what a chain draws does not depend on what the others have stored.
+    noise = complex_normal_like(problem.A.sensitivity_map[:, 0], generator=generator)
     if kind == "noise":
-        return "noise"
+        return noise_start_std * noise
     known = [None] * len(problem.names) if kind == "sense" else _stored_states(problem, stored)
     missing = torch.tensor([state is None for state in known])
-    maps = problem.A.sensitivity_map
-    images = torch.empty_like(maps[:, 0])
-    # Drawn for all images, so that what a chain draws does not depend on what the others have stored.
-    noise = complex_normal_like(images, generator=generator)
+    images = torch.empty_like(noise)
     if bool(missing.any()):
         part = problem.select(missing.nonzero().flatten().to(images.device))
         solution = sense(part.A, part.masked_kspace, regularization=sense_regularization, tolerance=1e-3)

@@ -1,6 +1,13 @@
 """Inference: MAP, sampling with diagnostics, and the iterations of other methods. Knows nothing of DIRECT."""
 
+from direct_deepen.inference.annealed_langevin import (
+    IndependentSamples,
+    annealed_langevin,
+    annealed_map,
+    preconditioned_annealed_langevin,
+)
 from direct_deepen.inference.diagnostics import Diagnostics
+from direct_deepen.inference.diffusion_sampling import diffusion_posterior_sampling
 from direct_deepen.inference.equilibrium import differentiable_equilibrium, equilibrium
 from direct_deepen.inference.fixed_point import FixedPointResult
 from direct_deepen.inference.langevin import Samples, langevin
@@ -11,12 +18,17 @@ from direct_deepen.inference.unrolled_gradient import unrolled_gradient
 __all__ = [
     "Diagnostics",
     "FixedPointResult",
+    "IndependentSamples",
     "MapResult",
     "Samples",
+    "annealed_langevin",
+    "annealed_map",
     "differentiable_equilibrium",
+    "diffusion_posterior_sampling",
     "equilibrium",
     "langevin",
     "mm_map",
+    "preconditioned_annealed_langevin",
     "proximal_iteration",
     "unrolled_gradient",
 ]

@@ -8,9 +8,9 @@ from tqdm import tqdm
 from direct_deepen.errors import DivergenceError, require, require_choice, require_positive
 from direct_deepen.inference.cost import inner_product
 from direct_deepen.inference.curvature import difference_quotient, image_norm
-from direct_deepen.physics.conjugate_gradient import conjugate_gradient
+from direct_deepen.inference.metric import DataMetric, Metric
 from direct_deepen.physics.noise import complex_normal_like
-from direct_deepen.physics.operator import LinearOperator, adjoint_over_chains, norm_squared, normal_over_chains
+from direct_deepen.physics.operator import LinearOperator, norm_squared, normal_over_chains
 from direct_deepen.physics.sense import require_finite_data, sense
 from direct_deepen.priors.energy import DifferentiableEnergy
 
@@ -24,7 +24,6 @@ _SHOWN_CHAINS = 5
 _ACCEPTANCE_TARGET = 0.574
 _INEXACT, _EXACT = 1e-3, 1e-9
 """Relative residuals of the preconditioner: its error biases the chain by about as much."""
-_CG_ITERATIONS = 100
 _ADAPTATION_DECAY = 0.6
 
 
@@ -201,7 +200,7 @@ def langevin(
 
     # A refused step would otherwise depend on how exactly the proposal was solved for.
     accuracy = _EXACT if metropolis else _INEXACT
-    metric = _Metric() if preconditioner is None else _DataMetric(A, masked_kspace, preconditioner, accuracy)
+    metric = Metric() if preconditioner is None else DataMetric(A, masked_kspace, preconditioner, accuracy)
     target = _Target(A, masked_kspace, energy, noise_std, metric)
     starts = _starts(target, init, init_std, num_samples, generator)
     kept_steps = torch.linspace(num_steps, burn_in, keep + 1, dtype=torch.float64)[:-1].round().long().flip(0)
@@ -260,51 +259,6 @@ class _Point:
     gradient: torch.Tensor
 
 
-class _Metric:
-    """P = I: the metric that steps are taken in."""
-
-    def solve(self, image: torch.Tensor) -> torch.Tensor:
-        """Return Px of chains (chain, batch, height, width)."""
-        return image
-
-    def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return P⁻¹ times noise of covariance P: adding it to a gradient before :meth:`solve` gives P^{1/2}z."""
-        return complex_normal_like(like, generator=generator)
-
-    def largest_eigenvalue(self, norm_squared: float, curvature: torch.Tensor) -> torch.Tensor:
-        """Return an estimate for PH, H the Hessian of C, from ‖A‖² and the curvature of E."""
-        return norm_squared + curvature
-
-
-class _DataMetric(_Metric):
-    """P = (AᴴA + μI)⁻¹."""
-
-    def __init__(self, A: LinearOperator, masked_kspace: torch.Tensor, preconditioner: float, accuracy: float) -> None:
-        self.A = A
-        self.masked_kspace = masked_kspace
-        self.preconditioner = preconditioner
-        self.accuracy = accuracy
-
-    def solve(self, image: torch.Tensor) -> torch.Tensor:
-        def inverse(flat: torch.Tensor) -> torch.Tensor:
-            normal = normal_over_chains(self.A, flat.unflatten(0, image.shape[:2]))
-            return normal.flatten(0, 1) + self.preconditioner * flat
-
-        solution = conjugate_gradient(
-            inverse, image.flatten(0, 1), tolerance=self.accuracy, max_iterations=_CG_ITERATIONS
-        )
-        return solution.unflatten(0, image.shape[:2])
-
-    def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        data = self.masked_kspace.expand(len(like), *self.masked_kspace.shape)
-        adjoint = adjoint_over_chains(self.A, complex_normal_like(data, generator=generator))
-        return adjoint + self.preconditioner**0.5 * complex_normal_like(like, generator=generator)
-
-    def largest_eigenvalue(self, norm_squared: float, curvature: torch.Tensor) -> torch.Tensor:
-        sampled = (norm_squared + curvature) / (norm_squared + self.preconditioner)
-        return torch.maximum(sampled, curvature / self.preconditioner)
-
-
 class _Target:
     """The density ∝ exp(−2C/ε²), evaluated for several chains at once."""
 
@@ -314,7 +268,7 @@ class _Target:
         masked_kspace: torch.Tensor,
         energy: DifferentiableEnergy,
         noise_std: float,
-        metric: _Metric,
+        metric: Metric,
     ) -> None:
         self.metric = metric
         self.A = A

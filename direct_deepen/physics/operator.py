@@ -41,14 +41,21 @@ class SupportsSampling(LinearOperator, Protocol):
 
 
 def normal_over_chains(A: LinearOperator, images: torch.Tensor) -> torch.Tensor:
-    """AᴴA of images (chain, batch, height, width): in one call where ``A`` takes leading dimensions."""
+    """Return AᴴA of images (chain, batch, height, width): in one call where ``A`` takes leading dimensions."""
     if isinstance(A, BatchedOperator):
         return A.normal(images)
     return torch.stack([A.normal(image) for image in images])
 
 
+def forward_over_chains(A: LinearOperator, images: torch.Tensor) -> torch.Tensor:
+    """Return A of images (chain, batch, height, width): in one call where ``A`` takes leading dimensions."""
+    if isinstance(A, BatchedOperator):
+        return A.forward(images)
+    return torch.stack([A.forward(image) for image in images])
+
+
 def adjoint_over_chains(A: LinearOperator, data: torch.Tensor) -> torch.Tensor:
-    """Aᴴ of data (chain, batch, ...): in one call where ``A`` takes leading dimensions."""
+    """Return Aᴴ of data (chain, batch, ...): in one call where ``A`` takes leading dimensions."""
     if isinstance(A, BatchedOperator):
         return A.adjoint(data)
     return torch.stack([A.adjoint(part) for part in data])

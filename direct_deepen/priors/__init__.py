@@ -2,7 +2,19 @@
 
 from direct_deepen.priors.conv_energy import ConvEnergy
 from direct_deepen.priors.denoiser import Denoiser, ImageNetwork
+from direct_deepen.priors.diffusion_network import DiffusionDenoiser
 from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy
+from direct_deepen.priors.noise_conditional_energy import NoiseConditionalEnergy
 from direct_deepen.priors.quadratic_energy import QuadraticEnergy
 
-__all__ = ["ConvEnergy", "Denoiser", "DifferentiableEnergy", "Energy", "ImageNetwork", "QuadraticEnergy", "SumEnergy"]
+__all__ = [
+    "ConvEnergy",
+    "Denoiser",
+    "DifferentiableEnergy",
+    "DiffusionDenoiser",
+    "Energy",
+    "ImageNetwork",
+    "NoiseConditionalEnergy",
+    "QuadraticEnergy",
+    "SumEnergy",
+]

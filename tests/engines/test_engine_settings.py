@@ -33,6 +33,7 @@ REFUSED = [
         for value in (-0.1, 1.1, NOT_A_NUMBER)
     ),
     *((f"objective.chains.{kind}.num_steps", 0) for kind in ("noise", "sense", "persistent")),
+    *((f"objective.chains.{kind}.map_steps", -1) for kind in ("noise", "sense", "persistent")),
     *(("objective.chains.step_size", value) for value in (0.0, -1.0, INFINITY, NOT_A_NUMBER)),
     ("objective.chains.max_stored", 0),
     *(("objective.random_phase", value) for value in (-0.1, 1.1, NOT_A_NUMBER)),

@@ -43,10 +43,29 @@ def by_langevin(A, b, prior):
                               init=A.adjoint(b)).images[0]  # fmt: skip
 
 
+def annealed(sampler):
+    """A sampler from coarse to fine, cold and with the same energy at every level."""
+
+    def run(A, b, prior):
+        arguments = {"noise_std": 1e-5, "noise_levels": [1e-4, 0.5e-4, 1e-5], "inner_steps": 8}
+        if sampler is inference.annealed_map:
+            return sampler(A, b, lambda level: prior, **arguments)
+        return sampler(A, b, lambda level: prior, **arguments, generator=torch.Generator().manual_seed(0)).images[0]
+
+    return run
+
+
 INFERENCES = {
     # name: (run, prior, no prior)
     "mm_map": (lambda A, b, p: inference.mm_map(A, b, p, tolerance=1e-9).image, QuadraticEnergy, NoEnergy()),
     "langevin": (by_langevin, QuadraticEnergy, NoEnergy()),
+    "annealed_langevin": (annealed(inference.annealed_langevin), QuadraticEnergy, NoEnergy()),
+    "annealed_map": (annealed(inference.annealed_map), QuadraticEnergy, NoEnergy()),
+    "preconditioned_annealed_langevin": (
+        annealed(inference.preconditioned_annealed_langevin),
+        QuadraticEnergy,
+        NoEnergy(),
+    ),
     "proximal_iteration": (
         lambda A, b, p: inference.proximal_iteration(A, b, p, step_size=1.0, max_iterations=20).image,
         Denoiser,
@@ -68,6 +87,11 @@ INFERENCES = {
         identity,
     ),
 }
+
+
+WITH_LAWS_OF_ITS_OWN = {"diffusion_posterior_sampling"}
+"""It goes towards the data by steps of constant length, from noise of order one: it can be run neither cold nor to an
+end, so that what holds for it is another list (test_diffusion_sampling.py)."""
 
 
 @pytest.fixture(params=INFERENCES)
@@ -95,7 +119,7 @@ def test_every_inference_of_the_package_is_in_the_registry():
         if inspect.isfunction(getattr(inference, name))
         and "masked_kspace" in inspect.signature(getattr(inference, name)).parameters
     }
-    assert public == set(INFERENCES)
+    assert public == set(INFERENCES) | WITH_LAWS_OF_ITS_OWN
 
 
 def test_what_is_given_stays_as_it_was_and_the_result_is_of_its_type(case, problem, global_generators_untouched):

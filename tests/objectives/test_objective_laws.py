@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from direct_deepen import objectives
-from direct_deepen.priors import Denoiser, ImageNetwork, QuadraticEnergy
+from direct_deepen.priors import Denoiser, DiffusionDenoiser, ImageNetwork, NoiseConditionalEnergy, QuadraticEnergy
 
 IMAGES = (3, 6, 6)
 
@@ -19,6 +19,13 @@ def contrast(prior, image):
     """Of images and of others that do not depend on the weights."""
     return objectives.contrastive_loss(prior(image), prior(0.7 * image.flip(0)), penalty=0.1)
 
+
+def small(kind):
+    """A network for all noise levels, with the arguments of the others."""
+    return lambda **_: kind(channels=(3, 4), num_blocks=1)
+
+
+LEVELS = torch.tensor([0.1, 0.5, 2.0])
 
 LOSSES = {
     # name: (prior, loss of the prior on images)
@@ -34,6 +41,16 @@ LOSSES = {
         lambda p, x: objectives.denoising_loss(p, x, noise_std=0.2, generator=generator()),
     ),
     "mean_squared_error": (ImageNetwork, lambda p, x: objectives.mean_squared_error(p(x), x)),
+    "diffusion_loss": (
+        small(DiffusionDenoiser),
+        lambda p, x: objectives.diffusion_loss(p, x, LEVELS, generator=generator()),
+    ),
+    "distillation_loss": (
+        small(NoiseConditionalEnergy),
+        lambda p, x: objectives.distillation_loss(
+            p.gradient, lambda y, level: 0.5 * y, x, LEVELS, generator=generator()
+        ),
+    ),
     "log_barrier": (
         ImageNetwork,
         # No power iteration: its direction depends on the weights, and is held fixed in the gradient.
@@ -43,7 +60,7 @@ LOSSES = {
     ),
 }
 
-PARTS = {"energy_unit", "lipschitz_quotient"}
+PARTS = {"draw_noise_levels", "energy_unit", "lipschitz_quotient"}
 """What is no objective, but goes into one above; with tests of its own."""
 
 

@@ -1,0 +1,72 @@
+"""The metrics that steps are taken in, each with noise of its own covariance."""
+
+import torch
+
+from direct_deepen.physics.conjugate_gradient import conjugate_gradient
+from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.physics.operator import LinearOperator, adjoint_over_chains, normal_over_chains
+
+_CG_ITERATIONS = 100
+
+
+class Metric:
+    """P = I."""
+
+    def solve(self, image: torch.Tensor) -> torch.Tensor:
+        """Return Px of chains (chain, batch, height, width)."""
+        return image
+
+    def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return P⁻¹ times noise of covariance P: added to a gradient before :meth:`solve` it becomes P^{1/2}z."""
+        return complex_normal_like(like, generator=generator)
+
+    def largest_eigenvalue(self, norm_squared: float, curvature: torch.Tensor) -> torch.Tensor:
+        """Return an estimate for PH, H the Hessian of C, from ‖A‖² and the curvature of E."""
+        return norm_squared + curvature
+
+
+class DataMetric(Metric):
+    """P = (AᴴA + μI)⁻¹, by conjugate gradients.
+
+    Its noise is drawn exactly, as P(Aᴴz₁ + √μ z₂): perturb and solve (Orieux, Féron and Giovannelli, 2012).
+
+    Parameters
+    ----------
+    A
+        Forward model.
+    masked_kspace
+        b, complex (batch, coil, height, width); only its shape and type are used.
+    weight
+        μ > 0.
+    tolerance
+        Relative residual of the conjugate gradients.
+    """
+
+    def __init__(self, A: LinearOperator, masked_kspace: torch.Tensor, weight: float, tolerance: float) -> None:
+        self.A = A
+        self.masked_kspace = masked_kspace
+        self.weight = weight
+        self.tolerance = tolerance
+
+    def solve(self, image: torch.Tensor) -> torch.Tensor:
+        """Return Px of chains (chain, batch, height, width)."""
+
+        def inverse(flat: torch.Tensor) -> torch.Tensor:
+            normal = normal_over_chains(self.A, flat.unflatten(0, image.shape[:2]))
+            return normal.flatten(0, 1) + self.weight * flat
+
+        solution = conjugate_gradient(
+            inverse, image.flatten(0, 1), tolerance=self.tolerance, max_iterations=_CG_ITERATIONS
+        )
+        return solution.unflatten(0, image.shape[:2])
+
+    def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return Aᴴz₁ + √μ z₂, of covariance P⁻¹."""
+        data = self.masked_kspace.expand(len(like), *self.masked_kspace.shape)
+        adjoint = adjoint_over_chains(self.A, complex_normal_like(data, generator=generator))
+        return adjoint + self.weight**0.5 * complex_normal_like(like, generator=generator)
+
+    def largest_eigenvalue(self, norm_squared: float, curvature: torch.Tensor) -> torch.Tensor:
+        """Return the larger of the estimates for what is sampled and what is not."""
+        sampled = (norm_squared + curvature) / (norm_squared + self.weight)
+        return torch.maximum(sampled, curvature / self.weight)

@@ -1,0 +1,86 @@
+"""Objectives over all noise levels: of the network of a diffusion, and of energies distilled from it."""
+
+from collections.abc import Callable
+
+import torch
+
+from direct_deepen.physics.noise import complex_normal_like
+
+Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(x, σ) ↦ D(x, σ), complex (batch, height, width) and (batch,) → complex (batch, height, width)."""
+
+
+def draw_noise_levels(
+    count: int, *, smallest: float, largest: float, generator: torch.Generator, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Draw noise levels whose logarithms are uniform, real (count,): every octave gets its share."""
+    uniform = torch.rand(count, generator=generator, device=generator.device).to(device)
+    return smallest * (largest / smallest) ** uniform
+
+
+def diffusion_loss(
+    denoiser: Denoiser, image: torch.Tensor, noise_std: torch.Tensor, *, generator: torch.Generator
+) -> torch.Tensor:
+    r"""Denoising score matching over noise levels (Vincent, 2011; Song et al., 2021, equation 7, with λ = σ²).
+
+    .. math:: \frac{1}{NP} \sum_i \| D(x_i + \sigma_i z_i, \sigma_i) - x_i \|^2 / \sigma_i^2
+
+    which is σ² times the squared error of the score (D(x, σ) − x)/σ² against that of the noise.
+
+    Parameters
+    ----------
+    denoiser
+        D.
+    image
+        Noise-free images, complex (batch, height, width).
+    noise_std
+        σ_i > 0, per real component, real (batch,).
+    generator
+        Source of randomness.
+
+    Returns
+    -------
+    Scalar with a graph to the weights.
+    """
+    level = noise_std.to(image.real.dtype)[:, None, None]
+    noise = complex_normal_like(image, generator=generator)
+    error = (denoiser(image + level * noise, noise_std) - image) / level
+    return torch.view_as_real(error).square().sum(dim=-1).mean()
+
+
+def distillation_loss(
+    energy_gradient: Denoiser,
+    teacher: Denoiser,
+    image: torch.Tensor,
+    noise_std: torch.Tensor,
+    *,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    r"""Match the score of an energy to that of a diffusion, over noise levels (ALPS).
+
+    .. math:: \frac{1}{NP} \sum_i \| \nabla E_{\sigma_i}(y_i) - (y_i - D(y_i, \sigma_i)) \|^2 / \sigma_i^2,
+              \qquad y_i = x_i + \sigma_i z_i
+
+    Parameters
+    ----------
+    energy_gradient
+        (x, σ) ↦ ∇E_σ(x), with a graph to the weights of the energy.
+    teacher
+        D; no gradient goes into it.
+    image
+        Images, noise-free or samples of the teacher, complex (batch, height, width).
+    noise_std
+        σ_i > 0, per real component, real (batch,).
+    generator
+        Source of randomness.
+
+    Returns
+    -------
+    Scalar with a graph to the weights of the energy.
+    """
+    level = noise_std.to(image.real.dtype)[:, None, None]
+    noisy = image + level * complex_normal_like(image, generator=generator)
+    with torch.no_grad():
+        target = noisy - teacher(noisy, noise_std)
+    error = (energy_gradient(noisy, noise_std) - target) / level
+    return torch.view_as_real(error).square().sum(dim=-1).mean()

@@ -1,0 +1,174 @@
+"""The network of diffusion priors: a residual U-Net (DRUNet) that is told the noise level."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from direct_deepen.errors import require, require_choice, require_positive
+from direct_deepen.priors.networks import channels_to_image, image_to_channels
+
+PRECONDITIONINGS = ("variance_exploding", "edm")
+_EMBEDDING_CHANNELS = 64
+
+
+class DiffusionDenoiser(nn.Module):
+    r"""D(x, σ), the mean of images whose noisy version x is, by a network F that is conditioned on σ.
+
+    .. math:: D(x, \sigma) = c_{skip}(\sigma) x + c_{out}(\sigma) F(c_{in}(\sigma) x, \log \sigma)
+
+    ``variance_exploding``: c_skip = 1, c_out = σ, c_in = 1, so that −F is the score times σ (Song et al. 2021).
+    ``edm``: c_skip = s²/(σ² + s²), c_out = σs/√(σ² + s²), c_in = 1/√(σ² + s²), s the standard deviation of the images
+    (Karras et al. 2022): input and target of F have unit variance at every level.
+
+    Parameters
+    ----------
+    channels
+        Widths of the scales from fine to coarse; DRUNet has 64, 128, 256, 512.
+    num_blocks
+        Residual blocks of every scale on the way down, and as many on the way up; DRUNet has 4.
+    preconditioning
+        One of :data:`PRECONDITIONINGS`.
+    image_std
+        s, per real component, in scaled intensities; of use for ``edm`` only.
+
+    Notes
+    -----
+    Images of any size: they are padded to what the scales divide, by reflection, and cut again.
+
+    Raises
+    ------
+    DeepenError
+        If an argument is out of range, or an image is not of the precision of the weights.
+
+    References
+    ----------
+    Zhang et al., Plug-and-play image restoration with deep denoiser prior, 2021, for DRUNet.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int] = (64, 128, 256, 512),
+        num_blocks: int = 4,
+        preconditioning: str = "variance_exploding",
+        image_std: float = 0.3,
+    ) -> None:
+        super().__init__()
+        require_choice("preconditioning", preconditioning, PRECONDITIONINGS)
+        require_positive("image_std", image_std)
+        self.preconditioning = preconditioning
+        self.image_std = image_std
+        self.network = ConditionalUNet(channels=channels, num_blocks=num_blocks)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, image: torch.Tensor, noise_std: torch.Tensor | float) -> torch.Tensor:
+        """Return D(x, σ) of complex (batch, height, width), σ > 0 a number or one for every image."""
+        level = torch.as_tensor(noise_std, dtype=image.real.dtype, device=image.device).expand(len(image))
+        skip, out, into = (factor[:, None, None] for factor in self._factors(level))
+        channels = self.network(image_to_channels(into * image, self), level.log())
+        return skip * image + out * channels_to_image(channels)
+
+    def _factors(self, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if self.preconditioning == "variance_exploding":
+            one = torch.ones_like(level)
+            return one, level, one
+        variance = level**2 + self.image_std**2
+        return self.image_std**2 / variance, level * self.image_std / variance.sqrt(), 1 / variance.sqrt()
+
+
+class ConditionalUNet(nn.Module):
+    """DRUNet without biases in its convolutions, and with a learned shift of every residual block for the noise level.
+
+    Parameters
+    ----------
+    channels, num_blocks
+        As for :class:`DiffusionDenoiser`.
+    """
+
+    def __init__(self, *, channels: Sequence[int], num_blocks: int) -> None:
+        super().__init__()
+        require(
+            len(channels) >= 1 and all(width >= 1 for width in channels),
+            f"channels is {list(channels)!r}; allowed: one or more integers >= 1",
+        )
+        require(num_blocks >= 1, f"num_blocks is {num_blocks!r}; allowed: an integer >= 1")
+        self.scales = len(channels) - 1
+        self.embedding = NoiseLevelEmbedding()
+        self.head = nn.Conv2d(2, channels[0], 3, padding=1, bias=False)
+        self.down = nn.ModuleList(_Stage(width, num_blocks) for width in channels[:-1])
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 2, stride=2, bias=False) for fine, coarse in pairwise(channels)
+        )
+        self.body = _Stage(channels[-1], num_blocks)
+        self.grow = nn.ModuleList(
+            nn.ConvTranspose2d(coarse, fine, 2, stride=2, bias=False) for fine, coarse in pairwise(channels)
+        )
+        self.up = nn.ModuleList(_Stage(width, num_blocks) for width in channels[:-1])
+        self.tail = nn.Conv2d(channels[0], 2, 3, padding=1, bias=False)
+
+    def forward(self, image: torch.Tensor, log_level: torch.Tensor) -> torch.Tensor:
+        """Return F; (batch, 2, height, width) and log σ (batch,) → (batch, 2, height, width)."""
+        height, width = image.shape[-2:]
+        multiple = 2**self.scales
+        padding = (0, -width % multiple, 0, -height % multiple)
+        embedding = self.embedding(log_level)
+        features = [self.head(_padded(image, padding))]
+        for stage, shrink in zip(self.down, self.shrink, strict=True):
+            features.append(shrink(stage(features[-1], embedding)))
+        result = self.body(features[-1], embedding)
+        for scale in reversed(range(self.scales)):
+            result = self.up[scale](self.grow[scale](result + features[scale + 1]), embedding)
+        return self.tail(result + features[0])[..., :height, :width]
+
+
+class NoiseLevelEmbedding(nn.Module):
+    """Sines and cosines of log σ at frequencies from 1/4 to 16, through two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        frequencies = torch.logspace(-2, 4, _EMBEDDING_CHANNELS // 2, base=2.0)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        layers = [nn.Linear(_EMBEDDING_CHANNELS, _EMBEDDING_CHANNELS), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(_EMBEDDING_CHANNELS, _EMBEDDING_CHANNELS), nn.SiLU())
+
+    def forward(self, log_level: torch.Tensor) -> torch.Tensor:
+        """Return the embedding; (batch,) → (batch, channels)."""
+        assert isinstance(self.frequencies, torch.Tensor)
+        phases = log_level[:, None] * self.frequencies.to(log_level) * (math.pi / 2)
+        embedding: torch.Tensor = self.layers(torch.cat([phases.sin(), phases.cos()], dim=1))
+        return embedding
+
+
+class _Stage(nn.Module):
+    """Residual blocks of one scale."""
+
+    def __init__(self, channels: int, num_blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(_ResidualBlock(channels) for _ in range(num_blocks))
+
+    def forward(self, features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            features = block(features, embedding)
+        return features
+
+
+class _ResidualBlock(nn.Module):
+    """x + conv(act(conv(x) + shift)): smooth activations, as the energy that is distilled needs a second derivative."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.shift = nn.Linear(_EMBEDDING_CHANNELS, channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+
+    def forward(self, features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(features) + self.shift(embedding)[:, :, None, None]
+        return features + self.second(functional.silu(hidden))
+
+
+def _padded(image: torch.Tensor, padding: tuple[int, int, int, int]) -> torch.Tensor:
+    return functional.pad(image, padding, mode="reflect") if any(padding) else image
