@@ -202,6 +202,60 @@ def mol_model(channels: int) -> dict[str, Any]:
     )
 
 
+def diffusion_model(name: str, *, channels: list[int], num_blocks: int, **sections: dict[str, Any]) -> dict[str, Any]:
+    """Return a prior of all noise levels."""
+    return {
+        "model_name": f"deepen.systems.{name}",
+        "engine_name": f"{name}Engine",
+        "channels": channels,
+        "num_blocks": num_blocks,
+        "image_std": 0.3,
+        "average_decay": 0.999,
+        "sense_regularization": 0.01,
+        "coil_maps": "direct",
+        "objective": {
+            "smallest_noise_std": 0.005,
+            "largest_noise_std": 10.0,
+            "random_phase": 0.0,
+            "guard": {"max_gap": 20.0, "max_curvature": 4.0, "interval": 10, "max_rollbacks": 10},
+            **sections["objective"],
+        },
+        "inference": {"num_samples": 16, "max_images": 32, **sections["inference"]},
+    }
+
+
+def dps_model(channels: list[int], num_blocks: int, preconditioning: str) -> dict[str, Any]:
+    """Return DPS with the paper's diffusion."""
+    model = diffusion_model(
+        "DPS",
+        channels=channels,
+        num_blocks=num_blocks,
+        objective={},
+        inference={"num_steps": 1000, "base": 25.0, "guidance": 1.0},
+    )
+    return {**model, "preconditioning": preconditioning}
+
+
+def alps_model(channels: list[int], num_blocks: int, teacher: str, checkpoint: str) -> dict[str, Any]:
+    """Return ALPS with the rule of its authors."""
+    return diffusion_model(
+        "ALPS",
+        channels=channels,
+        num_blocks=num_blocks,
+        objective={"teacher_configuration": teacher, "teacher_checkpoint": checkpoint},
+        inference={
+            "rule": "conditional",
+            "noise_std": 0.007,
+            "num_levels": 10,
+            "largest_noise_std": 1.0,
+            "smallest_noise_std": 0.01,
+            "exponent": 5.0,
+            "inner_steps": 5,
+            "step_size": 0.5,
+        },
+    )
+
+
 SYSTEMS: dict[str, tuple[Callable[[int], dict[str, Any]], dict[str, Any], dict[str, Any]]] = {
     # name: (model, training at 320×320, training at 64×64: about ten minutes on a core)
     "muse": (
@@ -407,6 +461,37 @@ def configurations() -> dict[str, dict[str, Any]]:
             training(**little, batch_size=4, warmup=20),
             transforms("2d4x", size=64, coils=None, scaling_key=None),
             inference_batch_size=4,
+        )
+    # Neither sees a mask in training: one configuration serves all.
+    large = {
+        "batch_size": 4,
+        "iterations": 100000,
+        "lr_step_size": 20000,
+        "lr_gamma": 0.5,
+        "warmup": 500,
+        "every": 9999,
+    }
+    little = {"batch_size": 4, "iterations": 6000, "lr_step_size": 1000, "lr_gamma": 0.6, "warmup": 50, "every": 5999}
+    for name, size, model_section, schedule in (
+        ("dps_2d4x", 320, dps_model([64, 128, 256, 512], 4, "variance_exploding"), large),
+        (
+            "alps_2d4x",
+            320,
+            alps_model([32, 64, 128], 2, "configs/dps_2d4x.yaml", "runs/dps_2d4x/model_99999.pt"),
+            large,
+        ),
+        ("phantom_dps", 64, dps_model([24, 48, 96], 1, "edm"), little),
+        (
+            "phantom_alps",
+            64,
+            alps_model([16, 32, 64], 1, "configs/phantom_dps.yaml", "runs/sampling/any/dps/model_5999.pt"),
+            little,
+        ),
+    ):
+        result[f"{name}.yaml"] = configuration(
+            model_section,
+            training(lr=1e-3 if size == 64 else 1e-4, **schedule),
+            transforms("2d4x", size=size, coils=12 if size == 320 else None, scaling_key=None),
         )
     result["deepen_2d4x_posterior.yaml"] = full_size("2d4x", "posterior_mean")
     result["pretrained_2d4x.yaml"] = pretrained("map")

@@ -167,7 +167,8 @@ def _prepared(study: Study, data: _Data, problem: str, method: Method) -> tuple[
         tuned = best_value(REGULARIZATIONS, list(data.cases(study.validation)), by_value, method.name)
         return lambda case: lambda: _Result(by_value(tuned, case)), tuned, 0
     engine = _engine(method, problem, study.seed, data.device)
-    parameters = sum(tensor.numel() for tensor in engine.model.parameters())
+    # An average of weights is no further weight.
+    parameters = sum(tensor.numel() for tensor in engine.model.parameters() if tensor.requires_grad)
     if isinstance(engine, PriorEngine):
         tuned = float("nan")
         if method.tune is not None:

@@ -30,6 +30,11 @@ class Posterior:
         """Return the posterior that samples stand for."""
         return cls(images=samples.images, diagnostics=diagnose(samples.by_chain().abs()))
 
+    @classmethod
+    def from_images(cls, images: torch.Tensor) -> Self:
+        """Return the posterior of independent samples, complex (sample, batch, height, width): no chain to diagnose."""
+        return cls(images=images, diagnostics=diagnose(images.abs()[:, None]))
+
     @property
     def mean(self) -> torch.Tensor:
         """Posterior mean, the MMSE estimate: complex (batch, height, width)."""

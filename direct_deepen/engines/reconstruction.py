@@ -79,7 +79,7 @@ def _posterior_arrays(
     """Sample the posterior of one image."""
     inference = settings.inference
     begin = time.perf_counter()
-    generator = torch.Generator(problem.masked_kspace.device).manual_seed(_image_seed(seed, problem.names[0]))
+    generator = image_generator(seed, problem.names[0], problem.masked_kspace.device)
     samples = langevin(
         problem.A,
         problem.masked_kspace,
@@ -96,15 +96,21 @@ def _posterior_arrays(
         generator=generator,
         progress=True,
     )
-    posterior = Posterior.from_samples(samples)
+    arrays = posterior_arrays(problem, Posterior.from_samples(samples), seconds=time.perf_counter() - begin)
+    return arrays | {
+        "step_size": samples.step_size.mean(dim=0),
+        "curvature": samples.curvature.amax(dim=0),
+        "posterior_gradient_evaluations": torch.tensor([float(samples.gradient_evaluations)]),
+    }
+
+
+def posterior_arrays(problem: Problem, posterior: Posterior, *, seconds: float) -> dict[str, torch.Tensor]:
+    """Return what a posterior in scaled intensities has for the file of one image: moments and diagnostics."""
     arrays = {
         "mean": problem.to_data_units(posterior.mean),
         "std": problem.to_data_units(posterior.std),
         "std_complex": problem.to_data_units(posterior.std_complex),
-        "step_size": samples.step_size.mean(dim=0),
-        "curvature": samples.curvature.amax(dim=0),
-        "posterior_gradient_evaluations": torch.tensor([float(samples.gradient_evaluations)]),
-        "posterior_seconds": torch.tensor([time.perf_counter() - begin]),
+        "posterior_seconds": torch.tensor([seconds]),
     }
     if posterior.diagnostics.split_r_hat is not None:
         arrays["split_r_hat"] = posterior.diagnostics.split_r_hat
@@ -113,6 +119,8 @@ def _posterior_arrays(
     return arrays
 
 
-def _image_seed(seed: int, name: tuple[str, int]) -> int:
+def image_generator(seed: int, name: tuple[str, int], device: torch.device) -> torch.Generator:
+    """Return the generator of one image, seeded by ``seed``, the name of its file and its slice."""
     text = f"{seed}/{name[0].rsplit('/', 1)[-1]}/{name[1]}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+    return torch.Generator(device).manual_seed(number)

@@ -12,6 +12,7 @@ from direct_deepen.inference.equilibrium import differentiable_equilibrium, equi
 from direct_deepen.inference.fixed_point import FixedPointResult
 from direct_deepen.inference.langevin import Samples, langevin
 from direct_deepen.inference.mm_map import MapResult, mm_map
+from direct_deepen.inference.noise_levels import power_schedule, variance_exploding_schedule
 from direct_deepen.inference.proximal_iteration import proximal_iteration
 from direct_deepen.inference.unrolled_gradient import unrolled_gradient
 
@@ -28,7 +29,9 @@ __all__ = [
     "equilibrium",
     "langevin",
     "mm_map",
+    "power_schedule",
     "preconditioned_annealed_langevin",
     "proximal_iteration",
     "unrolled_gradient",
+    "variance_exploding_schedule",
 ]

@@ -1,9 +1,10 @@
 """Configuration of the models, as DIRECT looks it up: the network's keys here, the engine's in its settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from direct.config.defaults import ModelConfig
 
+from direct_deepen.engines.diffusion_settings import ALPSSettings, DPSSettings
 from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.engines.system_settings import ELDERSettings, MoLSettings, MuSESettings, PnPISTASettings
 
@@ -60,3 +61,24 @@ class MoLConfig(MoLSettings, NetworkConfig):
 
     activation: str = "relu"
     data_weight: float = 10.0
+
+
+@dataclass
+class DPSConfig(DPSSettings, ModelConfig):
+    """Keys of DPS: the network of the diffusion, the decay of its average, and those of its engine."""
+
+    channels: list[int] = field(default_factory=lambda: [64, 128, 256, 512])
+    num_blocks: int = 4
+    preconditioning: str = "variance_exploding"
+    image_std: float = 0.3
+    average_decay: float = 0.999
+
+
+@dataclass
+class ALPSConfig(ALPSSettings, ModelConfig):
+    """Keys of ALPS: the network of the energies, the decay of its average, and those of its engine."""
+
+    channels: list[int] = field(default_factory=lambda: [32, 64, 128])
+    num_blocks: int = 2
+    image_std: float = 0.3
+    average_decay: float = 0.999

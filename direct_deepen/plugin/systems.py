@@ -4,7 +4,10 @@ Each is a prior of this package, built from a whole model section; objective and
 with one number that is learned with the prior, as their inference is trained too.
 """
 
+from collections.abc import Sequence
 from typing import Any
+
+import torch
 
 from direct_deepen import priors
 from direct_deepen.engines.reporting import exit_on_bad_input
@@ -48,3 +51,50 @@ class MoL(DirectModel, priors.ImageNetwork):
         with exit_on_bad_input():
             super().__init__(hidden_channels=hidden_channels, num_layers=num_layers, activation=activation)
             self.data_weight = PositiveScalar(data_weight, "model.data_weight")
+
+
+class DPS(DirectModel):
+    """The network of a diffusion, with the average of its weights."""
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_blocks: int,
+        preconditioning: str,
+        image_std: float,
+        average_decay: float,
+        **engine_settings: Any,
+    ) -> None:
+        super().__init__()
+        with exit_on_bad_input():
+            network = priors.DiffusionDenoiser(
+                channels=channels, num_blocks=num_blocks, preconditioning=preconditioning, image_std=image_std
+            )
+            self.averaged = priors.Averaged(network, average_decay)
+
+    def forward(self, image: torch.Tensor, noise_std: torch.Tensor | float) -> torch.Tensor:
+        """Return D(x, σ)."""
+        return self.averaged(image, noise_std)
+
+
+class ALPS(DirectModel):
+    """The energies of all noise levels, with the average of their weights."""
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_blocks: int,
+        image_std: float,
+        average_decay: float,
+        **engine_settings: Any,
+    ) -> None:
+        super().__init__()
+        with exit_on_bad_input():
+            energy = priors.NoiseConditionalEnergy(channels=channels, num_blocks=num_blocks, image_std=image_std)
+            self.averaged = priors.Averaged(energy, average_decay)
+
+    def forward(self, image: torch.Tensor, noise_std: torch.Tensor | float) -> torch.Tensor:
+        """Return ∇E_σ(x), with a graph to the weights."""
+        energy = self.averaged.current
+        assert isinstance(energy, priors.NoiseConditionalEnergy)
+        return energy.gradient(image, noise_std)

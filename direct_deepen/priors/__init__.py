@@ -1,5 +1,6 @@
 """Priors: energies, denoisers and their networks. Knows nothing of DIRECT."""
 
+from direct_deepen.priors.averaged import Averaged
 from direct_deepen.priors.conv_energy import ConvEnergy
 from direct_deepen.priors.denoiser import Denoiser, ImageNetwork
 from direct_deepen.priors.diffusion_network import DiffusionDenoiser
@@ -8,6 +9,7 @@ from direct_deepen.priors.noise_conditional_energy import NoiseConditionalEnergy
 from direct_deepen.priors.quadratic_energy import QuadraticEnergy
 
 __all__ = [
+    "Averaged",
     "ConvEnergy",
     "Denoiser",
     "DifferentiableEnergy",

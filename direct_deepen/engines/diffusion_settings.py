@@ -1,0 +1,150 @@
+"""What the engines of diffusions and of energies distilled from them read from the model section."""
+
+from dataclasses import dataclass, field
+
+from direct_deepen.engines.settings import SystemSettings, TrainingSettings
+from direct_deepen.errors import require, require_choice, require_count, require_positive, require_weight
+
+
+@dataclass
+class NoiseRangeSettings(TrainingSettings):
+    """Training over noise levels, whose logarithms are drawn uniformly.
+
+    Attributes
+    ----------
+    smallest_noise_std, largest_noise_std
+        Ends of the range, per real component, in scaled intensities.
+    """
+
+    smallest_noise_std: float = 0.005
+    largest_noise_std: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive("model.objective.smallest_noise_std", self.smallest_noise_std)
+        value, least = self.largest_noise_std, self.smallest_noise_std
+        require(
+            least < value < float("inf"),
+            f"model.objective.largest_noise_std is {value!r}; allowed: finite and above smallest_noise_std = {least!r}",
+        )
+
+
+@dataclass
+class SampleSettings:
+    """How many samples, and how they are drawn together.
+
+    Attributes
+    ----------
+    num_samples
+        Independent samples of an image.
+    max_images
+        Images given to the network at once.
+    """
+
+    num_samples: int = 16
+    max_images: int = 32
+
+    def __post_init__(self) -> None:
+        require_count("model.inference.num_samples", self.num_samples)
+        require_count("model.inference.max_images", self.max_images)
+
+
+@dataclass
+class DPSInferenceSettings(SampleSettings):
+    """Diffusion posterior sampling.
+
+    Attributes
+    ----------
+    num_steps
+        N, from time one to 1/N.
+    base
+        Λ of the variance-exploding diffusion: σ(t)² = (Λ^{2t} − 1)/(2 log Λ).
+    guidance
+        ζ, the length of the step towards the data.
+    """
+
+    num_steps: int = 1000
+    base: float = 25.0
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count("model.inference.num_steps", self.num_steps)
+        value = self.base
+        require(1 < value < float("inf"), f"model.inference.base is {value!r}; allowed: finite and > 1")
+        require_weight("model.inference.guidance", self.guidance)
+
+
+@dataclass
+class DPSSettings(SystemSettings):
+    """DPS: diffusion network, score matching over noise levels, guided reverse diffusion."""
+
+    objective: NoiseRangeSettings = field(default_factory=NoiseRangeSettings)
+    inference: DPSInferenceSettings = field(default_factory=DPSInferenceSettings)
+
+
+@dataclass
+class DistillationSettings(NoiseRangeSettings):
+    """Distillation of an energy.
+
+    Attributes
+    ----------
+    teacher_configuration, teacher_checkpoint
+        The trained diffusion: the files of a DPS. Only training reads them.
+    """
+
+    teacher_configuration: str = ""
+    teacher_checkpoint: str = ""
+
+
+ALPS_RULES = ("conditional", "langevin", "metropolis", "map")
+
+
+@dataclass
+class ALPSInferenceSettings(SampleSettings):
+    """Annealed Langevin posterior sampling.
+
+    Attributes
+    ----------
+    rule
+        ``conditional``: the authors' draws around denoised means. ``langevin``, ``metropolis``: preconditioned steps
+        that have the posterior as their limit, or exactly. ``map``: the authors' rule without noise, one image.
+    noise_std
+        η, the measurement noise per real component, in scaled intensities.
+    num_levels, largest_noise_std, smallest_noise_std, exponent
+        The schedule of noise levels.
+    inner_steps
+        K at every level.
+    step_size
+        h of ``langevin`` and ``metropolis``.
+    """
+
+    rule: str = "conditional"
+    noise_std: float = 0.007
+    num_levels: int = 10
+    largest_noise_std: float = 1.0
+    smallest_noise_std: float = 0.01
+    exponent: float = 5.0
+    inner_steps: int = 5
+    step_size: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_choice("model.inference.rule", self.rule, ALPS_RULES)
+        for name in ("noise_std", "smallest_noise_std", "exponent", "step_size"):
+            require_positive(f"model.inference.{name}", getattr(self, name))
+        value, least = self.largest_noise_std, self.smallest_noise_std
+        require(
+            least < value < float("inf"),
+            f"model.inference.largest_noise_std is {value!r}; allowed: finite and above smallest_noise_std = {least!r}",
+        )
+        require_count("model.inference.num_levels", self.num_levels, 2)
+        require_count("model.inference.inner_steps", self.inner_steps)
+
+
+@dataclass
+class ALPSSettings(SystemSettings):
+    """ALPS: noise-conditional energy, distillation, annealed Langevin sampling."""
+
+    objective: DistillationSettings = field(default_factory=DistillationSettings)
+    inference: ALPSInferenceSettings = field(default_factory=ALPSInferenceSettings)
