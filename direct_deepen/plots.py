@@ -19,26 +19,40 @@ TITLES = {
     "zero_filled": "zero-filled",
     "sense": "SENSE",
     "l1_wavelet": "L1-wavelet",
+    "total_variation": "total variation",
     "varnet": "VarNet",
+    "vsharp": "vSHARP",
+    "deepen": "DEEPEN",
     "deepen_map": "DEEPEN MAP",
     "deepen_mmse": "DEEPEN MMSE",
+    "muse": "MuSE",
+    "pnp_ista": "PnP-ISTA",
+    "mol": "MoL",
+    "elder": "ELDER",
+    "dps": "DPS",
+    "alps": "ALPS",
 }
+ZOOM = 3
+"""Rows and columns of a zoom are this much less than those of the image."""
 
 
 def plot_comparison(pictures: Sequence[Picture], path: Path) -> None:
-    """Draw, for every slice, reference and methods, and below them the errors, ten times brighter."""
+    """Draw, for every slice, reference and methods, a zoom, and the errors, ten times brighter."""
     require(len(pictures) > 0, "nothing to plot: no slice")
     methods = list(pictures[0].images)
-    figure, axes = _grid(2 * len(pictures), 1 + len(methods))
+    figure, axes = _grid(3 * len(pictures), 1 + len(methods))
     for row, picture in enumerate(pictures):
         peak = float(picture.reference.max())
-        top, bottom = axes[2 * row], axes[2 * row + 1]
+        top, middle, bottom = axes[3 * row : 3 * row + 3]
+        zoom = _zoom(picture.reference)
         _show(top[0], picture.reference, peak, "reference" if row == 0 else "")
+        _show(middle[0], picture.reference[zoom], peak, "")
         bottom[0].set_axis_off()
         bottom[0].text(0.5, 0.5, f"error ×{ERROR_GAIN}", ha="center", va="center", transform=bottom[0].transAxes)
         for column, method in enumerate(methods, start=1):
             image = picture.images[method]
-            _show(top[column], image, peak, TITLES.get(method, method) if row == 0 else "")
+            _show(top[column], image, peak, TITLES.get(method, method.replace("_", " ")) if row == 0 else "")
+            _show(middle[column], image[zoom], peak, "")
             _show(bottom[column], ERROR_GAIN * (image - picture.reference).abs(), peak, "")
             score = quality(image, picture.reference)
             bottom[column].set_xlabel(f"{score.psnr:.1f} dB, {score.ssim:.3f}", fontsize=8)
@@ -67,6 +81,15 @@ def plot_posterior(pictures: Sequence[Picture], path: Path) -> None:
         bar = figure.colorbar(axes[row][-1].images[0], ax=axes[row][-1], fraction=0.046)
         bar.ax.tick_params(labelsize=7)
     _save(figure, path)
+
+
+def _zoom(reference: torch.Tensor) -> tuple[slice, slice]:
+    """Return the window, a third of the image wide, in which the reference changes most from pixel to pixel."""
+    edges = torch.diff(reference, dim=0)[:, :-1].abs() + torch.diff(reference, dim=1)[:-1].abs()
+    height, width = (max(1, size // ZOOM) for size in reference.shape)
+    sums = torch.nn.functional.avg_pool2d(edges[None], (height, width), stride=1)[0]
+    top, left = divmod(int(sums.argmax()), sums.shape[1])
+    return slice(top, top + height), slice(left, left + width)
 
 
 def _grid(rows: int, columns: int) -> tuple["Figure", list[list["Axes"]]]:

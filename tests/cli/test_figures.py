@@ -30,15 +30,26 @@ def images_of(figure):
     return [axes.images[0].get_array() for axes in figure.axes if axes.images]
 
 
-def test_the_comparison_shows_every_slice_every_method_and_ten_times_its_error(drawn, tmp_path):
+def busiest_window(reference, size):
+    """The window with the largest sum of differences between neighbours, by looking at every one."""
+    image = reference.numpy()
+    edges = np.abs(np.diff(image, axis=0))[:, :-1] + np.abs(np.diff(image, axis=1))[:-1]
+    places = [(top, left) for top in range(len(edges) - size + 1) for left in range(edges.shape[1] - size + 1)]
+    top, left = max(places, key=lambda place: edges[place[0] : place[0] + size, place[1] : place[1] + size].sum())
+    return slice(top, top + size), slice(left, left + size)
+
+
+def test_the_comparison_shows_every_slice_every_method_a_zoom_and_ten_times_its_error(drawn, tmp_path):
     pictures = [picture(0), picture(1)]
     plots.plot_comparison(pictures, tmp_path / "comparison.png")
     expected = []
     for shown in pictures:
+        window = busiest_window(shown.reference, 5)
         expected += [shown.reference, *shown.images.values()]
+        expected += [shown.reference[window], *(image[window] for image in shown.images.values())]
         expected += [10 * (image - shown.reference).abs() for image in shown.images.values()]
     found = images_of(drawn[0])
-    assert len(found) == len(expected) == 2 * (1 + 4 + 4)
+    assert len(found) == len(expected) == 2 * (1 + 4 + 1 + 4 + 4)
     for array, image in zip(found, expected, strict=True):
         np.testing.assert_allclose(array, image.numpy(), rtol=1e-6)
 

@@ -22,7 +22,7 @@ FOLDER = tiny_direct.REPOSITORY / "configs"
 GENERATED = tiny_direct.GENERATE.configurations()
 FILES = sorted(FOLDER.glob("*.y*ml"))
 DEEPEN = [path for path in FILES if "deepen" in path.name]
-OURS = [path for path in FILES if "varnet" not in path.name]
+OURS = [path for path in FILES if not any(name in path.name for name in ("varnet", "vsharp"))]
 SMALL = [path for path in FILES if path.name.startswith(("demo", "phantom"))]
 
 
