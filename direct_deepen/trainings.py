@@ -18,6 +18,7 @@ from tqdm import tqdm
 from direct_deepen.errors import require
 
 _ENDED = "ended.json"
+_LOG = "output.log"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,13 @@ def run_trainings(trainings: Sequence[Training], *, device: str = "cpu") -> None
     """Run the trainings that have not ended, in their order, with `direct train`.
 
     On the CPU every core runs one, in a process of its own; on a GPU one runs after the other. A training that was
-    interrupted goes on. One whose checkpoint to start from is still being made waits for it.
+    interrupted goes on. One whose checkpoint to start from is still being made waits for it. One that fails loses no
+    other.
+
+    Raises
+    ------
+    DeepenError
+        In the end, if trainings failed, with their folders; or if nothing makes the checkpoint that one starts from.
     """
     missing = [training for training in trainings if exit_code(training.folder) is None]
     if not missing:
@@ -75,7 +82,8 @@ def run_trainings(trainings: Sequence[Training], *, device: str = "cpu") -> None
     context = multiprocessing.get_context("fork")
     cores = sorted(os.sched_getaffinity(0))
     free = [{core} for core in cores] if device == "cpu" else [set(cores)]
-    working: dict[int, tuple[Any, set[int]]] = {}
+    working: dict[int, tuple[Training, Any, set[int]]] = {}
+    failed = []
     with tqdm(total=len(missing), desc="trainings", unit="training") as bar:
         while missing or working:
             while free and (chosen := next((t for t in missing if _may_start(t)), None)):
@@ -83,14 +91,17 @@ def run_trainings(trainings: Sequence[Training], *, device: str = "cpu") -> None
                 share = free.pop()
                 process = context.Process(target=_train, args=(chosen, share, device))
                 process.start()
-                working[process.sentinel] = (process, share)
+                working[process.sentinel] = (chosen, process, share)
             require(bool(working), f"{[str(t.initialization) for t in missing]}: not there, and no training makes it")
             for sentinel in multiprocessing.connection.wait(list(working)):
                 assert isinstance(sentinel, int)
-                process, share = working.pop(sentinel)
+                training, process, share = working.pop(sentinel)
                 process.join()
                 free.append(share)
                 bar.update()
+                if exit_code(training.folder) != 0:
+                    failed.append(str(training.folder / _LOG))
+    require(not failed, f"{len(failed)} of the trainings failed: see {', '.join(failed)}")
 
 
 def _may_start(training: Training) -> bool:
@@ -112,7 +123,7 @@ def _train(training: Training, cores: set[int], device: str) -> None:
     elif training.initialization is not None:
         options += ["--initialization-checkpoint", training.initialization]
     sys.argv = ["direct", "train", str(folder.parent), *map(str, options)]
-    sys.stdout = sys.stderr = log = (folder / "output.log").open("a", encoding="utf-8")
+    sys.stdout = sys.stderr = log = (folder / _LOG).open("a", encoding="utf-8")
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     from direct.cli.cli import main

@@ -21,7 +21,7 @@ from direct_deepen.csv_files import read_csv
 from direct_deepen.grid import interval_over_volumes, pictures
 from direct_deepen.plots import plot_comparison
 from direct_deepen.study import load_study
-from direct_deepen.trainings import seconds_spent
+from direct_deepen.trainings import exit_code, seconds_spent
 
 Cells = dict[tuple[str, str], list[CellRow]]
 
@@ -107,8 +107,9 @@ def training_times(plan: Plan) -> str:
     systems = (*WITHOUT_MASK, *WITH_MASK)
     lines = [f"| | {' | '.join(MASKS)} |", f"|---|{'---|' * len(MASKS)}"]
     for system in systems:
-        times = [seconds_spent(plan.folder(system, mask)) for mask in MASKS]
-        lines.append(f"| {system} | {' | '.join(f'{time:.0f}' for time in times)} |")
+        folders = [plan.folder(system, mask) for mask in MASKS]
+        times = [f"{seconds_spent(folder):.0f}" if exit_code(folder) == 0 else "" for folder in folders]
+        lines.append(f"| {system} | {' | '.join(times)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -25,6 +25,7 @@ import yaml
 
 from direct_deepen.classical import CLASSICAL
 from direct_deepen.engines.checkpoints import weights_of
+from direct_deepen.errors import DeepenError
 from direct_deepen.study import ZERO_FILLED
 from direct_deepen.trainings import Training, run_trainings
 
@@ -86,7 +87,8 @@ class Plan:
         result: dict[str, Any] = yaml.safe_load(self.source(system).read_text(encoding="utf-8"))
         parts = [*result["training"]["datasets"], *result["validation"]["datasets"], result["inference"]["dataset"]]
         for part in parts:
-            part["transforms"]["masking"].update(masking(mask))
+            # What sees no mask in training is validated with the first.
+            part["transforms"]["masking"].update(masking(MASKS[0] if mask == ANY else mask))
         if system not in OF_DIRECT:
             result["model"]["coil_maps"] = self.coil_maps
         return result
@@ -209,4 +211,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DeepenError as error:
+        sys.exit(f"run.py: error: {error}")

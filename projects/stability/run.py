@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from direct_deepen.errors import DeepenError
 from direct_deepen.trainings import Training, run_trainings
 
 BASE = Path("configs/demo_deepen.yaml")
@@ -208,4 +209,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DeepenError as error:
+        sys.exit(f"run.py: error: {error}")

@@ -6,6 +6,7 @@ import pytest
 import tiny_direct
 import torch
 
+from direct_deepen.errors import DeepenError
 from direct_deepen.trainings import Training, exit_code, run_trainings, seconds_spent
 
 # The tests have used threads before they fork; a training forks before it does.
@@ -30,7 +31,8 @@ def trainings(tmp_path_factory, data):
     second = Training(folder / "second", config, data, seed=4, initialization=folder / "first" / "model_5.pt")
     refused = Training(folder / "refused", bad, data)
     threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
-    run_trainings([second, refused, first])
+    with pytest.raises(DeepenError, match=r"1 of the trainings failed: see .*refused.output\.log"):
+        run_trainings([second, refused, first])
     assert torch.get_num_threads() == threads
     assert os.sched_getaffinity(0) == cores
     return first, second, refused
@@ -64,3 +66,11 @@ def test_one_that_was_killed_has_not_ended_and_goes_on(trainings):
     run_trainings([first])
     assert exit_code(first.folder) == 0
     assert "model_5.pt" in (first.folder / "output.log").read_text()
+
+
+def test_a_start_that_nothing_makes_is_named(tmp_path, trainings, one_line_error):
+    lost = Training(
+        tmp_path / "lost", trainings[0].configuration, trainings[0].data, initialization=tmp_path / "none.pt"
+    )
+    with one_line_error("none.pt", "no training makes it"):
+        run_trainings([lost])

