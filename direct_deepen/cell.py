@@ -95,8 +95,11 @@ def run_cell(study: Study, problem: str, method: Method, folder: Path, *, device
     """
     data = _Data(study.problems[problem], folder.parent / "coil_maps", device)
     with all_cores(device):
-        prepare, tuned, parameters = _prepared(study, data, problem, method)
+        engine = None if method.configuration is None else _engine(method, problem, study.seed, device)
+        # An average of weights is no further weight.
+        weights = [] if engine is None else [tensor for tensor in engine.model.parameters() if tensor.requires_grad]
         before = _peak_memory_mb(device)
+        prepare, tuned = _prepared(study, data, method, engine)
         rows, images, references = [], {}, {}
         for case in data.cases(study.test):
             reconstruct = prepare(case)
@@ -112,7 +115,7 @@ def run_cell(study: Study, problem: str, method: Method, folder: Path, *, device
             rows.append(
                 CellRow(
                     method.name, problem, label, score.psnr, score.ssim, score.nmse, seconds,
-                    result.evaluations, 0.0, parameters, study.seed, tuned,
+                    result.evaluations, 0.0, sum(tensor.numel() for tensor in weights), study.seed, tuned,
                 )
             )  # fmt: skip
     peak = _peak_memory_mb(device) - before
@@ -157,28 +160,24 @@ def _peak_memory_mb(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _prepared(study: Study, data: _Data, problem: str, method: Method) -> tuple[Prepare, float, int]:
-    """Return a method's reconstruction, the value it was tuned to, and its number of weights."""
+def _prepared(study: Study, data: _Data, method: Method, engine: Any) -> tuple[Prepare, float]:
+    """Return a method's reconstruction, and the value it was tuned to."""
     if method.classical == ZERO_FILLED:
-        return lambda case: lambda: _Result(case.problem.A.adjoint(case.problem.masked_kspace)), float("nan"), 0
-
+        return lambda case: lambda: _Result(case.problem.A.adjoint(case.problem.masked_kspace)), float("nan")
     if method.classical is not None:
         by_value = partial(classical, method.classical)
         tuned = best_value(REGULARIZATIONS, list(data.cases(study.validation)), by_value, method.name)
-        return lambda case: lambda: _Result(by_value(tuned, case)), tuned, 0
-    engine = _engine(method, problem, study.seed, data.device)
-    # An average of weights is no further weight.
-    parameters = sum(tensor.numel() for tensor in engine.model.parameters() if tensor.requires_grad)
+        return lambda case: lambda: _Result(by_value(tuned, case)), tuned
     if isinstance(engine, PriorEngine):
         tuned = float("nan")
         if method.tune is not None:
             tuned = _tune(engine, method.name, method.tune, list(data.cases(study.validation)))
-        return lambda case: partial(_by_prior, engine, case), tuned, parameters
+        return lambda case: partial(_by_prior, engine, case), tuned
     require(
         method.tune is None,
         f"methods.{method.name}.tune: {type(engine).__name__} has no settings to tune; allowed: no tune",
     )
-    return _by_direct(engine, method, data, study.test), float("nan"), parameters
+    return _by_direct(engine, method, data, study.test), float("nan")
 
 
 def _engine(method: Method, problem: str, seed: int, device: str) -> Any:

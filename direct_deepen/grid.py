@@ -1,6 +1,7 @@
 """The grid of a benchmark: every method on every problem, one process a cell, and the tables over all of them."""
 
 import json
+import logging
 import multiprocessing
 import os
 import platform
@@ -84,6 +85,8 @@ def _run_in_process(cell: Callable[[], None], folder: Path, cores: Sequence[int]
 
 def _run(cell: Callable[[], None], error: Path, cores: Sequence[int]) -> None:
     os.sched_setaffinity(0, cores)
+    # DIRECT tells at the level of information what it builds.
+    logging.disable(logging.INFO)
     try:
         cell()
     except (Exception, SystemExit) as failure:

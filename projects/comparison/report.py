@@ -129,8 +129,8 @@ def main() -> None:
         for name in ("results.csv", "versions.json"):
             shutil.copy(folder / name, results / f"{folder.name}_{name}")
         shutil.copy(folder / "table.md", results / f"{folder.name}_details.md")
-    for mask in MASKS:
-        shutil.copy(first / f"{mask}.png", results / f"{mask}.png")
+    for picture in first.glob("*.png"):
+        shutil.copy(picture, results / picture.name)
     study = load_study(runs / "table2.yaml")
     for mask in ("1d2x", "radial"):
         plot_comparison(pictures(study, second, mask, count=1), results / f"mismatch_{mask}.png")
