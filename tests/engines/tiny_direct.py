@@ -112,9 +112,9 @@ def configuration(
     if "deepen" in name:
         changes |= {
             "model.objective.warm_start_iterations": warm_start,
-            "model.objective.chains.noise": {"fraction": 0.5, "num_steps": 4},
-            "model.objective.chains.sense": {"fraction": 0.5, "num_steps": 3},
-            "model.objective.chains.persistent": {"fraction": 0.0, "num_steps": 3},
+            "model.objective.chains.noise": {"fraction": 0.5, "num_steps": 4, "map_steps": 0},
+            "model.objective.chains.sense": {"fraction": 0.5, "num_steps": 3, "map_steps": 0},
+            "model.objective.chains.persistent": {"fraction": 0.0, "num_steps": 3, "map_steps": 0},
             "model.inference.max_iterations": 15,
             "model.inference.num_samples": 3,
             "model.inference.num_steps": 8,
