@@ -48,16 +48,18 @@ class Training:
 
 def exit_code(folder: Path) -> int | None:
     """Return the exit code of a training that has ended, well or not; None for any other."""
-    return int(_end(folder)["code"]) if (folder / _ENDED).is_file() else None
+    code = _end(folder).get("code")
+    return None if code is None else int(code)
 
 
 def seconds_spent(folder: Path) -> float:
-    """Return how long a training that has ended took, all its runs together."""
-    return float(_end(folder)["seconds"])
+    """Return how long a training took, all its runs together that were not killed."""
+    return _end(folder).get("seconds", 0.0)
 
 
 def _end(folder: Path) -> dict[str, float]:
-    result: dict[str, float] = json.loads((folder / _ENDED).read_text(encoding="utf-8"))
+    path = folder / _ENDED
+    result: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return result
 
 
@@ -134,19 +136,17 @@ def _train(training: Training, cores: set[int], device: str) -> None:
     # What is imported needs no looking through for garbage.
     gc.freeze()
 
-    spent = folder / "seconds.txt"
-    before = float(spent.read_text(encoding="utf-8")) if spent.is_file() else 0.0
+    before = _end(folder).get("seconds", 0.0)
     begin = time.perf_counter()
     code: Any = 0
     try:
         main()
     except SystemExit as end:
         code = end.code
-    seconds = before + time.perf_counter() - begin
-    spent.write_text(str(seconds), encoding="utf-8")
-    if code in (0, None, 2):
-        result = {"code": int(code or 0), "seconds": round(seconds, 1)}
-        (folder / _ENDED).write_text(json.dumps(result) + "\n", encoding="utf-8")
+    # Any other code is that of a training which was interrupted, and goes on next time.
+    ended = {"code": int(code or 0)} if code in (0, None, 2) else {}
+    seconds = round(before + time.perf_counter() - begin, 1)
+    (folder / _ENDED).write_text(json.dumps(ended | {"seconds": seconds}) + "\n", encoding="utf-8")
 
 
 def _keep_slices(dataset: Any) -> None:

@@ -6,6 +6,14 @@ from direct_deepen.engines.settings import SystemSettings, TrainingSettings
 from direct_deepen.errors import require, require_choice, require_count, require_positive, require_weight
 
 
+def _require_range(section: str, smallest: float, largest: float) -> None:
+    require_positive(f"{section}.smallest_noise_std", smallest)
+    require(
+        smallest < largest < float("inf"),
+        f"{section}.largest_noise_std is {largest!r}; allowed: finite and above smallest_noise_std = {smallest!r}",
+    )
+
+
 @dataclass
 class NoiseRangeSettings(TrainingSettings):
     """Training over noise levels, whose logarithms are drawn uniformly.
@@ -21,12 +29,7 @@ class NoiseRangeSettings(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive("model.objective.smallest_noise_std", self.smallest_noise_std)
-        value, least = self.largest_noise_std, self.smallest_noise_std
-        require(
-            least < value < float("inf"),
-            f"model.objective.largest_noise_std is {value!r}; allowed: finite and above smallest_noise_std = {least!r}",
-        )
+        _require_range("model.objective", self.smallest_noise_std, self.largest_noise_std)
 
 
 @dataclass
@@ -131,13 +134,9 @@ class ALPSInferenceSettings(SampleSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("model.inference.rule", self.rule, ALPS_RULES)
-        for name in ("noise_std", "smallest_noise_std", "exponent", "step_size"):
+        for name in ("noise_std", "exponent", "step_size"):
             require_positive(f"model.inference.{name}", getattr(self, name))
-        value, least = self.largest_noise_std, self.smallest_noise_std
-        require(
-            least < value < float("inf"),
-            f"model.inference.largest_noise_std is {value!r}; allowed: finite and above smallest_noise_std = {least!r}",
-        )
+        _require_range("model.inference", self.smallest_noise_std, self.largest_noise_std)
         require_count("model.inference.num_levels", self.num_levels, 2)
         require_count("model.inference.inner_steps", self.inner_steps)
 

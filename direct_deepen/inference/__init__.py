@@ -1,7 +1,6 @@
 """Inference: MAP, sampling with diagnostics, and the iterations of other methods. Knows nothing of DIRECT."""
 
 from direct_deepen.inference.annealed_langevin import (
-    IndependentSamples,
     annealed_langevin,
     annealed_map,
     preconditioned_annealed_langevin,
@@ -10,6 +9,7 @@ from direct_deepen.inference.diagnostics import Diagnostics
 from direct_deepen.inference.diffusion_sampling import diffusion_posterior_sampling
 from direct_deepen.inference.equilibrium import differentiable_equilibrium, equilibrium
 from direct_deepen.inference.fixed_point import FixedPointResult
+from direct_deepen.inference.independent_samples import IndependentSamples
 from direct_deepen.inference.langevin import Samples, langevin
 from direct_deepen.inference.mm_map import MapResult, mm_map
 from direct_deepen.inference.noise_levels import power_schedule, variance_exploding_schedule

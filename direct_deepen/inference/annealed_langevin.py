@@ -1,13 +1,13 @@
 """Annealed Langevin posterior sampling (ALPS): multi-scale energies, from coarse to fine."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from tqdm import tqdm
 
-from direct_deepen.errors import DivergenceError, require_count, require_positive
+from direct_deepen.errors import require_count, require_positive
 from direct_deepen.inference.curvature import image_norm
+from direct_deepen.inference.independent_samples import IndependentSamples, group_sizes, require_finite_samples
 from direct_deepen.inference.langevin import langevin
 from direct_deepen.inference.metric import DataMetric
 from direct_deepen.inference.noise_levels import require_falling
@@ -20,22 +20,6 @@ EnergyAt = Callable[[float], DifferentiableEnergy]
 
 _TOLERANCE = 1e-2
 """Error of a solve, relative to the noise that the sampler adds."""
-
-
-@dataclass(frozen=True)
-class IndependentSamples:
-    """Samples that owe nothing to one another.
-
-    Attributes
-    ----------
-    images
-        Complex (sample, batch, height, width).
-    gradient_evaluations
-        Evaluations of ∇E, or of the network where there is no energy, summed over samples and batch.
-    """
-
-    images: torch.Tensor
-    gradient_evaluations: int
 
 
 @torch.no_grad()
@@ -100,26 +84,13 @@ def annealed_langevin(
     ALPS: annealed Langevin posterior sampling with distilled energies, 2026. Noise by perturb-and-solve: Orieux, Féron
     and Giovannelli, 2012.
     """
-    require_count("num_samples", num_samples)
-    template = _checked(A, masked_kspace, noise_std, noise_levels, inner_steps)
-    parts = []
-    for count in _groups(num_samples, len(template), max_images):
-        chains = template.expand(count, *template.shape)
-        conditional = _Conditional(A, masked_kspace, noise_std, noise_levels[0])
-        x = conditional.draw(torch.zeros_like(chains), generator)
-        for level, after in zip(_bar(noise_levels, progress), [*noise_levels[1:], None], strict=True):
-            conditional = _Conditional(A, masked_kspace, noise_std, level)
-            energy = energy_at(level)
-            for step in range(inner_steps):
-                denoised = _denoised(energy, x)
-                last = step == inner_steps - 1
-                x = conditional.mean(denoised) if last else conditional.draw(denoised, generator)
-            if after is not None:
-                x = x + _Conditional(A, masked_kspace, noise_std, after).noise(x, generator)
-            _require_finite(x, level)
-        parts.append(x)
-    evaluations = num_samples * len(template) * len(noise_levels) * inner_steps
-    return IndependentSamples(torch.cat(parts), evaluations)
+    conditionals = _conditionals(A, masked_kspace, noise_std, noise_levels, inner_steps)
+    batch = len(masked_kspace)
+    images = [
+        _anneal(conditionals, energy_at, count, inner_steps, generator, progress)
+        for count in group_sizes(num_samples, batch, max_images)
+    ]
+    return IndependentSamples(torch.cat(images), num_samples * batch * len(noise_levels) * inner_steps)
 
 
 @torch.no_grad()
@@ -142,15 +113,8 @@ def annealed_map(
     -------
     Complex (batch, height, width).
     """
-    template = _checked(A, masked_kspace, noise_std, noise_levels, inner_steps)
-    x = _Conditional(A, masked_kspace, noise_std, noise_levels[0]).mean(torch.zeros_like(template[None]))
-    for level in _bar(noise_levels, progress):
-        conditional = _Conditional(A, masked_kspace, noise_std, level)
-        energy = energy_at(level)
-        for _ in range(inner_steps):
-            x = conditional.mean(_denoised(energy, x))
-        _require_finite(x, level)
-    return x[0]
+    conditionals = _conditionals(A, masked_kspace, noise_std, noise_levels, inner_steps)
+    return _anneal(conditionals, energy_at, 1, inner_steps, None, progress)[0]
 
 
 @torch.no_grad()
@@ -194,10 +158,8 @@ def preconditioned_annealed_langevin(
     """
     require_count("num_samples", num_samples)
     require_positive("step_size", step_size)
-    template = _checked(A, masked_kspace, noise_std, noise_levels, inner_steps)
-    x = _Conditional(A, masked_kspace, noise_std, noise_levels[0]).draw(
-        torch.zeros_like(template).expand(num_samples, *template.shape), generator
-    )
+    first, *_ = _conditionals(A, masked_kspace, noise_std, noise_levels, inner_steps)
+    x = first.draw(first.origin(num_samples), generator)
     evaluations = 0
     for level in _bar(noise_levels, progress):
         samples = langevin(
@@ -222,12 +184,24 @@ def preconditioned_annealed_langevin(
 class _Conditional:
     """The Gaussian N(P⁻¹(Aᴴb/η² + d/σ²), P⁻¹), P = AᴴA/η² + I/σ², of chains (chain, batch, height, width)."""
 
-    def __init__(self, A: LinearOperator, masked_kspace: torch.Tensor, noise_std: float, level: float) -> None:
+    def __init__(
+        self,
+        A: LinearOperator,
+        masked_kspace: torch.Tensor,
+        adjoint_data: torch.Tensor,
+        noise_std: float,
+        level: float,
+    ) -> None:
+        self.A = A
+        self.adjoint_data = adjoint_data
         self.noise_std = noise_std
-        # P = (AᴴA + μI)/η² with μ = η²/σ².
-        self.metric = DataMetric(A, masked_kspace, (noise_std / level) ** 2, 1.0)
         self.level = level
-        self.adjoint_data = A.adjoint(masked_kspace)
+        # P = (AᴴA + μI)/η² with μ = η²/σ².
+        self.metric = DataMetric(A, masked_kspace, (noise_std / level) ** 2, _TOLERANCE)
+
+    def origin(self, count: int) -> torch.Tensor:
+        """Return zeros for ``count`` chains."""
+        return torch.zeros_like(self.adjoint_data).expand(count, *self.adjoint_data.shape)
 
     def mean(self, denoised: torch.Tensor) -> torch.Tensor:
         """Return the mean, around d."""
@@ -243,46 +217,53 @@ class _Conditional:
         return self._solve(self.noise_std * self.metric.noise(like, generator))
 
     def _pull(self, denoised: torch.Tensor) -> torch.Tensor:
-        return self.adjoint_data - normal_over_chains(self.metric.A, denoised)
+        return self.adjoint_data - normal_over_chains(self.A, denoised)
 
     def _solve(self, right_hand_side: torch.Tensor) -> torch.Tensor:
         # In directions that are not measured a residual r leaves the error r/μ; it is to be small against σ there.
         pixels = right_hand_side.shape[-2] * right_hand_side.shape[-1]
         allowed = _TOLERANCE * self.metric.weight * self.level * (2 * pixels) ** 0.5
         largest = float(image_norm(right_hand_side).max())
-        self.metric.tolerance = min(_TOLERANCE, allowed / largest) if largest > 0 else _TOLERANCE
-        return self.metric.solve(right_hand_side)
+        tolerance = min(_TOLERANCE, allowed / largest) if largest > 0 else _TOLERANCE
+        return self.metric.solve(right_hand_side, tolerance)
 
 
-def _denoised(energy: DifferentiableEnergy, x: torch.Tensor) -> torch.Tensor:
-    _, gradient = energy.value_and_grad(x.flatten(0, 1))
-    return x - gradient.unflatten(0, x.shape[:2])
-
-
-def _checked(
+def _conditionals(
     A: LinearOperator, masked_kspace: torch.Tensor, noise_std: float, noise_levels: Sequence[float], inner_steps: int
-) -> torch.Tensor:
-    """Check what all three share, and return an image of the right shape and type."""
+) -> list[_Conditional]:
+    """Check what all three share, and return the conditional of every level."""
     require_positive("noise_std", noise_std)
     require_count("inner_steps", inner_steps)
     require_falling(noise_levels)
     require_finite_data(masked_kspace)
-    return A.adjoint(masked_kspace)
+    adjoint_data = A.adjoint(masked_kspace)
+    return [_Conditional(A, masked_kspace, adjoint_data, noise_std, level) for level in noise_levels]
 
 
-def _groups(num_samples: int, batch: int, max_images: int) -> Iterator[int]:
-    """Yield how many chains run at once."""
-    require_count("max_images", max_images)
-    size = max(1, max_images // batch)
-    for first in range(0, num_samples, size):
-        yield min(size, num_samples - first)
+def _anneal(
+    conditionals: Sequence[_Conditional],
+    energy_at: EnergyAt,
+    count: int,
+    inner_steps: int,
+    generator: torch.Generator | None,
+    progress: bool,
+) -> torch.Tensor:
+    """Run ``count`` chains through all levels by the authors' rule; without a generator there is no noise."""
+
+    def moved(conditional: _Conditional, denoised: torch.Tensor, noisy: bool) -> torch.Tensor:
+        return conditional.draw(denoised, generator) if noisy and generator is not None else conditional.mean(denoised)
+
+    x = moved(conditionals[0], conditionals[0].origin(count), True)
+    for number, conditional in enumerate(_bar(conditionals, progress)):
+        if number > 0 and generator is not None:
+            x = x + conditional.noise(x, generator)
+        energy = energy_at(conditional.level)
+        for step in range(inner_steps):
+            _, gradient = energy.value_and_grad(x.flatten(0, 1))
+            x = moved(conditional, x - gradient.unflatten(0, x.shape[:2]), step < inner_steps - 1)
+        require_finite_samples(x, "annealing", conditional.level)
+    return x
 
 
-def _bar(noise_levels: Sequence[float], progress: bool) -> "tqdm[float]":
-    return tqdm(noise_levels, desc="annealing", unit="level", disable=None if progress else True, leave=False)
-
-
-def _require_finite(x: torch.Tensor, level: float) -> None:
-    norms = image_norm(x)
-    if not bool(torch.isfinite(norms).all()):
-        raise DivergenceError(f"annealing: norms {norms.tolist()} at noise level {level}; allowed: finite values")
+def _bar[Level](levels: Sequence[Level], progress: bool) -> "tqdm[Level]":
+    return tqdm(levels, desc="annealing", unit="level", disable=None if progress else True, leave=False)

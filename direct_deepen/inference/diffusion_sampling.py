@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from tqdm import tqdm
 
-from direct_deepen.errors import DivergenceError, require, require_count
-from direct_deepen.inference.annealed_langevin import IndependentSamples
-from direct_deepen.inference.curvature import image_norm
+from direct_deepen.errors import require
+from direct_deepen.inference.independent_samples import IndependentSamples, group_sizes, require_finite_samples
 from direct_deepen.inference.noise_levels import require_falling
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, adjoint_over_chains, forward_over_chains
@@ -77,19 +76,16 @@ def diffusion_posterior_sampling(
     algorithm 1. Song et al., Score-based generative modeling through stochastic differential equations, ICLR 2021,
     appendix F, for the steps.
     """
-    require_count("num_samples", num_samples)
-    require_count("max_images", max_images)
     require(0 <= guidance < float("inf"), f"guidance is {guidance!r}; allowed: a finite number >= 0")
     require_falling(noise_levels)
     require_finite_data(masked_kspace)
     template = A.adjoint(masked_kspace)
-    size = max(1, max_images // len(template))
     bar = tqdm(
         total=num_samples * len(noise_levels), desc="DPS", unit="step", disable=None if progress else True, leave=False
     )
     parts = []
-    for first in range(0, num_samples, size):
-        shape = (min(size, num_samples - first), *template.shape)
+    for count in group_sizes(num_samples, len(template), max_images):
+        shape = (count, *template.shape)
         x = noise_levels[0] * complex_normal_like(template.expand(shape), generator=generator)
         for level, after in zip(noise_levels, [*noise_levels[1:], 0.0], strict=True):
             denoised, gradient = _guided(A, masked_kspace, denoiser, x, level)
@@ -97,13 +93,8 @@ def diffusion_posterior_sampling(
             x = x + (1 - ratio) * (denoised - x) - guidance * gradient
             if after > 0:
                 x = x + after * (1 - ratio) ** 0.5 * complex_normal_like(x, generator=generator)
-            bar.update(shape[0])
-            norms = image_norm(x)
-            if not bool(torch.isfinite(norms).all()):
-                raise DivergenceError(
-                    f"DPS: norms {norms.tolist()} at noise level {level}; allowed: finite values "
-                    f"(guidance is {guidance!r}; a smaller one may help)"
-                )
+            bar.update(count)
+            require_finite_samples(x, f"DPS with guidance {guidance!r}", level)
         parts.append(x)
     bar.close()
     return IndependentSamples(torch.cat(parts), num_samples * len(template) * len(noise_levels))

@@ -48,15 +48,18 @@ class DataMetric(Metric):
         self.weight = weight
         self.tolerance = tolerance
 
-    def solve(self, image: torch.Tensor) -> torch.Tensor:
-        """Return Px of chains (chain, batch, height, width)."""
+    def solve(self, image: torch.Tensor, tolerance: float | None = None) -> torch.Tensor:
+        """Return Px of chains (chain, batch, height, width), to another relative residual if one is given."""
 
         def inverse(flat: torch.Tensor) -> torch.Tensor:
             normal = normal_over_chains(self.A, flat.unflatten(0, image.shape[:2]))
             return normal.flatten(0, 1) + self.weight * flat
 
         solution = conjugate_gradient(
-            inverse, image.flatten(0, 1), tolerance=self.tolerance, max_iterations=_CG_ITERATIONS
+            inverse,
+            image.flatten(0, 1),
+            tolerance=self.tolerance if tolerance is None else tolerance,
+            max_iterations=_CG_ITERATIONS,
         )
         return solution.unflatten(0, image.shape[:2])
 

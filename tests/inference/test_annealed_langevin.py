@@ -107,9 +107,10 @@ def test_the_rule_of_the_authors_has_the_moments_of_its_recursion(problem, inner
     assert samples.gradient_evaluations == SAMPLES * len(LEVELS) * inner_steps
     mean, variance, mean_error, variance_error = moments(samples.images)
     expected_mean, expected_variance = recursion(LEVELS, inner_steps, data[0, 0].numpy())
+    # The modulus of a complex error may be 1.2 times as large as a real one.
     # Solves err by 1 % of the noise at most; four standard errors for six pixels.
     slack = 0.01 * np.sqrt(expected_variance)
-    assert (np.abs(mean - expected_mean) < 4 * 1.5 * mean_error + slack).all()
+    assert (np.abs(mean - expected_mean) < 4 * 1.2 * mean_error + slack).all()
     assert (np.abs(variance - expected_variance) < 4 * variance_error + 0.02 * expected_variance + 1e-12).all()
 
 
@@ -144,7 +145,7 @@ def test_the_preconditioned_chain_meets_the_posterior_of_the_smoothed_prior(prob
     expected_mean, expected_variance = posterior_of_smoothed_prior(levels[-1], data[0, 0].numpy())
     # A step h has the variance 1/(1 − hλ/2) times the target's, λ ≤ 1 the eigenvalue of P⁻¹ times the Hessian of U.
     bias = 0.0 if metropolis else step_size / (2 - step_size)
-    assert (np.abs(mean - expected_mean) < 3 * 1.5 * mean_error).all()
+    assert (np.abs(mean - expected_mean) < 3 * 1.2 * mean_error).all()
     assert (np.abs(variance - expected_variance) < 3 * variance_error + bias * expected_variance).all()
 
 
