@@ -1,7 +1,6 @@
 """What samplers without chains share."""
 
 import pytest
-import torch
 
 from direct_deepen.errors import DivergenceError
 from direct_deepen.inference.independent_samples import group_sizes, require_finite_samples
