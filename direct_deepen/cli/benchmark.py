@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     """
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
     from direct_deepen.errors import require
-    from direct_deepen.grid import pictures, run_grid, write_results
+    from direct_deepen.grid import gather, pictures, run_grid, write_results
     from direct_deepen.plots import plot_comparison
     from direct_deepen.study import load_study
 
@@ -70,9 +70,11 @@ def run(args: argparse.Namespace) -> None:
     study = load_study(args.study)
     args.output.mkdir(parents=True, exist_ok=True)
     failures = run_grid(study, args.output, jobs=args.jobs, device=args.device)
+    told = f"{len(failures)} of {len(study.cells())} cells failed: {'; '.join(failures)}"
+    require(bool(gather(study, args.output)), told)
     print(write_results(study, args.output))
     for problem in study.problems:
         shown = pictures(study, args.output, problem, count=args.figure_slices)
         if shown:
             plot_comparison(shown, args.output / f"{problem}.png")
-    require(not failures, f"{len(failures)} of {len(study.cells())} cells failed: {'; '.join(failures)}")
+    require(not failures, told)

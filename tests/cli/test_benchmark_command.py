@@ -197,6 +197,16 @@ def test_cells_that_are_done_are_kept_and_one_that_fails_loses_no_other(tmp_path
     assert (tmp_path / "out" / "2d4x.png").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("in_folder")
+def test_where_every_cell_fails_the_line_says_why(tmp_path, study, run_command):
+    methods = {"broken": {"configuration": str(study.configuration), "checkpoint": "none.pt"}}
+    path = written(tmp_path / "study.yaml", content(study, methods=methods, reference="broken"))
+    result = run_command(["benchmark", str(tmp_path / "out"), "--study", str(path)])
+    assert result.code == 2
+    (line,) = [line for line in result.errors if "error:" in line]
+    assert "1 of 1 cells failed: 2d4x broken: none.pt: no such checkpoint" in line
+
+
 def row(case, psnr):
     return CellRow("m", "2d4x", case, psnr, 0.9, 0.01, 1.0, 0.0, 0.0, 0, 0, float("nan"))
 
