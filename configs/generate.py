@@ -519,7 +519,7 @@ def configurations() -> dict[str, dict[str, Any]]:
     result["demo_deepen_posterior.yaml"] = demo("posterior_mean")
     small_varnet = varnet_model(cascades=5, filters=16, pull_layers=2)
     result["demo_varnet.yaml"] = phantom_direct(small_varnet, lr=3e-3, iterations=400, lr_step_size=100)
-    result["phantom_varnet.yaml"] = phantom_direct(small_varnet, lr=2e-3, iterations=1600, lr_step_size=300)
+    result["phantom_varnet.yaml"] = phantom_direct(small_varnet, lr=2e-3, iterations=2600, lr_step_size=500)
     result["phantom_vsharp.yaml"] = phantom_direct(
         vsharp_model(steps=5, data_steps=5, filters=16, pull_layers=2), lr=2e-3, iterations=450, lr_step_size=100
     )
