@@ -25,6 +25,19 @@ _EXTRAS = {
     "nilearn": "the brains of `direct-deepen phantom`",
     "deepinv": "`make test-peer`",
 }
+_ILLNESSES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What is wrong with an installation is not known beforehand: all of this is to be told, and the rest looked at."""
+
 _SIZE = 48
 _COILS = 4
 _NOISE_STD = 0.01
@@ -61,8 +74,7 @@ def examine() -> Iterator[Finding]:
     for name, check in checks.items():
         try:
             yield Finding(name, check())
-        except Exception as error:
-            # What is wrong with an installation is not known beforehand: all of it is to be told.
+        except _ILLNESSES as error:
             text = (str(error).splitlines() or [""])[0]
             yield Finding(name, f"{type(error).__name__}: {text}", passed=False)
     yield from (_extra(name, use) for name, use in _EXTRAS.items())
