@@ -22,6 +22,9 @@ MASKS: dict[str, dict[str, Any]] = {
 }
 """Gaussian2D meets its acceleration exactly; the equispaced mask is fastMRI's own."""
 
+WRITTEN: dict[str, Any] = {"quantiles": [0.05, 0.25, 0.5, 0.75, 0.95], "save_samples": False}
+"""What posterior files hold of the samples besides their moments."""
+
 
 def transforms(mask: str, *, size: int, coils: int | None, scaling_key: str | None) -> dict[str, Any]:
     """Return every key that training, validation and inference would otherwise read with different defaults."""
@@ -130,6 +133,7 @@ def deepen_model(
             "step_size": None,
             "preconditioner": None,
             "max_images": 32,
+            **WRITTEN,
         },
     }
 
@@ -220,7 +224,7 @@ def diffusion_model(name: str, *, channels: list[int], num_blocks: int, **sectio
             "guard": {"max_gap": 20.0, "max_curvature": 4.0, "interval": 10, "max_rollbacks": 10},
             **sections["objective"],
         },
-        "inference": {"num_samples": 16, "max_images": 32, **sections["inference"]},
+        "inference": {"num_samples": 16, "max_images": 32, **WRITTEN, **sections["inference"]},
     }
 
 
