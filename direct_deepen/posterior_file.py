@@ -63,16 +63,21 @@ type FileAttributes = dict[str, str | float | list[float]]
 IN_DATA_UNITS = ("image", "map", "mean", "std", "std_complex", "quantiles", "samples", "scale")
 """Datasets in the units of the data."""
 
+ESTIMATES = ("map", "mean", "image")
+"""Datasets that are reconstructions."""
+
 MEANING = {
     "units": f"{', '.join(IN_DATA_UNITS)}: of the k-space in the volume's file, by an orthonormal Fourier transform",
     "intensity_scale": "images divided by `scale` are in scaled intensities, those of noise_std, cost and energy",
 }
 """Attributes that say what the numbers of every file mean."""
 
+_ENDING = ".posterior.h5"
+
 
 def posterior_path(directory: Path, volume: Path) -> Path:
     """Return where the posterior of a volume lies."""
-    return directory / f"{volume.stem}.posterior.h5"
+    return directory / f"{volume.stem}{_ENDING}"
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,23 @@ class PosteriorVolume:
     path: Path
     arrays: dict[str, np.ndarray]
     attributes: dict[str, str | float | np.ndarray]
+
+    @property
+    def name(self) -> str:
+        """Name of the file of the volume that was reconstructed."""
+        return f"{self.path.name.removesuffix(_ENDING)}.h5"
+
+    def estimates(self) -> list[str]:
+        """Return the names of the reconstructions that the file holds.
+
+        Raises
+        ------
+        DeepenError
+            If it holds none.
+        """
+        found = [name for name in ESTIMATES if name in self.arrays]
+        require(len(found) > 0, f"{self.path}: holds none of {', '.join(ESTIMATES)}; allowed: a posterior file")
+        return found
 
 
 def read_posterior(path: Path, *, num_samples: int = 0) -> PosteriorVolume:
