@@ -20,7 +20,7 @@ from typing import NewType
 import numpy as np
 
 from direct_deepen.errors import require
-from direct_deepen.pictures import Panel, indexed_png, palette
+from direct_deepen.pictures import Panel, indexed_png, number_text, palette
 
 Html = NewType("Html", str)
 """Text that is HTML already."""
@@ -217,13 +217,13 @@ def _panel(reel: Reel, label: str, colours: Mapping[str, np.ndarray]) -> str:
     image = f'<img src="{_inlined(reel.files[0])}" alt="{title}, {escape(label)}">'
     button = f'<button type="button" class="picture" aria-pressed="false" title="enlarge">{image}</button>'
     if reel.limit is None:
-        return f'<figure class="panel drawing"><figcaption>{title}</figcaption>{button}</figure>\n'
+        return f'<figure class="panel drawing"><figcaption><span>{title}</span></figcaption>{button}</figure>\n'
     shades = colours[reel.colours][np.linspace(0, 255, _BAR_COLOURS).round().astype(int)]
     gradient = ", ".join(_hexadecimal(shade) for shade in shades)
     return (
-        f'<figure class="panel"><figcaption>{title}<output class="value"></output></figcaption>{button}'
+        f'<figure class="panel"><figcaption><span>{title}</span><output class="value"></output></figcaption>{button}'
         f'<div class="bar"><span>0</span><i style="background: linear-gradient(to right, {gradient})"></i>'
-        f"<span>{reel.limit:.3g}</span></div></figure>\n"
+        f"<span>{number_text(reel.limit)}</span></div></figure>\n"
     )
 
 

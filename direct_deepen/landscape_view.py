@@ -29,9 +29,9 @@ def landscape_figures(landscape: Landscape) -> dict[str, str]:
     for name, values in (("E", landscape.energy), ("C", landscape.cost)):
         alpha_s, alpha_z = minimiser(values)
         result |= {
-            f"minimiser of {name} (α_s, α_z)": f"({alpha_s:.2f}, {alpha_z:.2f})",
+            f"minimum of {name}": f"α_z {alpha_z:.2f}, α_s {alpha_s:.2f}",
             f"{name} at the image": f"{float(values[middle, middle]):.4g}",
-            f"{name} at the minimiser": f"{float(values.min()):.4g}",
+            f"{name} at its minimum": f"{float(values.min()):.4g}",
             f"{name} at SENSE": f"{float(values[end, middle]):.4g}",
         }
     result["‖s‖/‖x‖"] = f"{float(landscape.structure.norm() / landscape.image.norm()):.3f}"
@@ -62,7 +62,7 @@ def draw_contours(axis: "Axes", values: torch.Tensor, title: str) -> None:
     alpha_s, alpha_z = minimiser(values)
     axis.contourf(AXIS, AXIS, values.log10().numpy(), levels=20)
     axis.plot(alpha_z, alpha_s, "+", color=_MINIMUM, markersize=10)
-    axis.set(xlabel="α_z (noise)", ylabel="α_s (aliasing)")
+    axis.set(xlabel=r"$\alpha_z$ (noise)", ylabel=r"$\alpha_s$ (aliasing)")
     axis.set_title(f"{title}: ({alpha_z:.2f}, {alpha_s:.2f})", fontsize=8)
 
 
@@ -78,28 +78,27 @@ def landscape_page(title: str, landscapes: Mapping[str, Landscape]) -> Html:
     stacks = {
         "image": torch.stack([landscape.image.abs() for landscape in found]),
         "image where E is least": torch.stack([image_at_minimum(landscape) for landscape in found]),
-        "aliasing |s|": torch.stack([landscape.structure.abs() for landscape in found]),
     }
     white = float(stacks["image"].max())
     drawings = [
-        Reel("energy E", [_contour_png(landscape.energy, "E") for landscape in found]),
-        Reel("cost C = ½‖Ax − b‖² + E", [_contour_png(landscape.cost, "C") for landscape in found]),
+        Reel("energy E", [_contour_png(landscape.energy) for landscape in found]),
+        Reel("cost C = ½‖Ax − b‖² + E", [_contour_png(landscape.cost) for landscape in found]),
     ]
     images = [Reel.of(Panel(name, stack.numpy(), white)) for name, stack in stacks.items()]
     body = viewer([*drawings, *images], list(landscapes), [landscape_figures(landscape) for landscape in found])
     return page(title, paragraph(_EXPLANATION), body)
 
 
-def _contour_png(values: torch.Tensor, name: str) -> bytes:
+def _contour_png(values: torch.Tensor) -> bytes:
     with extra("demo", "pictures need matplotlib"):
         from matplotlib import style
         from matplotlib.figure import Figure
     with style.context("dark_background"):
         figure = Figure(figsize=(4.4, 4), layout="constrained")
         axis = figure.subplots()
-        draw_contours(axis, values, name)
-        bar = figure.colorbar(axis.collections[0], ax=axis, fraction=0.046)
-        bar.set_label(f"log₁₀ {name}")
+        draw_contours(axis, values, "minimum")
+        axis.set_aspect("equal")
+        figure.colorbar(axis.collections[0], ax=axis, fraction=0.046, label="log₁₀")
     file = BytesIO()
     figure.savefig(file, format="png", dpi=130, transparent=True)
     return file.getvalue()

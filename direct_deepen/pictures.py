@@ -31,6 +31,11 @@ class Panel:
     colours: str = "gray"
 
 
+def number_text(value: float) -> str:
+    """Return a number as the labels of scales have it: three digits, with an exponent where it is small or large."""
+    return f"{value:.3g}" if 1e-3 <= value < 1e3 else f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e+")
+
+
 def palette(colours: str) -> np.ndarray:
     """Return the 256 colours of a map of matplotlib from the darkest to the brightest, 8-bit integers (256, 3).
 

@@ -8,7 +8,7 @@ import torch
 
 from direct_deepen.errors import extra, require
 from direct_deepen.metrics import quality
-from direct_deepen.pictures import Panel
+from direct_deepen.pictures import Panel, number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,9 @@ def plot_panels(panels: Sequence[Panel], number: int, title: str, path: Path) ->
     for axis, panel in zip(places, panels, strict=False):
         _show(axis, torch.from_numpy(panel.images[number]), panel.limit, panel.title, panel.colours)
         bar = figure.colorbar(axis.images[0], ax=axis, location="bottom", fraction=0.05, pad=0.02)
-        bar.set_ticks([0.0, panel.limit], labels=["0", f"{panel.limit:.3g}"])
+        bar.set_ticks([0.0, panel.limit], labels=["0", number_text(panel.limit)])
+        for label, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
+            label.set_horizontalalignment(side)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=7, length=0)
     for axis in places[len(panels) :]:

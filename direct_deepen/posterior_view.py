@@ -67,7 +67,7 @@ def panels(volume: PosteriorVolume, references: np.ndarray | None = None) -> lis
 
     uncertainty = {}
     if references is not None:
-        uncertainty[f"|error| of {title}"] = np.abs(best - references)
+        uncertainty[f"|error| of {title.removeprefix('posterior ')}"] = np.abs(best - references)
     if "std" in arrays:
         uncertainty["standard deviation"] = arrays["std"]
     if uncertainty:

@@ -23,7 +23,7 @@ from direct_deepen.html_page import (
     viewer,
     write_page,
 )
-from direct_deepen.pictures import Panel, indexed_png, palette
+from direct_deepen.pictures import Panel, indexed_png, number_text, palette
 
 VOID = {"meta", "link", "img", "input", "br"}
 HOSTILE = "</script><script>alert(1)</script> & \"quoted\" 'so'"
@@ -125,6 +125,14 @@ def test_a_palette_is_that_of_matplotlib(colours):
     # Another rounding of the same colours.
     assert np.abs(palette(colours).astype(int) - expected).max() <= 1
     assert palette(colours).shape == (256, 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.0, "1"), (0.123456, "0.123"), (1234.5, "1.23e+3"), (1.65e-4, "1.65e-4"), (2e-12, "2.00e-12"), (5e6, "5.00e+6")],
+)
+def test_numbers_of_scales_have_three_digits(value, text):
+    assert number_text(value) == text
 
 
 def test_numbers_that_do_not_fit_are_refused(one_line_error):

@@ -71,8 +71,8 @@ def test_energy_and_cost_are_those_of_the_images_on_the_plane(problem):
 def test_figures_name_minimum_image_and_sense(problem):
     plane = around(problem, problem[1])
     values = landscape_figures(plane)
-    assert values["minimiser of E (α_s, α_z)"] == "(0.00, 0.00)"
-    assert values["E at the image"] == values["E at the minimiser"] == "1"
+    assert values["minimum of E"] == "α_z 0.00, α_s 0.00"
+    assert values["E at the image"] == values["E at its minimum"] == "1"
     assert float(values["E at SENSE"]) == pytest.approx(float(plane.structure.norm()) ** 2 + 1, rel=1e-3)
 
 
@@ -85,5 +85,5 @@ def test_picture_and_page_show_every_plane(tmp_path, problem):
     assert viewer["labels"] == ["first", "second"]
     for reel in viewer["reels"]:
         first, second = reel["files"]
-        # Image and aliasing are the same in both, what depends on the energy is not.
-        assert (first == second) == (reel["title"] in ("image", "aliasing |s|"))
+        # The image is the same in both, what depends on the energy is not.
+        assert (first == second) == (reel["title"] == "image")

@@ -66,7 +66,7 @@ def test_everything_a_file_holds_is_shown(references):
         "reference": references,
         "MAP": np.abs(volume.arrays["map"]),
         "posterior mean": np.abs(volume.arrays["mean"]),
-        "|error| of posterior mean": np.full((SLICES, ROWS, COLUMNS), 0.2 * UNIT),
+        "|error| of mean": np.full((SLICES, ROWS, COLUMNS), 0.2 * UNIT),
         "standard deviation": volume.arrays["std"],
         "5 % quantile": volume.arrays["quantiles"][:, 0],
         "95 % quantile": volume.arrays["quantiles"][:, 2],
@@ -80,7 +80,7 @@ def test_everything_a_file_holds_is_shown(references):
 
 def test_magnitudes_share_one_scale_and_error_and_deviation_another(references):
     shown = panels(posterior_volume(), references)
-    uncertain = [panel for panel in shown if panel.title in ("|error| of posterior mean", "standard deviation")]
+    uncertain = [panel for panel in shown if panel.title in ("|error| of mean", "standard deviation")]
     certain = [panel for panel in shown if panel not in uncertain]
     assert {panel.colours for panel in certain} == {"gray"}
     assert {panel.colours for panel in uncertain} == {"inferno"}

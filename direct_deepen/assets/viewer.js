@@ -41,8 +41,9 @@ function startViewer(root) {
     const column = Math.floor(pointed.x * images[i].naturalWidth);
     const row = Math.floor(pointed.y * images[i].naturalHeight);
     const number = numbers[colours].get(pixel(images[i], column, row));
-    const value = Number(((number / 255) * limit).toPrecision(3));
-    panels[i].querySelector(".value").textContent = number === 255 ? `≥ ${value}` : value;
+    const value = (number / 255) * limit;
+    const text = limit >= 1e-3 && limit < 1e3 ? String(Number(value.toPrecision(3))) : value.toExponential(2);
+    panels[i].querySelector(".value").textContent = number === 255 ? `≥ ${text}` : text;
   }
 
   function point(event) {
