@@ -94,7 +94,7 @@ def _contour_png(values: torch.Tensor) -> bytes:
         from matplotlib import style
         from matplotlib.figure import Figure
     with style.context("dark_background"):
-        figure = Figure(figsize=(4.4, 4), layout="constrained")
+        figure = Figure(figsize=(4.4, 3.5), layout="constrained")
         axis = figure.subplots()
         draw_contours(axis, values, "minimum")
         axis.set_aspect("equal")

@@ -96,8 +96,9 @@ def plot_panels(panels: Sequence[Panel], number: int, title: str, path: Path) ->
         _show(axis, torch.from_numpy(panel.images[number]), panel.limit, panel.title, panel.colours)
         bar = figure.colorbar(axis.images[0], ax=axis, location="bottom", fraction=0.05, pad=0.02)
         bar.set_ticks([0.0, panel.limit], labels=["0", number_text(panel.limit)])
-        for label, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
-            label.set_horizontalalignment(side)
+        lowest, highest = bar.ax.get_xticklabels()
+        lowest.set_horizontalalignment("left")
+        highest.set_horizontalalignment("right")
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=7, length=0)
     for axis in places[len(panels) :]:
