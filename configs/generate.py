@@ -6,6 +6,7 @@ defaults; so every file is complete, and comes from here: ``python configs/gener
 
 import argparse
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -224,18 +225,19 @@ def diffusion_model(name: str, *, channels: list[int], num_blocks: int, **sectio
             "guard": {"max_gap": 20.0, "max_curvature": 4.0, "interval": 10, "max_rollbacks": 10},
             **sections["objective"],
         },
-        "inference": {"num_samples": 16, "max_images": 32, **WRITTEN, **sections["inference"]},
+        # One sample, as validation takes it: a diffusion is slow.
+        "inference": {"num_samples": 1, "max_images": 32, **WRITTEN, **sections["inference"]},
     }
 
 
 def dps_model(channels: list[int], num_blocks: int, preconditioning: str) -> dict[str, Any]:
-    """Return DPS with the paper's diffusion."""
+    """Return DPS with the paper's diffusion, and a twentieth of its steps."""
     model = diffusion_model(
         "DPS",
         channels=channels,
         num_blocks=num_blocks,
         objective={},
-        inference={"num_steps": 1000, "base": 25.0, "guidance": 1.0},
+        inference={"num_steps": 50, "base": 25.0, "guidance": 1.0},
     )
     return {**model, "preconditioning": preconditioning}
 
@@ -246,9 +248,11 @@ def alps_model(channels: list[int], num_blocks: int, teacher: str, checkpoint: s
         "ALPS",
         channels=channels,
         num_blocks=num_blocks,
-        objective={"teacher_configuration": teacher, "teacher_checkpoint": checkpoint},
+        # The levels that inference goes through lie between 0.01 and 1.
+        objective={"teacher_configuration": teacher, "teacher_checkpoint": checkpoint, "largest_noise_std": 2.0},
         inference={
             "rule": "conditional",
+            "conditional_noise": "exact",
             "noise_std": 0.007,
             "num_levels": 10,
             "largest_noise_std": 1.0,
@@ -449,6 +453,17 @@ def phantom_direct(model: dict[str, Any], *, lr: float, iterations: int, lr_step
     )
 
 
+def little_diffusion(iterations: int) -> dict[str, Any]:
+    """Return the schedule of a diffusion for phantoms."""
+    return {
+        "iterations": iterations,
+        "lr_step_size": iterations // 6,
+        "lr_gamma": 0.6,
+        "warmup": 50,
+        "every": iterations - 1,
+    }
+
+
 def configurations() -> dict[str, dict[str, Any]]:
     """Return every configuration by the name of its file."""
     result = {f"deepen_{mask}.yaml": full_size(mask, "map") for mask in MASKS}
@@ -467,36 +482,24 @@ def configurations() -> dict[str, dict[str, Any]]:
             inference_batch_size=4,
         )
     # Neither sees a mask in training: one configuration serves all.
-    large = {
-        "batch_size": 4,
-        "iterations": 100000,
-        "lr_step_size": 20000,
-        "lr_gamma": 0.5,
-        "warmup": 500,
-        "every": 9999,
-    }
-    little = {"batch_size": 4, "iterations": 6000, "lr_step_size": 1000, "lr_gamma": 0.6, "warmup": 50, "every": 5999}
-    for name, size, model_section, schedule in (
-        ("dps_2d4x", 320, dps_model([64, 128, 256, 512], 4, "variance_exploding"), large),
-        (
-            "alps_2d4x",
-            320,
-            alps_model([32, 64, 128], 2, "configs/dps_2d4x.yaml", "runs/dps_2d4x/model_99999.pt"),
-            large,
-        ),
-        ("phantom_dps", 64, dps_model([24, 48, 96], 1, "edm"), little),
-        (
-            "phantom_alps",
-            64,
-            alps_model([16, 32, 64], 1, "configs/phantom_dps.yaml", "runs/sampling/any/dps/model_5999.pt"),
-            little,
-        ),
+    large = {"iterations": 100000, "lr_step_size": 20000, "lr_gamma": 0.5, "warmup": 500, "every": 9999}
+    student = alps_model([32, 64, 128], 2, "configs/dps_2d4x.yaml", "runs/dps_2d4x/model_99999.pt")
+    little_student = alps_model([16, 32, 64], 1, "configs/phantom_dps.yaml", "runs/sampling/dps/model_3999.pt")
+    for name, size, model_section, lr, schedule in (
+        ("dps_2d4x", 320, dps_model([64, 128, 256, 512], 4, "variance_exploding"), 1e-4, large),
+        ("alps_2d4x", 320, student, 1e-4, large),
+        ("phantom_dps", 64, dps_model([24, 48, 96], 1, "edm"), 1e-3, little_diffusion(4000)),
+        ("phantom_alps", 64, little_student, 1e-3, little_diffusion(3000)),
     ):
         result[f"{name}.yaml"] = configuration(
             model_section,
-            training(lr=1e-3 if size == 64 else 1e-4, **schedule),
+            training(lr=lr, batch_size=4, **schedule),
             transforms("2d4x", size=size, coils=12 if size == 320 else None, scaling_key=None),
         )
+    for name, steps in (("dps_2d4x", {"num_steps": 1000}), ("alps_2d4x", {})):
+        posterior = deepcopy(result[f"{name}.yaml"])
+        posterior["model"]["inference"].update({"num_samples": 16, **steps})
+        result[f"{name}_posterior.yaml"] = posterior
     result["deepen_2d4x_posterior.yaml"] = full_size("2d4x", "posterior_mean")
     result["pretrained_2d4x.yaml"] = pretrained("map")
     result["pretrained_2d4x_posterior.yaml"] = pretrained("posterior_mean")

@@ -6,7 +6,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from direct.utils import dict_to_device, set_all_seeds
 from omegaconf import OmegaConf
 from torch.utils.data import default_collate
 
+from direct_deepen.cell_posterior import PosteriorRow, posterior_row
 from direct_deepen.csv_files import write_csv
 from direct_deepen.data.problems import Case, cases, inference_dataset
 from direct_deepen.engines.checkpoints import require_weights_of, weights_of
@@ -28,7 +29,9 @@ from direct_deepen.scoring import REGULARIZATIONS, best_value, classical
 from direct_deepen.study import ZERO_FILLED, Method, Study, Tuning
 
 IMAGES = "images.h5"
+DEVIATIONS = "std.h5"
 ROWS = "rows.csv"
+POSTERIOR_ROWS = "posterior.csv"
 REFERENCES = "references.h5"
 
 
@@ -75,6 +78,13 @@ class CellRow:
 class _Result:
     image: torch.Tensor
     evaluations: float = 0.0
+    arrays: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """What an engine of this package has for a posterior file."""
+
+    @property
+    def spreads(self) -> bool:
+        """Whether there are samples that differ."""
+        return "std" in self.arrays and bool(self.arrays["std"].any())
 
 
 Reconstruct = Callable[[], _Result]
@@ -101,6 +111,7 @@ def run_cell(study: Study, problem: str, method: Method, folder: Path, *, device
         before = _peak_memory_mb(device)
         prepare, tuned = _prepared(study, data, method, engine)
         rows, images, references = [], {}, {}
+        posteriors, deviations = [], {}
         for case in data.cases(study.test):
             reconstruct = prepare(case)
             _wait(device)
@@ -118,10 +129,16 @@ def run_cell(study: Study, problem: str, method: Method, folder: Path, *, device
                     result.evaluations, 0.0, sum(tensor.numel() for tensor in weights), study.seed, tuned,
                 )
             )  # fmt: skip
+            if isinstance(engine, PriorEngine) and result.spreads:
+                posteriors.append(_posterior_row(method.name, problem, label, result, engine.settings.inference, case))
+                deviations[label] = (result.arrays["std"][0] / case.problem.scale).float().cpu()
     peak = _peak_memory_mb(device) - before
     folder.mkdir(parents=True, exist_ok=True)
     _write_images(folder / IMAGES, images)
     _write_images(folder.parent / REFERENCES, references)
+    if posteriors:
+        _write_images(folder / DEVIATIONS, deviations)
+        write_csv(folder / POSTERIOR_ROWS, [asdict(row) for row in posteriors])
     write_csv(folder / ROWS, [asdict(replace(row, peak_memory_mb=peak)) for row in rows])
 
 
@@ -219,7 +236,15 @@ def _tune(engine: PriorEngine, name: str, tuning: Tuning, validation: Sequence[C
 def _by_prior(engine: PriorEngine, case: Case) -> _Result:
     result = engine.reconstruction(case.problem)
     evaluations = sum(float(value) for key, value in result.arrays.items() if key.endswith("evaluations"))
-    return _Result(result.image / case.problem.scale[:, None, None], evaluations)
+    return _Result(result.image / case.problem.scale[:, None, None], evaluations, result.arrays)
+
+
+def _posterior_row(method: str, problem: str, label: str, result: _Result, sampling: Any, case: Case) -> PosteriorRow:
+    chains = sampling.num_samples
+    return posterior_row(
+        method, problem, label, result.arrays, chains=chains, num_samples=chains * getattr(sampling, "keep", 1),
+        scale=case.problem.scale, reference=case.reference,
+    )  # fmt: skip
 
 
 def _by_direct(engine: Any, method: Method, data: _Data, root: Path) -> Prepare:

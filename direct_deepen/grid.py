@@ -19,7 +19,8 @@ from scipy.stats import t as student
 from tqdm import tqdm
 
 import direct_deepen
-from direct_deepen.cell import IMAGES, REFERENCES, ROWS, CellRow, run_cell
+from direct_deepen.cell import DEVIATIONS, IMAGES, POSTERIOR_ROWS, REFERENCES, ROWS, CellRow, run_cell
+from direct_deepen.cell_posterior import PosteriorRow
 from direct_deepen.csv_files import read_csv, write_csv
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.scoring import Picture
@@ -99,19 +100,26 @@ def _run(cell: Callable[[], None], error: Path, cores: Sequence[int]) -> None:
 
 def gather(study: Study, output: Path) -> list[CellRow]:
     """Return the rows of all cells that are there, problem by problem in the order of the study."""
-    rows = []
-    for problem, method in study.cells():
-        path = cell_folder(output, problem, method.name) / ROWS
-        if path.is_file():
-            rows += read_csv(path, CellRow)
-    return rows
+    return _gather(study, output, ROWS, CellRow)
+
+
+def gather_posteriors(study: Study, output: Path) -> list[PosteriorRow]:
+    """Return what the cells that are there say of posteriors, in the same order; methods without one say nothing."""
+    return _gather(study, output, POSTERIOR_ROWS, PosteriorRow)
+
+
+def _gather[Row: (CellRow, PosteriorRow)](study: Study, output: Path, name: str, row: type[Row]) -> list[Row]:
+    paths = [cell_folder(output, problem, method.name) / name for problem, method in study.cells()]
+    return [found for path in paths if path.is_file() for found in read_csv(path, row)]
 
 
 def write_results(study: Study, output: Path) -> str:
-    """Write results.csv, versions.json and table.md, and return the table."""
-    rows = gather(study, output)
+    """Write results.csv, posterior.csv where there are posteriors, versions.json and table.md, and return the table."""
+    rows, posteriors = gather(study, output), gather_posteriors(study, output)
     require(len(rows) > 0, f"{output}: no cell is done")
     write_csv(output / "results.csv", [asdict(row) for row in rows])
+    if posteriors:
+        write_csv(output / "posterior.csv", [asdict(row) for row in posteriors])
     versions = {
         "direct_deepen": direct_deepen.__version__,
         "torch": str(torch.__version__),
@@ -121,7 +129,9 @@ def write_results(study: Study, output: Path) -> str:
         "seed": study.seed,
     }
     (output / "versions.json").write_text(json.dumps(versions, indent=1) + "\n", encoding="utf-8")
-    text = "\n".join(_table(problem, rows, study.reference) for problem in study.problems)
+    text = "\n".join(
+        _table(problem, rows, study.reference) + _posterior_table(problem, posteriors) for problem in study.problems
+    )
     (output / "table.md").write_text(text, encoding="utf-8")
     return text
 
@@ -181,17 +191,36 @@ def _table(problem: str, rows: Sequence[CellRow], reference: str) -> str:
     return "\n".join(lines)
 
 
-def _column(rows: Sequence[CellRow], key: str) -> np.ndarray:
+def _posterior_table(problem: str, rows: Sequence[PosteriorRow]) -> str:
+    mine = [row for row in rows if row.mask == problem]
+    if not mine:
+        return ""
+    lines = [
+        "| posterior | samples | seconds a sample | evaluations a sample | standard deviation | error of the mean "
+        "| coverage of 90 % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(row.method for row in mine):
+        found = [row for row in mine if row.method == name]
+        seconds, evaluations, std, error, coverage = (
+            _column(found, key).mean()
+            for key in ("sample_seconds", "sample_evaluations", "std", "error", "coverage_90")
+        )
+        lines.append(
+            f"| {name} | {found[0].num_samples} | {seconds:.3g} | {evaluations:.0f} | {std:.4f} | {error:.4f} "
+            f"| {coverage:.1%} |"
+        )
+    return "\n".join([*lines, "", "Means over the pixels of the object and over slices, in scaled intensities.", ""])
+
+
+def _column(rows: Sequence[CellRow] | Sequence[PosteriorRow], key: str) -> np.ndarray:
     return np.array([getattr(row, key) for row in rows], dtype=float)
 
 
 def pictures(study: Study, output: Path, problem: str, *, count: int) -> list[Picture]:
     """Return what the figure of a problem shows: ``count`` slices of different volumes, spread over the set."""
-    images = {}
-    for name, method in study.cells():
-        path = cell_folder(output, name, method.name) / IMAGES
-        if name == problem and path.is_file():
-            images[method.name] = path
+    images = _image_files(study, output, problem, IMAGES)
+    deviations = _image_files(study, output, problem, DEVIATIONS)
     if not images:
         return []
     references = output / "cells" / problem / REFERENCES
@@ -205,6 +234,18 @@ def pictures(study: Study, output: Path, problem: str, *, count: int) -> list[Pi
             return torch.from_numpy(file[label][()])
 
     return [
-        Picture(label, read(references, label), {name: read(path, label) for name, path in images.items()}, {})
+        Picture(
+            label,
+            read(references, label),
+            {name: read(path, label) for name, path in images.items()},
+            {name: read(path, label) for name, path in deviations.items()},
+        )
         for label in chosen
     ]
+
+
+def _image_files(study: Study, output: Path, problem: str, kind: str) -> dict[str, Path]:
+    """Return where the cells of a problem have their images of a kind, by method."""
+    paths = {method.name: cell_folder(output, name, method.name) / kind for name, method in study.cells()
+             if name == problem}  # fmt: skip
+    return {name: path for name, path in paths.items() if path.is_file()}

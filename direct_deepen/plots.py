@@ -106,6 +106,37 @@ def plot_panels(panels: Sequence[Panel], number: int, title: str, path: Path) ->
     _save(figure, path)
 
 
+def plot_uncertainty(pictures: Sequence["Picture"], path: Path, *, methods: Sequence[str] = ()) -> None:
+    """Draw, for every slice and every method with a posterior, its mean, the error and the standard deviation.
+
+    Errors and deviations are all on one scale, so that what is sure of itself and wrong is seen at once. ``methods``
+    chooses the columns; those without a posterior have images and errors only.
+    """
+    shown = [picture for picture in pictures if picture.std]
+    require(len(shown) > 0, "nothing to plot: no posterior")
+    methods = methods or list(shown[0].std)
+    figure, axes = _grid(3 * len(shown), 1 + len(methods))
+    for row, picture in enumerate(shown):
+        top, middle, bottom = axes[3 * row : 3 * row + 3]
+        peak = float(picture.reference.max())
+        errors = {name: (picture.images[name] - picture.reference).abs() for name in methods}
+        limit = float(torch.quantile(torch.stack([*errors.values(), *picture.std.values()]).flatten(), 0.995))
+        _show(top[0], picture.reference, peak, "reference" if row == 0 else "")
+        for axis, text in ((middle[0], "|error|"), (bottom[0], "standard\ndeviation")):
+            axis.set_axis_off()
+            axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
+        for column, name in enumerate(methods, start=1):
+            title = TITLES.get(name, name.replace("_", " ")) if row == 0 else ""
+            _show(top[column], picture.images[name], peak, title)
+            _show(middle[column], errors[name], limit, "", "inferno")
+            if name in picture.std:
+                _show(bottom[column], picture.std[name], limit, "", "inferno")
+            else:
+                bottom[column].set_axis_off()
+            top[column].set_xlabel(f"{quality(picture.images[name], picture.reference).psnr:.1f} dB", fontsize=8)
+    _save(figure, path)
+
+
 def _zoom(reference: torch.Tensor) -> tuple[slice, slice]:
     """Return the window, a third of the image wide, in which the reference changes most from pixel to pixel."""
     edges = torch.diff(reference, dim=0)[:, :-1].abs() + torch.diff(reference, dim=1)[:-1].abs()

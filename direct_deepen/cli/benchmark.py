@@ -9,7 +9,7 @@ dataset has the mask), and the methods: classical ones, and any model that DIREC
 and checkpoint. All get the same data, masks, noise and scale; what a method tunes, it tunes on the validation data.
 Every cell runs in a process of its own. Cells that are done are not repeated, and one that fails does not lose the
 others. Writes results.csv (a row a slice), table.md, versions.json, a figure for every problem, and cells/ with
-images."""
+images; and of methods that sample, posterior.csv (spread, coverage, cost of a sample) and another figure."""
 
 _EPILOG = """\
 example of a study:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
     from direct_deepen.errors import require
     from direct_deepen.grid import gather, pictures, run_grid, write_results
-    from direct_deepen.plots import plot_comparison
+    from direct_deepen.plots import plot_comparison, plot_uncertainty
     from direct_deepen.study import load_study
 
     require(args.figure_slices >= 1, f"--figure-slices is {args.figure_slices}; allowed: >= 1")
@@ -77,4 +77,6 @@ def run(args: argparse.Namespace) -> None:
         shown = pictures(study, args.output, problem, count=args.figure_slices)
         if shown:
             plot_comparison(shown, args.output / f"{problem}.png")
+        if any(picture.std for picture in shown):
+            plot_uncertainty(shown, args.output / f"{problem}_posterior.png")
     require(not failures, told)

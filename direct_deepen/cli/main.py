@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from direct_deepen.cli import benchmark, landscape, phantom, posterior, score
+from direct_deepen.cli import benchmark, doctor, landscape, phantom, posterior, score
 from direct_deepen.errors import DeepenError
 
 _EPILOG = """\
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     benchmark.add_parser(subparsers)
     posterior.add_parser(subparsers)
     landscape.add_parser(subparsers)
+    doctor.add_parser(subparsers)
     parsed = parser.parse_args(arguments)
     try:
         parsed.run(parsed)

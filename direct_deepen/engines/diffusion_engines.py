@@ -21,6 +21,7 @@ from direct_deepen.inference import (
     annealed_langevin,
     annealed_map,
     diffusion_posterior_sampling,
+    mask_shaped_noise,
     power_schedule,
     preconditioned_annealed_langevin,
     variance_exploding_schedule,
@@ -162,6 +163,8 @@ class ALPSEngine(SamplerEngine[ALPSSettings]):
             image = annealed_map(problem.A, problem.masked_kspace, energy.at, **shared)
             return IndependentSamples(image[None], settings.num_levels * settings.inner_steps)
         sampler: Callable[..., IndependentSamples] = annealed_langevin
+        if settings.rule == "conditional" and settings.conditional_noise == "mask":
+            shared["conditional_noise"] = mask_shaped_noise(problem.A.sampling_mask, settings.noise_std)
         if settings.rule != "conditional":
             sampler = preconditioned_annealed_langevin
             shared |= {"step_size": settings.step_size, "metropolis": settings.rule == "metropolis"}

@@ -94,6 +94,7 @@ class DistillationSettings(NoiseRangeSettings):
 
 
 ALPS_RULES = ("conditional", "langevin", "metropolis", "map")
+CONDITIONAL_NOISES = ("exact", "mask")
 
 
 @dataclass
@@ -105,6 +106,8 @@ class ALPSInferenceSettings(SampleSettings):
     rule
         ``conditional``: the authors' draws around denoised means. ``langevin``, ``metropolis``: preconditioned steps
         that have the posterior as their limit, or exactly. ``map``: the authors' rule without noise, one image.
+    conditional_noise
+        Noise of the authors' draws: ``exact`` by conjugate gradients, or ``mask``, their shortcut without coils.
     noise_std
         η, the measurement noise per real component, in scaled intensities.
     num_levels, largest_noise_std, smallest_noise_std, exponent
@@ -116,6 +119,7 @@ class ALPSInferenceSettings(SampleSettings):
     """
 
     rule: str = "conditional"
+    conditional_noise: str = "exact"
     noise_std: float = 0.007
     num_levels: int = 10
     largest_noise_std: float = 1.0
@@ -127,6 +131,7 @@ class ALPSInferenceSettings(SampleSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("model.inference.rule", self.rule, ALPS_RULES)
+        require_choice("model.inference.conditional_noise", self.conditional_noise, CONDITIONAL_NOISES)
         for name in ("noise_std", "exponent", "step_size"):
             require_positive(f"model.inference.{name}", getattr(self, name))
         _require_range("model.inference", self.smallest_noise_std, self.largest_noise_std)

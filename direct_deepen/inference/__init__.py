@@ -5,6 +5,7 @@ from direct_deepen.inference.annealed_langevin import (
     annealed_map,
     preconditioned_annealed_langevin,
 )
+from direct_deepen.inference.conditional_noise import mask_shaped_noise
 from direct_deepen.inference.diagnostics import Diagnostics
 from direct_deepen.inference.diffusion_sampling import diffusion_posterior_sampling
 from direct_deepen.inference.equilibrium import differentiable_equilibrium, equilibrium
@@ -28,6 +29,7 @@ __all__ = [
     "diffusion_posterior_sampling",
     "equilibrium",
     "langevin",
+    "mask_shaped_noise",
     "mm_map",
     "power_schedule",
     "preconditioned_annealed_langevin",

@@ -1,11 +1,14 @@
 """Annealed Langevin posterior sampling (ALPS): multi-scale energies, from coarse to fine."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from direct_deepen.errors import require_count, require_positive
+from direct_deepen.inference.conditional_noise import ConditionalNoise
 from direct_deepen.inference.curvature import image_norm
 from direct_deepen.inference.independent_samples import IndependentSamples, group_sizes, require_finite_samples
 from direct_deepen.inference.langevin import langevin
@@ -33,6 +36,7 @@ def annealed_langevin(
     generator: torch.Generator,
     num_samples: int = 1,
     inner_steps: int = 5,
+    conditional_noise: ConditionalNoise | None = None,
     max_images: int = 32,
     progress: bool = False,
 ) -> IndependentSamples:
@@ -67,6 +71,9 @@ def annealed_langevin(
         Independent runs, at least one.
     inner_steps
         K ≥ 1; five in ALPS.
+    conditional_noise
+        What stands in for noise of covariance P⁻¹, such as
+        :func:`~direct_deepen.inference.conditional_noise.mask_shaped_noise`; None draws it exactly.
     max_images
         Images given to the network at once.
     progress
@@ -84,7 +91,7 @@ def annealed_langevin(
     ALPS: annealed Langevin posterior sampling with distilled energies, 2026. Noise by perturb-and-solve: Orieux, Féron
     and Giovannelli, 2012.
     """
-    conditionals = _conditionals(A, masked_kspace, noise_std, noise_levels, inner_steps)
+    conditionals = _conditionals(A, masked_kspace, noise_std, noise_levels, inner_steps, conditional_noise)
     batch = len(masked_kspace)
     images = [
         _anneal(conditionals, energy_at, count, inner_steps, generator, progress)
@@ -228,8 +235,27 @@ class _Conditional:
         return self.metric.solve(right_hand_side, tolerance)
 
 
+class _ShapedConditional(_Conditional):
+    """The same, with noise that is not quite its own."""
+
+    def __init__(self, conditional_noise: ConditionalNoise, *args: Any) -> None:
+        super().__init__(*args)
+        self.conditional_noise = conditional_noise
+
+    def draw(self, denoised: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return self.mean(denoised) + self.noise(denoised, generator)
+
+    def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return self.conditional_noise(like, self.level, generator)
+
+
 def _conditionals(
-    A: LinearOperator, masked_kspace: torch.Tensor, noise_std: float, noise_levels: Sequence[float], inner_steps: int
+    A: LinearOperator,
+    masked_kspace: torch.Tensor,
+    noise_std: float,
+    noise_levels: Sequence[float],
+    inner_steps: int,
+    conditional_noise: ConditionalNoise | None = None,
 ) -> list[_Conditional]:
     """Check what all three share, and return the conditional of every level."""
     require_positive("noise_std", noise_std)
@@ -237,7 +263,8 @@ def _conditionals(
     require_falling(noise_levels)
     require_finite_data(masked_kspace)
     adjoint_data = A.adjoint(masked_kspace)
-    return [_Conditional(A, masked_kspace, adjoint_data, noise_std, level) for level in noise_levels]
+    make = _Conditional if conditional_noise is None else partial(_ShapedConditional, conditional_noise)
+    return [make(A, masked_kspace, adjoint_data, noise_std, level) for level in noise_levels]
 
 
 def _anneal(

@@ -7,9 +7,11 @@ import h5py
 import numpy as np
 import pytest
 import tiny_direct
+import torch
 import yaml
 
 from direct_deepen.cell import CellRow, run_cell
+from direct_deepen.cell_posterior import PosteriorRow, coverage, posterior_row
 from direct_deepen.csv_files import read_csv
 from direct_deepen.grid import cell_folder, gather, paired_interval, pictures, run_grid, write_results
 from direct_deepen.metrics import quality
@@ -91,6 +93,37 @@ def test_cells_are_the_problems_times_the_methods_that_take_part(tmp_path, study
     assert str(found.methods[2].weights("b")) == "runs/b/model.pt"
 
 
+# ---- Posteriors
+
+
+@pytest.mark.parametrize("samples", [3, 16])
+def test_an_interval_of_few_samples_holds_ninety_per_cent_of_what_they_are_drawn_from(samples):
+    draws = torch.randn(samples + 1, 40000, generator=torch.Generator().manual_seed(samples))
+    mean, std = draws[1:].mean(dim=0), draws[1:].std(dim=0)
+    # 40000 pixels: a standard error of 0.0015.
+    assert coverage(mean, std, draws[0], num_samples=samples) == pytest.approx(0.9, abs=0.006)
+    assert coverage(mean, 0.5 * std, draws[0], num_samples=samples) < 0.8
+
+
+def test_a_posterior_is_judged_inside_the_object_in_scaled_intensities_and_per_chain():
+    reference = torch.zeros(1, 4, 4, dtype=torch.complex64)
+    reference[0, :2] = 1.0
+    arrays = {
+        # The background is far off and must not count.
+        "mean": torch.where(reference.abs() > 0, 1.2, 50.0) * 3,
+        "std": torch.where(reference.abs() > 0, 0.2, 70.0) * 3,
+        "posterior_seconds": torch.tensor([8.0]),
+        "posterior_gradient_evaluations": torch.tensor([400.0]),
+    }
+    found = posterior_row(
+        "deepen", "2d4x", "a#0", arrays, chains=4, num_samples=16, scale=torch.tensor([3.0]), reference=reference
+    )
+    assert (found.sample_seconds, found.sample_evaluations, found.num_samples) == (2.0, 100.0, 16)
+    assert found.std == pytest.approx(0.2)
+    assert found.error == pytest.approx(0.2)
+    assert found.coverage_90 == 1.0
+
+
 # ---- Cells
 
 
@@ -108,6 +141,14 @@ def test_a_cell_scores_what_direct_predict_reconstructs(tmp_path, study):
     # The posterior mean of `direct predict` with the same weights; its seed is another, the map is the same.
     assert all(row.parameters > 100 and row.gradient_evaluations > 15 and row.seconds > 0 for row in rows)
     assert all(10 < row.psnr < 60 for row in rows)
+    posteriors = read_csv(tmp_path / "cell" / "posterior.csv", PosteriorRow)
+    assert [row.case for row in posteriors] == [row.case for row in rows]
+    for row in posteriors:
+        assert row.num_samples >= 2
+        assert row.sample_evaluations > 1
+        assert row.sample_seconds > 0
+        assert row.std > 0
+        assert 0 <= row.coverage_90 <= 1
     assert {row.seed for row in rows} == {1}
     assert all(np.isnan(row.tuned) for row in rows)
 
@@ -191,6 +232,10 @@ def test_cells_that_are_done_are_kept_and_one_that_fails_loses_no_other(tmp_path
     assert table == (tmp_path / "out" / "table.md").read_text()
     (shown,) = pictures(found, tmp_path / "out", "2d4x", count=1)
     assert set(shown.images) == {"broken", "zero_filled"}
+    # What was broken samples a posterior.
+    assert "| posterior |" in table
+    assert set(shown.std) == {"broken"}
+    assert len(read_csv(tmp_path / "out" / "posterior.csv", PosteriorRow)) == 4
     score = quality(shown.images["broken"], shown.reference).psnr
     rows = [row for row in gather(found, tmp_path / "out") if (row.method, row.case) == ("broken", shown.case)]
     assert rows[0].psnr == pytest.approx(score, abs=1e-3)

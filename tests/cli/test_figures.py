@@ -68,6 +68,22 @@ def test_the_posterior_shows_reference_estimates_error_and_deviation_of_every_pr
         np.testing.assert_allclose(array, image.numpy(), rtol=1e-6)
 
 
+def test_uncertainties_of_methods_stand_side_by_side_on_one_scale(drawn, tmp_path):
+    shown = picture(0, posteriors=("first", "second"))
+    images = {name: shown.images[f"{name}_mmse"] for name in ("first", "second")} | {"sense": shown.reference}
+    shown = Picture(shown.case, shown.reference, images, shown.std)
+    plots.plot_uncertainty([shown], tmp_path / "uncertainty.png")
+    names = ("first", "second")
+    errors = [(images[name] - shown.reference).abs() for name in names]
+    expected = [shown.reference, *(images[name] for name in names), *errors, *(shown.std[name] for name in names)]
+    for array, image in zip(images_of(drawn[0]), expected, strict=True):
+        np.testing.assert_allclose(array, image.numpy(), rtol=1e-6)
+    plots.plot_uncertainty([shown], tmp_path / "chosen.png", methods=["sense", "second"])
+    assert len(images_of(drawn[1])) == 1 + 2 + 2 + 1
+    limits = {axes.images[0].get_clim() for axes in drawn[0].axes if axes.images and axes.images[0].cmap.name != "gray"}
+    assert len(limits) == 1
+
+
 def test_error_and_deviation_share_one_scale_of_brightness(drawn, tmp_path):
     plots.plot_posterior([picture(0)], tmp_path / "posterior.png")
     *_, error, deviation = [axes.images[0] for axes in drawn[0].axes if axes.images][:5]
@@ -89,4 +105,6 @@ def test_nothing_to_draw_is_refused(tmp_path, one_line_error):
         plots.plot_comparison([], tmp_path / "comparison.png")
     with one_line_error("nothing to plot", "posterior"):
         plots.plot_posterior([picture(0, posteriors=())], tmp_path / "posterior.png")
+    with one_line_error("nothing to plot", "posterior"):
+        plots.plot_uncertainty([picture(0, posteriors=())], tmp_path / "uncertainty.png")
     assert not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ complex (batch, height, width)    real (batch, 2, height, width)              re
 E(x) = (w/2)‖x − ψ(x)‖²           ``GSPnP(ψ, alpha).potential``               w = alpha
 ∝ exp(−2C/ε²), C = ½‖Ax − b‖²+E   ∝ exp(−f − αg), f = ‖Ax − b‖²/2σ², g = E    σ = ε/√2, α = 2/ε²
 x − τ∇C + ε√τ z                   x − η∇(f + αg) + √(2η) z                    η = ε²τ/2
+ζ∇‖AD(x, σ) − b‖                  ``DPSDataFidelity(D, weight).grad``         weight = ζ
 ================================  ==========================================  =======================================
 """
 
@@ -27,7 +28,7 @@ import torch
 from scipy import stats
 
 from direct_deepen import ConvEnergy, QuadraticEnergy, SenseOperator, langevin, priors
-from direct_deepen.inference import proximal_iteration
+from direct_deepen.inference import diffusion_posterior_sampling, proximal_iteration
 from direct_deepen.physics import complex_normal
 from direct_deepen.priors import DifferentiableEnergy
 from direct_deepen.priors.networks import ACTIVATIONS
@@ -368,3 +369,27 @@ def test_proximal_gradient_descent_with_our_denoiser_ends_at_the_fixed_point_of_
     assert relative_error(theirs, ours.image) < 1e-10
     # The denoiser takes part.
     assert relative_error(0.9 * ours.image, denoise(ours.image)) > 1e-3
+
+
+# ---- Diffusion
+
+
+def test_a_step_of_dps_goes_along_the_gradient_of_its_data_fidelity(deepinv, random_operator, draw):
+    A = random_operator(1, 3, 16, 16, dtype=torch.complex64)
+    kspace = A.forward(draw(1, 16, 16, seed=3, dtype=torch.complex64))
+    network = seeded(lambda: priors.DiffusionDenoiser(channels=(4, 8), num_blocks=1, preconditioning="edm"))
+    level, guidance = 0.7, 0.3
+    # With one noise level the result is the denoised start, less ζ times the gradient.
+    ours = diffusion_posterior_sampling(
+        A, kspace, network, noise_levels=[level], guidance=guidance, generator=torch.Generator().manual_seed(4)
+    ).images[0]
+    start = level * complex_normal((1, 1, 16, 16), generator=torch.Generator().manual_seed(4))[0]
+    fidelity = deepinv.sampling.DPSDataFidelity(
+        denoiser=lambda channels, sigma: to_channels(network(to_complex(channels), sigma)), weight=guidance
+    )
+    gradient, denoised = fidelity.grad(
+        to_channels(start), to_channels(kspace), multi_coil_mri(deepinv, A), level, get_model_outputs=True
+    )
+    assert relative_error(ours, to_complex(denoised - gradient)) < ROUNDING[torch.complex64]
+    # The gradient takes part.
+    assert relative_error(to_complex(denoised), ours) > 1e-2

@@ -1,34 +1,20 @@
 """The comparison: its studies are valid, its trainings share data, and its tables are what their captions say."""
 
-import importlib.util
-import sys
 from contextlib import chdir
 
 import pytest
 import tiny_direct
 import yaml
+from project_scripts import loaded_scripts
 
 from direct_deepen.cell import CellRow
 from direct_deepen.study import load_study
 
-FOLDER = tiny_direct.REPOSITORY / "projects" / "comparison"
-
 
 @pytest.fixture(scope="module")
 def scripts():
-    """The modules run.py and report.py, which are no package."""
-    modules = {}
-    before = {name: sys.modules.get(name) for name in ("run", "report")}
-    for name in ("run", "report"):
-        spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-        modules[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(modules[name])
-    yield modules
-    for name, module in before.items():
-        if module is None:
-            del sys.modules[name]
-        else:
-            sys.modules[name] = module
+    with loaded_scripts("comparison", ("run", "report")) as modules:
+        yield modules
 
 
 @pytest.mark.parametrize("full_size", [False, True])

@@ -1,0 +1,131 @@
+"""Gather what the benchmark of the samplers found.
+
+    python projects/sampling/report.py runs/sampling projects/sampling/results
+
+Writes claim.md: quality, spread, coverage and cost of a sample of DEEPEN, ALPS and DPS; evaluations.png: PSNR of the
+posterior mean against evaluations; posterior_<problem>.png: MAP, means, errors and standard deviations. The rows and
+tables of the benchmark are copied beside.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from run import PAPER, PROBLEMS, STEPS
+
+from direct_deepen.cell import CellRow
+from direct_deepen.cell_posterior import PosteriorRow
+from direct_deepen.csv_files import read_csv
+from direct_deepen.grid import pictures
+from direct_deepen.plots import TITLES, plot_uncertainty
+from direct_deepen.scoring import Picture
+from direct_deepen.study import Study, load_study
+
+
+def mean(rows: Sequence[CellRow] | Sequence[PosteriorRow], mask: str, method: str, key: str) -> float:
+    """Return the mean of a column over the slices of a cell; not a number where the cell is missing."""
+    values = [getattr(row, key) for row in rows if row.mask == mask and row.method == method]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def claim(rows: Sequence[CellRow], posteriors: Sequence[PosteriorRow]) -> str:
+    """Tabulate every sampler with the evaluations that its paper takes."""
+    lines = [
+        "| problem | sampler | weights | evaluations a sample | seconds a sample | PSNR of the mean (dB) | SSIM "
+        "| standard deviation | error of the mean | coverage of 90 % | tuned to |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for problem in PROBLEMS:
+        for system, evaluations in PAPER.items():
+            name = f"{system}_{evaluations}"
+            quality = {key: mean(rows, problem, name, key) for key in ("psnr", "ssim", "parameters", "tuned")}
+            spread = {
+                key: mean(posteriors, problem, name, key)
+                for key in ("sample_evaluations", "sample_seconds", "std", "error", "coverage_90")
+            }
+            lines.append(
+                f"| {problem} | {TITLES[system]} | {quality['parameters']:,.0f} | {spread['sample_evaluations']:.0f} "
+                f"| {spread['sample_seconds']:.3g} | {quality['psnr']:.2f} | {quality['ssim']:.3f} "
+                f"| {spread['std']:.4f} | {spread['error']:.4f} | {spread['coverage_90']:.0%} "
+                f"| {quality['tuned']:.3g} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def curve(rows: Sequence[CellRow], posteriors: Sequence[PosteriorRow]) -> str:
+    """Tabulate the first problem against evaluations."""
+    problem = PROBLEMS[0]
+    lines = [
+        "| sampler | evaluations a sample | seconds a sample | PSNR of the mean (dB) | SSIM | standard deviation "
+        "| error of the mean | coverage of 90 % | tuned to |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for system, steps in STEPS.items():
+        for evaluations in steps:
+            name = f"{system}_{evaluations}"
+            psnr, ssim, tuned = (mean(rows, problem, name, key) for key in ("psnr", "ssim", "tuned"))
+            seconds, std, error, coverage = (
+                mean(posteriors, problem, name, key) for key in ("sample_seconds", "std", "error", "coverage_90")
+            )
+            lines.append(
+                f"| {TITLES[system]} | {evaluations} | {seconds:.3g} | {psnr:.2f} | {ssim:.3f} | {std:.4f} "
+                f"| {error:.4f} | {coverage:.0%} | {tuned:.3g} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def plot_evaluations(rows: Sequence[CellRow], path: Path) -> None:
+    """Draw PSNR of the mean against evaluations of a sample."""
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for (system, steps), marker in zip(STEPS.items(), "os^", strict=True):
+        psnr = [mean(rows, PROBLEMS[0], f"{system}_{count}", "psnr") for count in steps]
+        axes.semilogx(steps, psnr, marker=marker, label=TITLES[system])
+    axes.set_xlabel("network evaluations a sample")
+    axes.set_ylabel("PSNR of the posterior mean (dB)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def of_the_papers(picture: Picture) -> Picture:
+    """Keep DEEPEN's MAP, and what has the evaluations of its paper, by the name of the system."""
+    names = {f"{system}_{evaluations}": system for system, evaluations in PAPER.items()}
+    images = {names.get(name, name): image for name, image in picture.images.items() if name in [*names, "deepen_map"]}
+    std = {names[name]: image for name, image in picture.std.items() if name in names}
+    return Picture(picture.case, picture.reference, images, std)
+
+
+def plot_posteriors(study: Study, runs: Path, results: Path) -> None:
+    """Draw the posteriors of every problem."""
+    for problem in PROBLEMS:
+        shown = [of_the_papers(picture) for picture in pictures(study, runs / "benchmark", problem, count=2)]
+        plot_uncertainty(shown, results / f"posterior_{problem}.png", methods=["deepen_map", *PAPER])
+
+
+def main() -> None:
+    """Write tables and pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("results", type=Path)
+    arguments = parser.parse_args()
+    runs, results = arguments.runs, arguments.results
+    results.mkdir(parents=True, exist_ok=True)
+    benchmark = runs / "benchmark"
+    rows, posteriors = (
+        read_csv(benchmark / "results.csv", CellRow),
+        read_csv(benchmark / "posterior.csv", PosteriorRow),
+    )
+    (results / "claim.md").write_text(claim(rows, posteriors), encoding="utf-8")
+    (results / "evaluations.md").write_text(curve(rows, posteriors), encoding="utf-8")
+    plot_evaluations(rows, results / "evaluations.png")
+    plot_posteriors(load_study(runs / "study.yaml"), runs, results)
+    for name in ("results.csv", "posterior.csv", "versions.json"):
+        shutil.copy(benchmark / name, results / f"benchmark_{name}")
+
+
+if __name__ == "__main__":
+    main()

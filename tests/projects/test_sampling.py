@@ -1,0 +1,97 @@
+"""The comparison of the samplers: its study is valid, its settings are what they say, and its tables add up."""
+
+from contextlib import chdir
+
+import h5py
+import numpy as np
+import pytest
+import tiny_direct
+import yaml
+from direct.environment import load_model_config_from_name
+from omegaconf import OmegaConf
+from project_scripts import loaded_scripts
+
+from direct_deepen.cell import CellRow
+from direct_deepen.cell_posterior import PosteriorRow
+from direct_deepen.engines.diffusion_settings import ALPSSettings, DPSSettings
+from direct_deepen.engines.prior_engine import settings_from_config
+from direct_deepen.engines.settings import DeepenSettings
+from direct_deepen.study import load_study
+
+SETTINGS = {"deepen": DeepenSettings, "alps": ALPSSettings, "dps": DPSSettings}
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    with loaded_scripts("sampling", ("run", "report", "cost")) as modules:
+        yield modules
+
+
+def settings(path, system):
+    section = yaml.safe_load(path.read_text())["model"]
+    typed = OmegaConf.merge(load_model_config_from_name(section["model_name"]), section)
+    return settings_from_config(OmegaConf.create({"model": typed}), SETTINGS[system])
+
+
+def test_every_sampler_of_the_study_takes_the_evaluations_of_its_name(tmp_path, scripts):
+    run = scripts["run"]
+    with chdir(tiny_direct.REPOSITORY):
+        comparison, output = tmp_path / "comparison", tmp_path / "out"
+        run.write_study(comparison, output)
+        study = load_study(output / "study.yaml")
+        training = run.alps_training(output, comparison / "data")
+        assert training.configuration["model"]["objective"]["teacher_checkpoint"] == str(run.weights("dps", output))
+    for method in study.methods:
+        system, _, evaluations = method.name.partition("_")
+        assert len(method.tune.values) == run.CANDIDATES
+        if evaluations == "map":
+            continue
+        found = settings(method.configuration, system).inference
+        levels = getattr(found, "num_levels", 1) * getattr(found, "inner_steps", 1)
+        assert int(evaluations) == (levels if system == "alps" else found.num_steps)
+        assert found.num_samples == run.SAMPLES
+        trained = {"deepen": comparison / "2d6x" / "deepen", "alps": output / "alps", "dps": output / "dps"}
+        assert method.weights("2d6x").parent == trained[system]
+    # The papers' numbers of evaluations on both problems, the others on one.
+    names = [method.name for problem, method in study.cells() if problem == "2d6x"]
+    assert names == ["deepen_map", *(f"{system}_{count}" for system, count in run.PAPER.items())]
+
+
+def test_the_slices_are_the_first_of_the_comparisons_volumes(tmp_path, scripts):
+    run = scripts["run"]
+    for part in run.VOLUMES:
+        tiny_direct.write_volumes(tmp_path / "comparison" / "data" / part, ["a", "b"], seed=1)
+    run.write_slices(tmp_path / "comparison", tmp_path / "out")
+    before, after = (tmp_path / folder / "data" / "test" / "b.h5" for folder in ("comparison", "out"))
+    with h5py.File(before) as whole, h5py.File(after) as part:
+        assert len(part["kspace"]) == 1
+        np.testing.assert_array_equal(part["kspace"][0], whole["kspace"][0])
+        assert dict(part.attrs) == dict(whole.attrs)
+
+
+def test_the_tables_have_the_means_of_every_cell_and_blanks_for_those_that_are_missing(scripts):
+    nothing = float("nan")
+    rows = [
+        CellRow("dps_1000", "2d4x", f"v{i}#0", psnr, 0.9, 0.01, 1.0, 8000.0, 0.0, 340432, 0, 0.3)
+        for i, psnr in enumerate((30.0, 32.0))
+    ]
+    posteriors = [PosteriorRow("dps_1000", "2d4x", f"v{i}#0", 8, 5.0, 1000.0, 0.02, 0.01, 0.5) for i in range(2)]
+    table = scripts["report"].claim(rows, posteriors)
+    (line,) = (line for line in table.splitlines() if line.startswith("| 2d4x | DPS"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[2:] == ["340,432", "1000", "5", "31.00", "0.900", "0.0200", "0.0100", "50%", "0.3"]
+    assert str(nothing) in next(line for line in table.splitlines() if line.startswith("| 2d6x | DPS"))
+
+
+def test_the_cost_of_a_sample_is_that_of_an_evaluation_times_their_number(scripts):
+    cost = scripts["cost"]
+    scale = cost.Scale(16, 2, 4, ((4, 8), 1), ((4, 8), 1), repetitions=1, steps=2)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in cost.table(scale).splitlines()[2:6]]
+    assert [line[0] for line in lines] == ["DEEPEN", "ALPS", "ALPS", "DPS"]
+    for line in lines:
+        flops, seconds, evaluations, total_flops, total_seconds = (float(cell) for cell in line[2:7])
+        assert total_flops == pytest.approx(flops * evaluations / 1e3, rel=0.02)
+        assert total_seconds == pytest.approx(seconds * evaluations, rel=0.02)
+    # Five 3x3 layers at 16x16: 2-4-4-4-4-2 channels, forward and back to the image, two operations each.
+    expected = 2 * 2 * 9 * 16 * 16 * (2 * 4 + 3 * 4 * 4 + 4 * 2) / 1e9
+    assert float(lines[0][2]) == pytest.approx(expected, rel=0.01)
