@@ -23,6 +23,9 @@ MASKS: dict[str, dict[str, Any]] = {
 }
 """Gaussian2D meets its acceleration exactly; the equispaced mask is fastMRI's own."""
 
+WRITTEN: dict[str, Any] = {"quantiles": [0.05, 0.25, 0.5, 0.75, 0.95], "save_samples": False}
+"""What posterior files hold of the samples besides their moments."""
+
 
 def transforms(mask: str, *, size: int, coils: int | None, scaling_key: str | None) -> dict[str, Any]:
     """Return every key that training, validation and inference would otherwise read with different defaults."""
@@ -131,6 +134,7 @@ def deepen_model(
             "step_size": None,
             "preconditioner": None,
             "max_images": 32,
+            **WRITTEN,
         },
     }
 
@@ -222,7 +226,7 @@ def diffusion_model(name: str, *, channels: list[int], num_blocks: int, **sectio
             **sections["objective"],
         },
         # One sample, as validation takes it: a diffusion is slow.
-        "inference": {"num_samples": 1, "max_images": 32, **sections["inference"]},
+        "inference": {"num_samples": 1, "max_images": 32, **WRITTEN, **sections["inference"]},
     }
 
 

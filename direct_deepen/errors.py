@@ -1,5 +1,8 @@
 """Errors a user can act on: one line that names the key or file, the value, and what is allowed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DeepenError(ValueError):
     """Bad input or a failed computation, described in one line for the person who can mend it."""
@@ -16,6 +19,21 @@ def require(condition: bool, message: str) -> None:
     """Raise :class:`DeepenError` with ``message`` unless ``condition`` holds."""
     if not condition:
         raise DeepenError(message)
+
+
+@contextmanager
+def extra(name: str, need: str) -> Iterator[None]:
+    """Import within this context a package that comes with an extra of the installation.
+
+    Raises
+    ------
+    DeepenError
+        If it is not installed; the message is ``need`` and the name of the extra.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise DeepenError(f"{need}: pip install 'direct-deepen[{name}]'") from error
 
 
 def require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from direct_deepen.errors import DeepenError, require
+from direct_deepen.errors import extra, require
 from direct_deepen.metrics import quality
-from direct_deepen.scoring import Picture
+from direct_deepen.pictures import Panel, number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from direct_deepen.scoring import Picture
 
 ERROR_GAIN = 10
 TITLES = {
@@ -32,11 +34,12 @@ TITLES = {
     "dps": "DPS",
     "alps": "ALPS",
 }
+PANELS_A_ROW = 5
 ZOOM = 3
 """Rows and columns of a zoom are this much less than those of the image."""
 
 
-def plot_comparison(pictures: Sequence[Picture], path: Path) -> None:
+def plot_comparison(pictures: Sequence["Picture"], path: Path) -> None:
     """Draw, for every slice, reference and methods, a zoom, and the errors, ten times brighter."""
     require(len(pictures) > 0, "nothing to plot: no slice")
     methods = list(pictures[0].images)
@@ -59,7 +62,7 @@ def plot_comparison(pictures: Sequence[Picture], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_posterior(pictures: Sequence[Picture], path: Path) -> None:
+def plot_posterior(pictures: Sequence["Picture"], path: Path) -> None:
     """Draw, for every slice and posterior, reference, MAP, MMSE, and on one scale its error and standard deviation."""
     shown = [(picture, name, std) for picture in pictures for name, std in picture.std.items()]
     require(len(shown) > 0, "nothing to plot: no posterior")
@@ -83,7 +86,27 @@ def plot_posterior(pictures: Sequence[Picture], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_uncertainty(pictures: Sequence[Picture], path: Path, *, methods: Sequence[str] = ()) -> None:
+def plot_panels(panels: Sequence[Panel], number: int, title: str, path: Path) -> None:
+    """Draw one slice of every panel, each with its scale of brightness."""
+    rows = -(-len(panels) // PANELS_A_ROW)
+    figure, axes = _grid(rows, min(len(panels), PANELS_A_ROW))
+    figure.suptitle(title, fontsize=10)
+    places = [axis for row in axes for axis in row]
+    for axis, panel in zip(places, panels, strict=False):
+        _show(axis, torch.from_numpy(panel.images[number]), panel.limit, panel.title, panel.colours)
+        bar = figure.colorbar(axis.images[0], ax=axis, location="bottom", fraction=0.05, pad=0.02)
+        bar.set_ticks([0.0, panel.limit], labels=["0", number_text(panel.limit)])
+        lowest, highest = bar.ax.get_xticklabels()
+        lowest.set_horizontalalignment("left")
+        highest.set_horizontalalignment("right")
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=7, length=0)
+    for axis in places[len(panels) :]:
+        axis.set_axis_off()
+    _save(figure, path)
+
+
+def plot_uncertainty(pictures: Sequence["Picture"], path: Path, *, methods: Sequence[str] = ()) -> None:
     """Draw, for every slice and every method with a posterior, its mean, the error and the standard deviation.
 
     Errors and deviations are all on one scale, so that what is sure of itself and wrong is seen at once. ``methods``
@@ -124,10 +147,8 @@ def _zoom(reference: torch.Tensor) -> tuple[slice, slice]:
 
 
 def _grid(rows: int, columns: int) -> tuple["Figure", list[list["Axes"]]]:
-    try:
+    with extra("demo", "figures need matplotlib"):
         from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise DeepenError("figures need matplotlib: pip install 'direct-deepen[demo]'") from error
     # A Figure of its own, without pyplot: no display, no global state.
     figure = Figure(figsize=(1.9 * columns, 2.0 * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False).tolist()

@@ -1,5 +1,6 @@
 """What one reads off the samples of a posterior."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -64,10 +65,27 @@ class Posterior:
         Lower and upper end, real (batch, height, width).
         """
         require(0 < level < 1, f"level is {level!r}; allowed: between 0 and 1")
-        magnitude = self.images.abs()
-        ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=magnitude.dtype, device=magnitude.device)
-        lower, upper = torch.quantile(magnitude, ends, dim=0)
+        lower, upper = self.quantiles([(1 - level) / 2, (1 + level) / 2])
         return lower, upper
+
+    def quantiles(self, probabilities: Sequence[float]) -> torch.Tensor:
+        """Return quantiles of |x|, interpolated linearly between samples.
+
+        Parameters
+        ----------
+        probabilities
+            From 0 to 1, one for every quantile.
+
+        Returns
+        -------
+        Real (quantile, batch, height, width).
+        """
+        allowed = all(0 <= probability <= 1 for probability in probabilities)
+        require(allowed, f"probabilities are {list(probabilities)!r}; allowed: 0 to 1")
+        magnitude = self.images.abs()
+        wanted = torch.tensor(probabilities, dtype=magnitude.dtype, device=magnitude.device)
+        # Row by row: older versions of torch refuse more than 16 million values at once.
+        return torch.stack([torch.quantile(row, wanted, dim=0) for row in magnitude.unbind(dim=-2)], dim=-2)
 
     @property
     def _correction(self) -> int:

@@ -1,32 +1,162 @@
 """The posterior file: what stands beside DIRECT's magnitude reconstruction, one HDF5 file a volume.
 
-``<volume>.posterior.h5`` holds, slice by slice and in the units of the data,
+Datasets of ``<volume>.posterior.h5``; images first, then one number a slice:
 
-===================== ============================ =====================================================================
-``map``               complex (slice, row, column) MAP image
-``mean``              complex (slice, row, column) posterior mean, the MMSE image
-``std``               real (slice, row, column)    standard deviation of the magnitude
-``std_complex``       real (slice, row, column)    standard deviation per real component
-``split_r_hat``       real (slice, row, column)    convergence of the magnitude, where enough states were kept
-===================== ============================ =====================================================================
+=================================== ======= ============================= ============================================
+dataset                             type    axes                          meaning
+=================================== ======= ============================= ============================================
+``map``                             complex slice, row, column            MAP image
+``mean``                            complex slice, row, column            posterior mean, the MMSE image
+``std``                             real    slice, row, column            standard deviation of the magnitude
+``std_complex``                     real    slice, row, column            standard deviation per real component
+``quantiles``                       real    slice, quantile, row, column  of the magnitude, at the probabilities of the
+                                                                          attribute ``quantile_probabilities``
+``samples``                         complex slice, sample, row, column    if ``model.inference.save_samples``; the
+                                                                          states of a chain follow one another
+``split_r_hat``                     real    slice, row, column            convergence of the magnitude, near 1 is good
+``effective_sample_size``           real    slice, row, column            of the magnitude
+``image``                           complex slice, row, column            of systems that have neither MAP nor mean
+``scale``                           real    slice                         intensity scale
+``cost``                            real    slice                         C at the MAP image, in scaled intensities
+``converged``                       boolean slice                         whether MAP met its tolerance
+``step_size``, ``curvature``        real    slice                         of the chains: mean step, largest curvature
+``map_seconds``,                    real    slice                         time of MAP and of the samples
+``posterior_seconds``
+``map_gradient_evaluations``,       real    slice                         evaluations of ∇E
+``posterior_gradient_evaluations``
+=================================== ======= ============================= ============================================
 
-and one number a slice for the intensity scale, cost, step size, curvature, gradient evaluations and seconds. All but
-``map`` and its figures are there in posterior mode only. Settings and versions are attributes of the file.
+A file has those of its method: ``mean`` and what follows from samples in posterior mode only, ``map`` and its figures
+where there is an energy to minimise, diagnostics where four or more states of a chain were kept.
+
+Attributes of the file:
+
+=================================== ====================================================================================
+``units``                           of which datasets, and what they are
+``intensity_scale``                 what ``scale`` means
+``noise_std``                       ε of the posterior, in scaled intensities (DEEPEN)
+``num_samples``                     chains, or independent samples
+``num_steps``, ``keep``             steps of a chain, and states kept of it (DEEPEN)
+``quantile_probabilities``          of ``quantiles``
+``seed``                            of DIRECT's ``--seed``
+``configuration``                   the model section, YAML
+``direct_deepen_version``,          versions of the packages
+``direct_version``,
+``torch_version``
+=================================== ====================================================================================
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from direct_deepen.errors import require
+from direct_deepen.errors import DeepenError, require
+
+type FileAttributes = dict[str, str | float | list[float]]
+"""What an HDF5 file can say of itself, by name."""
+
+IN_DATA_UNITS = ("image", "map", "mean", "std", "std_complex", "quantiles", "samples", "scale")
+"""Datasets in the units of the data."""
+
+ESTIMATES = ("map", "mean", "image")
+"""Datasets that are reconstructions."""
+
+MEANING = {
+    "units": f"{', '.join(IN_DATA_UNITS)}: of the k-space in the volume's file, by an orthonormal Fourier transform",
+    "intensity_scale": "images divided by `scale` are in scaled intensities, those of noise_std, cost and energy",
+}
+"""Attributes that say what the numbers of every file mean."""
+
+_ENDING = ".posterior.h5"
 
 
 def posterior_path(directory: Path, volume: Path) -> Path:
     """Return where the posterior of a volume lies."""
-    return directory / f"{volume.stem}.posterior.h5"
+    return directory / f"{volume.stem}{_ENDING}"
+
+
+@dataclass(frozen=True)
+class PosteriorVolume:
+    """What a posterior file holds.
+
+    Attributes
+    ----------
+    path
+        The file.
+    arrays
+        Its datasets by name.
+    attributes
+        Its attributes by name.
+    """
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    attributes: dict[str, str | float | np.ndarray]
+
+    @property
+    def name(self) -> str:
+        """Name of the file of the volume that was reconstructed."""
+        return f"{self.path.name.removesuffix(_ENDING)}.h5"
+
+    def estimates(self) -> list[str]:
+        """Return the names of the reconstructions that the file holds.
+
+        Raises
+        ------
+        DeepenError
+            If it holds none.
+        """
+        found = [name for name in ESTIMATES if name in self.arrays]
+        require(len(found) > 0, f"{self.path}: holds none of {', '.join(ESTIMATES)}; allowed: a posterior file")
+        return found
+
+
+def read_posterior(path: Path, *, num_samples: int = 0) -> PosteriorVolume:
+    """Read a posterior file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    num_samples
+        How many samples of every slice to read, equally spaced among those of the file; by default ``samples``, by far
+        the largest dataset, is left out.
+
+    Raises
+    ------
+    DeepenError
+        If the file is missing or none that HDF5 can read.
+    """
+    with open_output(path) as file:
+        arrays = {name: dataset[()] for name, dataset in file.items() if name != "samples"}
+        if num_samples > 0 and "samples" in file:
+            saved = file["samples"].shape[1]
+            chosen = np.unique(np.linspace(0, saved - 1, min(num_samples, saved)).round().astype(int))
+            arrays["samples"] = file["samples"][:, chosen]
+        return PosteriorVolume(path, arrays, dict(file.attrs))
+
+
+@contextmanager
+def open_output(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file that ``direct predict`` wrote, for reading.
+
+    Raises
+    ------
+    DeepenError
+        If the file is missing, or cannot be read there or within the context.
+    """
+    require(path.is_file(), f"{path}: no such file; run `direct predict` first")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, TypeError) as error:
+        message = str(error).splitlines()[0]
+        raise DeepenError(f"{path}: no output of `direct predict`: {message}") from error
 
 
 class PosteriorWriter:
@@ -42,7 +172,7 @@ class PosteriorWriter:
         Attributes of every file.
     """
 
-    def __init__(self, directory: Path, slices: Mapping[Path, int], attributes: Mapping[str, str | float]) -> None:
+    def __init__(self, directory: Path, slices: Mapping[Path, int], attributes: FileAttributes) -> None:
         self.directory = directory
         self._slices = dict(slices)
         self._attributes = dict(attributes)

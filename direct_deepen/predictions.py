@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from direct_deepen.engines.checkpoints import weights_of
-from direct_deepen.errors import DeepenError, require
-from direct_deepen.posterior_file import posterior_path
+from direct_deepen.errors import require
+from direct_deepen.posterior_file import open_output, posterior_path, read_posterior
 
 _TIME = re.compile(r"\(shape = \[(\d+),.*\) in ([0-9.]+)s\.")
 
@@ -58,20 +57,12 @@ class Prediction:
         """Return magnitudes (slice, height, width) of a volume, and its sampling masks if DIRECT wrote them."""
         path = self.directory / volume
         require(path.is_file(), f"{path}: no reconstruction of {volume}")
-        arrays = _read(path)
+        with open_output(path) as file:
+            arrays = {name: dataset[()] for name, dataset in file.items()}
         require("reconstruction" in arrays, f"{path}: holds no `reconstruction`")
         return arrays["reconstruction"], arrays.get("sampling_mask")
 
     def posterior(self, volume: str) -> dict[str, np.ndarray] | None:
-        """Return the arrays of a volume's posterior file, or None where there is none."""
+        """Return the arrays of a volume's posterior file but the samples, or None where there is none."""
         path = posterior_path(self.directory, Path(volume))
-        return _read(path) if path.is_file() else None
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with h5py.File(path, "r") as file:
-            return {name: dataset[()] for name, dataset in file.items()}
-    except (OSError, RuntimeError, TypeError) as error:
-        message = str(error).splitlines()[0]
-        raise DeepenError(f"{path}: no output of `direct predict`: {message}") from error
+        return read_posterior(path).arrays if path.is_file() else None

@@ -18,6 +18,9 @@ ALLOWED = {
     "inference": {"errors", "physics", "priors", "inference"},
     "posterior": {"errors", "physics", "priors", "inference"},
     "posterior_file": {"errors", "physics", "priors", "inference", "posterior"},
+    "landscape": {"errors", "physics", "priors", "inference"},
+    "pictures": {"errors"},
+    "html_page": {"errors", "pictures"},
 }
 """The mathematical core, and what each part may import of this package: imports point one way along the flow."""
 

@@ -10,7 +10,7 @@ import torch
 from direct_deepen.errors import DeepenError
 from direct_deepen.inference import Samples
 from direct_deepen.posterior import Posterior
-from direct_deepen.posterior_file import PosteriorWriter, posterior_path
+from direct_deepen.posterior_file import PosteriorWriter, posterior_path, read_posterior
 
 CHAINS, KEEP = 3, 4
 
@@ -100,6 +100,22 @@ def test_one_sample_has_no_spread(draw):
     lower, upper = posterior.interval(0.9)
     assert torch.equal(lower, image[0].abs())
     assert torch.equal(upper, image[0].abs())
+
+
+@pytest.mark.parametrize("chains", [1, CHAINS])
+def test_quantiles_are_those_of_numpy_and_of_the_interval(posterior, images, chains):
+    probabilities = [0.05, 0.3, 0.5, 0.95]
+    some = Posterior.from_images(images[:chains])
+    expected = np.quantile(np.abs(images[:chains].numpy()), probabilities, axis=0)
+    # Linear interpolation in double precision: rounding.
+    np.testing.assert_allclose(some.quantiles(probabilities).numpy(), expected, rtol=1e-13)
+    lower, upper = posterior.interval(0.9)
+    assert torch.allclose(posterior.quantiles([0.05, 0.95]), torch.stack([lower, upper]), rtol=1e-13)
+
+
+def test_probabilities_are_from_zero_to_one(posterior, one_line_error):
+    with one_line_error("probabilities", "1.5", "allowed"):
+        posterior.quantiles([0.5, 1.5])
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.5, 90.0, float("nan")])
@@ -216,6 +232,25 @@ def test_a_write_that_fails_leaves_the_older_file_as_it_was(writer, request):
     with pytest.raises(OSError, match="no space left"):
         writer.add(OTHER, 0, arrays(9))
     assert path.read_bytes() == before
+
+
+def test_what_is_read_is_what_was_written_and_no_more_samples_than_asked_for(writer):
+    samples = np.arange(5 * 2 * 3).reshape(5, 2, 3).astype(np.complex64)
+    path = writer.add(OTHER, 0, {**arrays(4), "samples": samples})
+    volume = read_posterior(path)
+    assert set(volume.arrays) == {"map", "scale"}
+    np.testing.assert_array_equal(volume.arrays["map"][0], arrays(4)["map"])
+    assert volume.attributes == {"method": "deepen", "noise_std": 0.01}
+    np.testing.assert_array_equal(read_posterior(path, num_samples=3).arrays["samples"][0], samples[[0, 2, 4]])
+    np.testing.assert_array_equal(read_posterior(path, num_samples=9).arrays["samples"][0], samples)
+
+
+def test_a_file_that_is_none_is_refused_in_one_line(tmp_path, one_line_error):
+    with one_line_error("none.posterior.h5", "no such file"):
+        read_posterior(tmp_path / "none.posterior.h5")
+    (tmp_path / "text.posterior.h5").write_text("no HDF5")
+    with one_line_error("text.posterior.h5", "no output of `direct predict`"):
+        read_posterior(tmp_path / "text.posterior.h5")
 
 
 def test_an_unknown_volume_is_refused_by_name(writer, one_line_error):

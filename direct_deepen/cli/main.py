@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from direct_deepen.cli import benchmark, doctor, phantom, score
+from direct_deepen.cli import benchmark, doctor, landscape, phantom, posterior, score
 from direct_deepen.errors import DeepenError
 
 _EPILOG = """\
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 after bad input, which is reported in one line."""
     parser = argparse.ArgumentParser(
         prog="direct-deepen",
-        description="DEEPEN for DIRECT: phantoms and benchmarks.",
+        description="DEEPEN for DIRECT: phantoms, benchmarks, and views of posteriors and energies.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     phantom.add_parser(subparsers)
     score.add_parser(subparsers)
     benchmark.add_parser(subparsers)
+    posterior.add_parser(subparsers)
+    landscape.add_parser(subparsers)
     doctor.add_parser(subparsers)
     parsed = parser.parse_args(arguments)
     try:

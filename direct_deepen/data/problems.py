@@ -97,13 +97,22 @@ def _require_volume(path: Path) -> None:
         raise DeepenError(f"{path}: no fastMRI volume: {str(error).splitlines()[0]}") from error
 
 
-def cases(dataset: Any, *, coil_maps: str = "direct", cache: Path | None = None, device: str = "cpu") -> Iterator[Case]:
+def cases(
+    dataset: Any,
+    *,
+    volume: str | None = None,
+    coil_maps: str = "direct",
+    cache: Path | None = None,
+    device: str = "cpu",
+) -> Iterator[Case]:
     """Yield the slices of a dataset, volume by volume in the order of their names.
 
     Parameters
     ----------
     dataset
         As :func:`inference_dataset` returns it.
+    volume
+        Name of the file whose slices are wanted; None for all.
     coil_maps, cache
         As for :func:`~direct_deepen.engines.coil_maps.coil_maps_of_batch`.
     device
@@ -112,9 +121,11 @@ def cases(dataset: Any, *, coil_maps: str = "direct", cache: Path | None = None,
     Raises
     ------
     DeepenError
-        If a slice cannot be read, or is no problem that can be solved.
+        If there is no such volume, a slice cannot be read, or it is no problem that can be solved.
     """
-    for path in sorted(dataset.volume_indices):
+    paths = sorted(path for path in dataset.volume_indices if volume in (None, Path(path).name))
+    require(len(paths) > 0, f"{volume}: no such volume in the data")
+    for path in paths:
         for index in dataset.volume_indices[path]:
             try:
                 batch = dict_to_device(default_collate([dataset[index]]), device)

@@ -11,11 +11,12 @@ from direct_deepen.engines.guard import Vitals
 from direct_deepen.engines.persistent_chains import PersistentChains
 from direct_deepen.engines.prior_engine import PriorEngine
 from direct_deepen.engines.problem import Problem
-from direct_deepen.engines.reconstruction import Reconstruction, reconstruct
+from direct_deepen.engines.reconstruction import Reconstruction, posterior_attributes, reconstruct
 from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.engines.training_samples import TrainingSamples, chain_spread, draw_training_samples
 from direct_deepen.objectives import contrastive_loss, denoising_score_matching_loss, energy_unit
 from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.posterior_file import FileAttributes
 from direct_deepen.priors.energy import Energy
 
 _SPREAD_INTERVAL = 50
@@ -175,5 +176,10 @@ class DeepenEngine(PriorEngine[DeepenSettings]):
         directory = Path(self._require_checkpointer().save_directory)
         return directory / f"persistent_chains_{communication.get_rank()}.pt"
 
-    def _file_attributes(self) -> dict[str, str | float]:
-        return super()._file_attributes() | {"noise_std": self.settings.noise_std}
+    def _file_attributes(self) -> FileAttributes:
+        inference = self.settings.inference
+        attributes = super()._file_attributes() | {"noise_std": self.settings.noise_std}
+        if inference.estimator == "map":
+            return attributes
+        chains = {"num_steps": inference.num_steps, "keep": inference.keep}
+        return attributes | posterior_attributes(inference) | chains

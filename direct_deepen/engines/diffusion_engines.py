@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from direct_deepen.engines.diffusion_settings import ALPSSettings, DPSSettings, NoiseRangeSettings
+from direct_deepen.engines.diffusion_settings import ALPSSettings, DPSSettings, NoiseRangeSettings, SamplerSettings
 from direct_deepen.engines.guard import Vitals
 from direct_deepen.engines.prior_engine import PriorEngine
 from direct_deepen.engines.problem import Problem
-from direct_deepen.engines.reconstruction import Reconstruction, image_generator, posterior_arrays
-from direct_deepen.engines.settings import SystemSettings
+from direct_deepen.engines.reconstruction import Reconstruction, image_generator, posterior_arrays, posterior_attributes
 from direct_deepen.errors import require
 from direct_deepen.inference import (
     IndependentSamples,
@@ -29,10 +28,11 @@ from direct_deepen.inference import (
 )
 from direct_deepen.objectives import diffusion_loss, distillation_loss, draw_noise_levels
 from direct_deepen.posterior import Posterior
+from direct_deepen.posterior_file import FileAttributes
 from direct_deepen.priors import Averaged, NoiseConditionalEnergy
 
 
-class SamplerEngine[Settings: SystemSettings](PriorEngine[Settings]):
+class SamplerEngine[Settings: SamplerSettings](PriorEngine[Settings]):
     """Base of engines of an :class:`~direct_deepen.priors.Averaged` network that draw independent samples."""
 
     @abstractmethod
@@ -59,11 +59,15 @@ class SamplerEngine[Settings: SystemSettings](PriorEngine[Settings]):
             begin = time.perf_counter()
             samples = self.draw(part, image_generator(self.seed, name, part.masked_kspace.device))
             seconds = time.perf_counter() - begin
-            arrays = posterior_arrays(part, Posterior.from_images(samples.images), seconds=seconds)
+            posterior = Posterior.from_images(samples.images)
+            arrays = posterior_arrays(part, posterior, self.settings.inference, seconds=seconds)
             arrays["posterior_gradient_evaluations"] = torch.tensor([float(samples.gradient_evaluations)])
             columns.append(arrays)
         arrays = {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
         return Reconstruction(arrays["mean"], arrays | {"scale": problem.scale})
+
+    def _file_attributes(self) -> FileAttributes:
+        return super()._file_attributes() | posterior_attributes(self.settings.inference)
 
     def _noise_levels(
         self, objective: NoiseRangeSettings, reference: torch.Tensor, generator: torch.Generator

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from direct_deepen.engines.settings import SystemSettings, TrainingSettings
+from direct_deepen.engines.settings import SampleSettings, SystemSettings, TrainingSettings
 from direct_deepen.errors import require, require_choice, require_count, require_positive, require_weight
 
 
@@ -33,26 +33,6 @@ class NoiseRangeSettings(TrainingSettings):
 
 
 @dataclass
-class SampleSettings:
-    """How many samples, and how they are drawn together.
-
-    Attributes
-    ----------
-    num_samples
-        Independent samples of an image.
-    max_images
-        Images given to the network at once.
-    """
-
-    num_samples: int = 16
-    max_images: int = 32
-
-    def __post_init__(self) -> None:
-        require_count("model.inference.num_samples", self.num_samples)
-        require_count("model.inference.max_images", self.max_images)
-
-
-@dataclass
 class DPSInferenceSettings(SampleSettings):
     """Diffusion posterior sampling.
 
@@ -79,7 +59,20 @@ class DPSInferenceSettings(SampleSettings):
 
 
 @dataclass
-class DPSSettings(SystemSettings):
+class SamplerSettings(SystemSettings):
+    """What both engines read.
+
+    Attributes
+    ----------
+    inference
+        The samples.
+    """
+
+    inference: SampleSettings = field(default_factory=SampleSettings)
+
+
+@dataclass
+class DPSSettings(SamplerSettings):
     """DPS: diffusion network, score matching over noise levels, guided reverse diffusion."""
 
     objective: NoiseRangeSettings = field(default_factory=NoiseRangeSettings)
@@ -147,7 +140,7 @@ class ALPSInferenceSettings(SampleSettings):
 
 
 @dataclass
-class ALPSSettings(SystemSettings):
+class ALPSSettings(SamplerSettings):
     """ALPS: noise-conditional energy, distillation, annealed Langevin sampling."""
 
     objective: DistillationSettings = field(default_factory=DistillationSettings)

@@ -6,6 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -29,7 +30,7 @@ from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.settings import SystemSettings
 from direct_deepen.errors import DeepenError, DivergenceError, require
 from direct_deepen.physics.sense import sense
-from direct_deepen.posterior_file import PosteriorWriter
+from direct_deepen.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes, PosteriorWriter
 
 
 class PriorEngine[Settings: SystemSettings](MRIModelEngine):
@@ -246,10 +247,11 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
     def _write_posterior(
         self, writer: PosteriorWriter, data: dict[str, Any], problem: Problem, arrays: dict[str, torch.Tensor]
     ) -> None:
+        # DIRECT's factor takes the units of the batch to those of the file.
         factor = data["scaling_factor"]
         for i, (name, number) in enumerate(problem.names):
             in_file_units = {
-                key: (value[i] * factor[i] if key in _DATA_UNITS else value[i]).cpu().numpy()
+                key: (value[i] * factor[i] if key in IN_DATA_UNITS else value[i]).cpu().numpy()
                 for key, value in arrays.items()
             }
             path = writer.add(Path(name), number, in_file_units)
@@ -306,17 +308,15 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         finally:
             self._writer = None
 
-    def _file_attributes(self) -> dict[str, str | float]:
+    def _file_attributes(self) -> FileAttributes:
         return {
+            **MEANING,
             "direct_deepen_version": direct_deepen.__version__,
+            "direct_version": version("direct-recon"),
             "torch_version": str(torch.__version__),
             "seed": self.seed,
             "configuration": OmegaConf.to_yaml(self.cfg.model),
         }
-
-
-_DATA_UNITS = ("image", "map", "mean", "std", "std_complex", "scale")
-"""Arrays in the units of the batch, which DIRECT's scaling factor takes to those of the file."""
 
 
 def settings_from_config[Settings: SystemSettings](cfg: Any, settings_type: type[Settings]) -> Settings:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from direct_deepen.engines.problem import Problem
-from direct_deepen.engines.settings import DeepenSettings
+from direct_deepen.engines.settings import DeepenSettings, SampleSettings
 from direct_deepen.inference.langevin import langevin
 from direct_deepen.inference.mm_map import mm_map
 from direct_deepen.physics.sense import sense
 from direct_deepen.posterior import Posterior
+from direct_deepen.posterior_file import FileAttributes
 from direct_deepen.priors.energy import DifferentiableEnergy, SumEnergy
 
 
@@ -96,7 +97,8 @@ def _posterior_arrays(
         generator=generator,
         progress=True,
     )
-    arrays = posterior_arrays(problem, Posterior.from_samples(samples), seconds=time.perf_counter() - begin)
+    seconds = time.perf_counter() - begin
+    arrays = posterior_arrays(problem, Posterior.from_samples(samples), inference, seconds=seconds)
     return arrays | {
         "step_size": samples.step_size.mean(dim=0),
         "curvature": samples.curvature.amax(dim=0),
@@ -104,8 +106,10 @@ def _posterior_arrays(
     }
 
 
-def posterior_arrays(problem: Problem, posterior: Posterior, *, seconds: float) -> dict[str, torch.Tensor]:
-    """Return what a posterior in scaled intensities has for the file of one image: moments and diagnostics."""
+def posterior_arrays(
+    problem: Problem, posterior: Posterior, settings: SampleSettings, *, seconds: float
+) -> dict[str, torch.Tensor]:
+    """Return what a posterior in scaled intensities has for the file of one image: moments, samples, diagnostics."""
     arrays = {
         "mean": problem.to_data_units(posterior.mean),
         "std": problem.to_data_units(posterior.std),
@@ -116,7 +120,18 @@ def posterior_arrays(problem: Problem, posterior: Posterior, *, seconds: float) 
         arrays["split_r_hat"] = posterior.diagnostics.split_r_hat
     if posterior.diagnostics.effective_sample_size is not None:
         arrays["effective_sample_size"] = posterior.diagnostics.effective_sample_size
+    # The batch goes first, as in all arrays of a file.
+    if settings.quantiles:
+        arrays["quantiles"] = problem.to_data_units(posterior.quantiles(settings.quantiles)).movedim(1, 0)
+    if settings.save_samples:
+        arrays["samples"] = problem.to_data_units(posterior.images).movedim(1, 0)
     return arrays
+
+
+def posterior_attributes(settings: SampleSettings) -> FileAttributes:
+    """Return the attributes of a file with the arrays of :func:`posterior_arrays`."""
+    quantiles = {"quantile_probabilities": list(settings.quantiles)} if settings.quantiles else {}
+    return {"num_samples": settings.num_samples, **quantiles}
 
 
 def image_generator(seed: int, name: tuple[str, int], device: torch.device) -> torch.Generator:

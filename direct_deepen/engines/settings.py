@@ -1,6 +1,7 @@
 """The model section of a configuration: what every key means, its default, and what is allowed."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from direct_deepen.engines.coil_maps import COIL_MAPS
 from direct_deepen.errors import (
@@ -208,7 +209,38 @@ class MapSettings(StoppingSettings):
 
 
 @dataclass
-class InferenceSettings(MapSettings):
+class SampleSettings:
+    """How many samples of the posterior, how they are drawn together, and what is written of them.
+
+    Attributes
+    ----------
+    num_samples
+        Samples of an image that are independent: chains, where there are chains.
+    max_images
+        Images given to the network at once.
+    quantiles
+        Probabilities of the quantiles of the magnitude that are written; increasing, none for no quantiles.
+    save_samples
+        Whether the samples themselves are written: 8 bytes a pixel and sample, held in memory until the volume is done.
+    """
+
+    num_samples: int = 16
+    max_images: int = 32
+    quantiles: list[float] = field(default_factory=lambda: [0.05, 0.25, 0.5, 0.75, 0.95])
+    save_samples: bool = False
+
+    def __post_init__(self) -> None:
+        require_count("model.inference.num_samples", self.num_samples)
+        require_count("model.inference.max_images", self.max_images)
+        ends = [0.0, *self.quantiles, 1.0]
+        require(
+            all(lower < upper for lower, upper in pairwise(ends)),
+            f"model.inference.quantiles is {list(self.quantiles)!r}; allowed: increasing, between 0 and 1",
+        )
+
+
+@dataclass
+class InferenceSettings(MapSettings, SampleSettings):
     """Reconstruction in validation and ``direct predict``; ``prior_weight`` holds for MAP and posterior alike.
 
     Attributes
@@ -216,36 +248,32 @@ class InferenceSettings(MapSettings):
     estimator
         ``map``: majorize-minimize. ``posterior_mean``: Langevin samples, their mean as reconstruction, mean, standard
         deviation and MAP beside it.
-    num_samples, num_steps, keep
-        Chains, steps of each, and states kept of each.
+    num_steps, keep
+        Steps of every chain, and states kept of each: ``num_samples * keep`` samples in all.
     start
         ``sense``, ``noise`` or ``map``: where the chains start.
     step_size
         τ; null adapts it during burn-in.
     preconditioner
         μ of chains that step in the metric of the data, which converge in a quarter of the steps; null for the paper's.
-    max_images
-        Images given to the network at once.
     """
 
     estimator: str = "map"
-    num_samples: int = 16
     num_steps: int = 100
     keep: int = 4
     start: str = "map"
     step_size: float | None = None
     preconditioner: float | None = None
-    max_images: int = 32
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        MapSettings.__post_init__(self)
+        SampleSettings.__post_init__(self)
         require_choice("model.inference.estimator", self.estimator, ESTIMATORS)
         require_choice("model.inference.start", self.start, ("sense", "noise", "map"))
         for name in ("step_size", "preconditioner"):
             if getattr(self, name) is not None:
                 require_positive(f"model.inference.{name}", getattr(self, name))
-        for name in ("num_samples", "num_steps", "max_images"):
-            require_count(f"model.inference.{name}", getattr(self, name))
+        require_count("model.inference.num_steps", self.num_steps)
         require(
             1 <= self.keep <= self.num_steps,
             f"model.inference.keep is {self.keep!r}; allowed: 1 to model.inference.num_steps = {self.num_steps}",

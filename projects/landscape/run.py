@@ -14,20 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import torch
 import yaml
 
-from direct_deepen import Energy, sense
+from direct_deepen import Energy
 from direct_deepen.data.problems import Case, cases, inference_dataset
-from direct_deepen.physics.noise import complex_normal
+from direct_deepen.landscape import landscape, minimiser
+from direct_deepen.landscape_view import draw_contours, image_at_minimum
 from direct_deepen.trained import load_trained
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 CONFIGURATION = Path("configs/pretrained_2d4x.yaml")
-AXIS = torch.arange(-20, 21) / 20
 MASKS = ("2d4x", "2d6x")
 SLICES = (0, 6, 13)
 
@@ -43,17 +42,6 @@ def test_slices(mask: str, data: Path) -> list[Case]:
     other = yaml.safe_load(Path(f"configs/deepen_{mask}.yaml").read_text(encoding="utf-8"))
     masking = other["inference"]["dataset"]["transforms"]["masking"]
     return list(cases(inference_dataset(CONFIGURATION, data, transforms={"masking": masking})))
-
-
-@torch.no_grad()
-def landscape(case: Case, energy: Energy, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return E over (α_s, α_z), and image and aliasing."""
-    image = case.reference
-    structure = sense(case.problem.A, case.problem.masked_kspace) - image
-    noise = complex_normal(image.shape, generator=torch.Generator().manual_seed(seed), dtype=image.dtype)
-    noise = noise * structure.norm() / noise.norm()
-    rows = [energy(image + AXIS[:, None, None] * noise + weight * structure) for weight in AXIS]
-    return torch.stack(rows), image[0], structure[0]
 
 
 def main() -> None:
@@ -72,33 +60,28 @@ def main() -> None:
         figure, axes = plt.subplots(len(models), 2 * len(SLICES), figsize=(14, 5), layout="constrained")
         for column, number in enumerate(SLICES):
             for row, (name, energy) in enumerate(models.items()):
-                values, image, structure = landscape(found[number], energy, number)
-                position = int(values.argmin())
-                alpha_s, alpha_z = float(AXIS[position // len(AXIS)]), float(AXIS[position % len(AXIS)])
+                case, generator = found[number], torch.Generator().manual_seed(number)
+                plane = landscape(
+                    case.problem.A, case.problem.masked_kspace, energy, case.reference, generator=generator
+                )
+                values = plane.energy
+                alpha_s, alpha_z = minimiser(values)
                 rows.append(
                     {
                         "mask": mask,
-                        "case": f"{found[number].volume}#{number}",
+                        "case": f"{case.volume}#{number}",
                         "energy": name,
                         "minimiser α_s": f"{alpha_s:.2f}",
                         "minimiser α_z": f"{alpha_z:.2f}",
                         "E at the image": f"{float(values[20, 20]):.3f}",
                         "E at the minimiser": f"{float(values.min()):.3f}",
                         "E at SENSE": f"{float(values[40, 20]):.3f}",
-                        "‖s‖/‖x‖": f"{float(structure.norm() / image.norm()):.3f}",
+                        "‖s‖/‖x‖": f"{float(plane.structure.norm() / plane.image.norm()):.3f}",
                     }
                 )
-                panel = axes[row, 2 * column]
-                panel.contourf(AXIS, AXIS, np.log10(values.numpy()), levels=20)
-                panel.plot(alpha_z, alpha_s, "r+", markersize=10)
-                panel.set(
-                    xlabel="α_z (noise)",
-                    ylabel="α_s (aliasing)",
-                    title=f"{name}: ({alpha_z:.2f}, {alpha_s:.2f})",
-                )
-                panel.title.set_fontsize(8)
+                draw_contours(axes[row, 2 * column], values, name)
                 picture = axes[row, 2 * column + 1]
-                picture.imshow((image + alpha_s * structure).abs(), cmap="gray")
+                picture.imshow(image_at_minimum(plane), cmap="gray")
                 picture.set_title("image there, without z", fontsize=8)
                 picture.set_axis_off()
         figure.savefig(output / f"landscape_{mask}.png", dpi=100)

@@ -11,7 +11,7 @@ import tiny_direct
 import torch
 from direct.environment import load_model_config_from_name
 from omegaconf import OmegaConf
-from test_engine_settings import leaves
+from test_engine_settings import REFUSED_QUANTILES, SWITCHES, leaves
 
 from direct_deepen.engines.diffusion_settings import ALPS_RULES, ALPSSettings, DPSSettings
 from direct_deepen.engines.prior_engine import settings_from_config
@@ -105,8 +105,12 @@ def test_prediction_is_a_posterior_with_its_mean_as_image(tmp_path, run, volume)
     with h5py.File(output / "test.posterior.h5") as file, h5py.File(output / "test.h5") as direct_file:
         mean, std = file["mean"][()], file["std"][()]
         evaluations = file["posterior_gradient_evaluations"][()]
+        quantiles, attributes = file["quantiles"][()], dict(file.attrs)
         reconstruction = direct_file["reconstruction"][()]
     np.testing.assert_allclose(np.abs(mean), reconstruction, rtol=1e-5)
+    assert quantiles.shape == (tiny_direct.SLICES, 5, tiny_direct.SIZE, tiny_direct.SIZE)
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    assert attributes["num_samples"] == 3
     assert np.isfinite(std).all()
     assert (std > 0).any()
     assert (evaluations == 3 * (12 if name == "dps" else 3 * 2)).all()
@@ -160,6 +164,7 @@ SHARED = [
     *(("objective.largest_noise_std", value) for value in (0.001, INFINITY, NOT_A_NUMBER)),
     ("inference.num_samples", 0),
     ("inference.max_images", 0),
+    *(("inference.quantiles", value) for value in REFUSED_QUANTILES),
 ]
 REFUSED = {
     "dps": [
@@ -193,4 +198,4 @@ def test_a_value_out_of_range_is_refused_by_the_full_name_of_its_key(one_line_er
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_key_refuses_something(name):
     tested = {key for key, _ in REFUSED[name] + SHARED} | GUARD
-    assert tested == set(leaves(SETTINGS[name])) - ANY_TEXT
+    assert tested == set(leaves(SETTINGS[name])) - ANY_TEXT - SWITCHES

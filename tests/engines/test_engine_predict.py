@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.metadata import version
 
 import h5py
 import numpy as np
@@ -30,6 +31,7 @@ MEAN_ARRAYS = MAP_ARRAYS | {
     "mean": (IMAGE, "c"),
     "std": (IMAGE, "f"),
     "std_complex": (IMAGE, "f"),
+    "quantiles": ((IMAGE[0], 5, *IMAGE[1:]), "f"),
     "split_r_hat": (IMAGE, "f"),
     "effective_sample_size": (IMAGE, "f"),
     "step_size": (NUMBER, "f"),
@@ -39,7 +41,7 @@ MEAN_ARRAYS = MAP_ARRAYS | {
 }
 """Shape and kind of everything a posterior file holds."""
 
-IN_DATA_UNITS = ("map", "mean", "std", "std_complex", "scale")
+IN_DATA_UNITS = ("map", "mean", "std", "std_complex", "quantiles", "scale")
 
 
 def arrays_of(output, volume="test", kind=".posterior"):
@@ -92,8 +94,52 @@ def test_the_attributes_say_how_the_file_was_made(mean_prediction, mean_config, 
     assert attributes["torch_version"] == torch.__version__
     assert attributes["noise_std"] == mean_config["model"]["noise_std"]
     assert attributes["seed"] > 0
+    assert attributes["direct_version"] == version("direct-recon")
+    inference = mean_config["model"]["inference"]
+    assert {key: attributes[key] for key in ("num_samples", "num_steps", "keep")} == {
+        key: inference[key] for key in ("num_samples", "num_steps", "keep")
+    }
+    assert attributes["quantile_probabilities"].tolist() == inference["quantiles"]
+    # What the text says of units is what the tests of units find.
+    assert set(IN_DATA_UNITS) <= set(attributes["units"].partition(":")[0].split(", "))
+    assert "`scale`" in attributes["intensity_scale"]
     section = OmegaConf.to_container(OmegaConf.create(attributes["configuration"]))
     assert section == mean_config["model"]
+
+
+def test_a_file_without_samples_says_nothing_of_them(map_prediction):
+    with h5py.File(map_prediction / "test.posterior.h5") as file:
+        assert not {"num_samples", "num_steps", "keep", "quantile_probabilities"} & set(file.attrs)
+
+
+def test_moments_and_quantiles_are_those_of_the_samples_that_are_saved_on_request(
+    tmp_path, mean_config, volume, checkpoint, mean_prediction
+):
+    changes = {"model.inference.save_samples": True, "model.inference.quantiles": [0.1, 0.8]}
+    config = tiny_direct.changed(mean_config, changes)
+    # DIRECT divides the data by a factor of its own, which must not be left in what is written.
+    config = tiny_direct.with_transforms(config, {"normalization.scaling_key": "masked_kspace"})
+    output = tiny_direct.direct_predict(tmp_path, config, volume, checkpoint)
+    with h5py.File(output / "test.posterior.h5") as file:
+        assert file.attrs["quantile_probabilities"].tolist() == [0.1, 0.8]
+    arrays = arrays_of(output)
+    samples = arrays["samples"]
+    inference = config["model"]["inference"]
+    assert samples.shape == (IMAGE[0], inference["num_samples"] * inference["keep"], *IMAGE[1:])
+    peak = np.abs(samples).max()
+    quantiles = np.quantile(np.abs(samples), [0.1, 0.8], axis=1)
+    # Single precision.
+    np.testing.assert_allclose(arrays["mean"], samples.mean(axis=1), rtol=0, atol=1e-6 * peak)
+    np.testing.assert_allclose(arrays["std"], np.abs(samples).std(axis=1, ddof=1), rtol=0, atol=1e-6 * peak)
+    np.testing.assert_allclose(arrays["quantiles"], np.moveaxis(quantiles, 0, 1), rtol=0, atol=1e-6 * peak)
+    # The units are those of the file: the mean is that of a prediction without such a factor, but for rounding.
+    np.testing.assert_allclose(arrays["mean"], arrays_of(mean_prediction)["mean"], rtol=0, atol=3e-3 * peak)
+
+
+def test_no_quantiles_are_written_if_none_are_asked_for(tmp_path, mean_config, volume, checkpoint):
+    config = tiny_direct.changed(mean_config, {"model.inference.quantiles": []})
+    output = tiny_direct.direct_predict(tmp_path, config, volume, checkpoint)
+    assert set(arrays_of(output)) == set(MEAN_ARRAYS) - {"quantiles"}
 
 
 def test_the_reconstruction_is_the_magnitude_of_the_map_image_or_of_the_posterior_mean(map_prediction, mean_prediction):

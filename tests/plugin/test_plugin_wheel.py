@@ -31,5 +31,6 @@ def test_an_installation_adds_one_folder_to_direct_and_no_package_above_it(tmp_p
     plugin = {path for path in modules if path.startswith("direct_deepen/plugin/")}
     assert {path for path in installed if path.startswith("direct_deepen/")} == modules - plugin
     assert (target / "direct_deepen" / "py.typed").is_file()
+    assert (target / "direct_deepen" / "assets" / "viewer.js").is_file()
     (entry_points,) = target.glob("direct_deepen-*.dist-info/entry_points.txt")
     assert "direct-deepen = direct_deepen.cli.main:main" in entry_points.read_text()

@@ -1,0 +1,80 @@
+"""Command line: the energy on a plane of images around true ones."""
+
+import argparse
+from pathlib import Path
+
+_DESCRIPTION = """\
+Evaluate an energy E, and the cost C of the data, on planes of images x + α_z z + α_s s around fully sampled images x:
+s is the aliasing that SENSE leaves, z noise of the norm of s. A good energy has its minimum near (0, 0). Prints where
+the minima lie; draws the planes as PNG, or as a page that any browser shows without a network."""
+
+_EPILOG = """\
+example:
+  direct-deepen landscape runs/demo/deepen/model_449.pt --cfg configs/demo_deepen.yaml \\
+      --data-root runs/demo/data/test --slices 1 2 3 --html landscape.html
+
+needs the extra: pip install 'direct-deepen[demo]'"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command ``landscape`` to the subparsers of ``direct-deepen``."""
+    parser = subparsers.add_parser(
+        "landscape",
+        help="draw an energy around true images",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("weights", metavar="WEIGHTS", help="checkpoint of `direct train`, or the word pretrained")
+    parser.add_argument(
+        "--cfg", type=Path, required=True, help="configuration: its inference dataset, and the model of a checkpoint"
+    )
+    parser.add_argument("--data-root", type=Path, required=True, help="folder of fully sampled volumes")
+    parser.add_argument("--volume", metavar="NAME", help="file in that folder (default: the first)")
+    parser.add_argument("--slices", type=int, nargs="+", metavar="N", help="from 1 (default: the middle one)")
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="of the noise direction (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="picture of the planes")
+    parser.add_argument("--html", type=Path, help="page with one plane after another")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draw the landscapes that the parsed ``args`` ask for.
+
+    Raises
+    ------
+    DeepenError
+        If a file is missing or holds something else, or there is no such slice.
+    """
+    # Imported here so that the help of other commands does not wait for torch and DIRECT.
+    import torch
+
+    from direct_deepen.data.problems import cases, inference_dataset
+    from direct_deepen.errors import require
+    from direct_deepen.html_page import write_page
+    from direct_deepen.landscape import landscape
+    from direct_deepen.landscape_view import landscape_figures, landscape_page, plot_landscapes
+    from direct_deepen.pretrained import load_pretrained
+    from direct_deepen.trained import load_trained
+
+    energy = load_pretrained() if args.weights == "pretrained" else load_trained(Path(args.weights), args.cfg)
+    dataset = inference_dataset(args.cfg, args.data_root)
+    volume = args.volume or min(path.name for path in dataset.volume_indices)
+    found = list(cases(dataset, volume=volume))
+    numbers = args.slices or [(len(found) + 1) // 2]
+    for number in numbers:
+        require(1 <= number <= len(found), f"--slices has {number}; allowed with {volume}: 1 to {len(found)}")
+    generator = torch.Generator().manual_seed(args.seed)
+    landscapes = {}
+    for number in numbers:
+        case = found[number - 1]
+        A, masked_kspace = case.problem.A, case.problem.masked_kspace
+        name = f"{volume}, slice {number}"
+        landscapes[name] = landscape(A, masked_kspace, energy, case.reference, generator=generator)
+        print(name)
+        for figure, value in landscape_figures(landscapes[name]).items():
+            print(f"  {figure}: {value}")
+    if args.out is not None:
+        plot_landscapes(landscapes, args.out)
+    if args.html is not None:
+        write_page(args.html, landscape_page(f"Energy landscape of {args.weights}", landscapes))

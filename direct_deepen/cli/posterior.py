@@ -1,0 +1,104 @@
+"""Command line: look at what ``direct predict`` wrote of a volume and its uncertainty."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from direct_deepen.posterior_file import PosteriorVolume
+
+_DESCRIPTION = """\
+Show a posterior file: MAP, posterior mean, standard deviation, outer quantiles, and samples if they were saved. With
+the data it was made from, also the reference of `direct-deepen score` and the error, on the scale of the standard
+deviation. Prints the figures of every slice; writes one slice as PNG, the volume as a page that any browser shows
+without a network, or NIfTI images."""
+
+_EPILOG = """\
+example:
+  direct-deepen posterior runs/demo/deepen_test/phantom_003_000.posterior.h5 --html posterior.html \\
+      --cfg configs/demo_deepen_posterior.yaml --data-root runs/demo/data/test"""
+
+_SAMPLES = 3
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command ``posterior`` to the subparsers of ``direct-deepen``."""
+    parser = subparsers.add_parser(
+        "posterior",
+        help="show a reconstructed volume and its uncertainty",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="<volume>.posterior.h5, written by `direct predict`")
+    parser.add_argument("--cfg", type=Path, help="configuration of the prediction; needs --data-root")
+    parser.add_argument("--data-root", type=Path, help="folder of the fully sampled volume; needs --cfg")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="picture of one slice")
+    parser.add_argument("--slice", type=int, metavar="N", help="slice of the picture, from 1 (default: the middle one)")
+    parser.add_argument("--html", type=Path, help="page with all slices")
+    parser.add_argument(
+        "--nifti",
+        type=Path,
+        metavar="NII",
+        help="NAME.nii.gz: write NAME_map.nii.gz and so on, magnitudes with voxels of unit size, as the posterior file "
+        "knows no other (needs the extra: pip install 'direct-deepen[nifti]')",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Show the file that the parsed ``args`` name.
+
+    Raises
+    ------
+    DeepenError
+        If a file is missing or holds something else, or the data are not those of the file.
+    """
+    # Imported here so that the help of other commands does not wait for torch.
+    from direct_deepen.errors import require
+    from direct_deepen.html_page import write_page
+    from direct_deepen.nifti import write_nifti
+    from direct_deepen.plots import plot_panels
+    from direct_deepen.posterior_file import read_posterior
+    from direct_deepen.posterior_view import figures, file_figures, panels, posterior_page
+
+    given = args.cfg is not None and args.data_root is not None
+    require(given or args.cfg is args.data_root, "allowed: --cfg and --data-root together, or neither")
+    volume = read_posterior(args.file, num_samples=_SAMPLES)
+    references = _references(volume, args.cfg, args.data_root) if given else None
+    of_slices = figures(volume, references)
+    shown = (len(of_slices) + 1) // 2 if args.slice is None else args.slice
+    require(1 <= shown <= len(of_slices), f"--slice is {shown}; allowed: 1 to {len(of_slices)}")
+
+    for name, value in file_figures(volume).items():
+        print(f"{name}: {value}")
+    for number, values in enumerate(of_slices, start=1):
+        print(f"\nslice {number}")
+        for name, value in values.items():
+            print(f"  {name}: {value}")
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        title = f"{volume.name}, slice {shown} of {len(of_slices)}"
+        plot_panels(panels(volume, references), shown - 1, title, args.out)
+    if args.html is not None:
+        write_page(args.html, posterior_page(volume, references))
+    if args.nifti is not None:
+        write_nifti(volume, args.nifti)
+
+
+def _references(volume: "PosteriorVolume", configuration: Path, data_root: Path) -> "np.ndarray":
+    """Return the magnitudes of the fully sampled images in the units of the data, (slice, row, column)."""
+    import numpy as np
+
+    from direct_deepen.data.problems import cases, inference_dataset
+    from direct_deepen.errors import require
+
+    found = list(cases(inference_dataset(configuration, data_root), volume=volume.name))
+    scales = np.array([float(case.problem.scale) for case in found])
+    expected = volume.arrays["scale"]
+    # It follows from the data alone, and differs by a few per cent from mask to mask.
+    same = scales.shape == expected.shape and np.allclose(scales, expected, rtol=0.1)
+    require(same, f"{volume.path}: intensity scales are {expected}; allowed with these data: {scales}")
+    return np.stack([case.reference[0].abs().numpy() * scale for case, scale in zip(found, scales, strict=True)])
