@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from direct_deepen.cli import benchmark, landscape, phantom, posterior, score
+from direct_deepen.cli import benchmark, landscape, phantom, posterior, report, score
 from direct_deepen.errors import DeepenError
 
 _EPILOG = """\
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     phantom.add_parser(subparsers)
+    report.add_parser(subparsers)
     score.add_parser(subparsers)
     benchmark.add_parser(subparsers)
     posterior.add_parser(subparsers)
