@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 from direct_deepen.errors import require
-from direct_deepen.html_page import Html, details, page, paragraph, picture, section, table
+from direct_deepen.html_page import Html, details, gallery, page, paragraph, picture, section, table
 from direct_deepen.training_curves import LOG, plot_curves, read_curves, shown_curves
 
 _TABLE = "table.md"
@@ -30,8 +30,8 @@ def build_report(runs: Sequence[Path]) -> Html:
         require(found, f"{run}: neither {LOG} of a training, nor {_TABLE}, nor pictures")
     by_name = dict(zip(names, runs, strict=True))
     trainings = {name: read_curves(run) for name, run in by_name.items() if (run / LOG).is_file()}
-    curves = [picture(plot_curves(title, found), title) for title, found in shown_curves(trainings)]
-    parts = [section("Training", *curves)] if curves else []
+    curves = [picture(plot_curves(found), title) for title, found in shown_curves(trainings)]
+    parts = [section("Training", gallery(*curves))] if curves else []
     parts += [section(name, *_results(run)) for name, run in by_name.items()]
     return page("direct-deepen", *parts, subtitle=", ".join(names))
 

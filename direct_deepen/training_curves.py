@@ -60,7 +60,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     }
 
 
-def plot_curves(title: str, curves: Mapping[str, Curve]) -> bytes:
+def plot_curves(curves: Mapping[str, Curve]) -> bytes:
     """Return a PNG of one figure of several runs, by their names.
 
     Raises
@@ -77,7 +77,6 @@ def plot_curves(title: str, curves: Mapping[str, Curve]) -> bytes:
     for run, curve in curves.items():
         marker = "o" if _is_sparse(curve) else ""
         axes.plot(curve.iterations, curve.values, label=run, linewidth=1.2, marker=marker, markersize=4)
-    axes.set_title(title, fontsize=10)
     axes.set_xlabel("iteration", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)

@@ -22,7 +22,7 @@ def runs(tmp_path):
     results = tmp_path / "results"
     results.mkdir()
     (results / "table.md").write_text(TABLE)
-    (results / "comparison.png").write_bytes(plot_curves("x", {"a": Curve((0, 1), (0.0, 1.0))}))
+    (results / "comparison.png").write_bytes(plot_curves({"a": Curve((0, 1), (0.0, 1.0))}))
     return [training, results]
 
 
