@@ -115,6 +115,11 @@ def picture(png: bytes, description: str) -> Html:
     )
 
 
+def gallery(*pictures: Html) -> Html:
+    """Return pictures beside each other, as many as the window is wide."""
+    return Html(f'<div class="gallery">\n{"".join(pictures)}</div>\n')
+
+
 # ---- The viewer
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from direct_deepen.cli import benchmark, doctor, landscape, phantom, posterior, score
+from direct_deepen.cli import benchmark, doctor, landscape, phantom, posterior, report, score
 from direct_deepen.errors import DeepenError
 
 _EPILOG = """\
@@ -19,17 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 after bad input, which is reported in one line."""
     parser = argparse.ArgumentParser(
         prog="direct-deepen",
-        description="DEEPEN for DIRECT: phantoms, benchmarks, and views of posteriors and energies.",
+        description="DEEPEN for DIRECT: phantoms, comparisons, and views of posteriors, energies and runs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    phantom.add_parser(subparsers)
-    score.add_parser(subparsers)
-    benchmark.add_parser(subparsers)
-    posterior.add_parser(subparsers)
-    landscape.add_parser(subparsers)
-    doctor.add_parser(subparsers)
+    for command in (doctor, phantom, score, benchmark, posterior, landscape, report):
+        command.add_parser(subparsers)
     parsed = parser.parse_args(arguments)
     try:
         parsed.run(parsed)

@@ -1,0 +1,67 @@
+"""The report: one page with curves, tables and pictures of several runs, whatever their names hold."""
+
+import json
+import re
+
+import pytest
+
+from direct_deepen.cli.main import main
+from direct_deepen.report import from_markdown
+from direct_deepen.training_curves import Curve, plot_curves
+
+TABLE = "### 2d4x\n\n| method | PSNR (dB) |\n|---|---|\n| deepen | 33.0 ± 1 |\n| <b>x</b> |  |\n\nTwo slices.\n"
+
+
+@pytest.fixture
+def runs(tmp_path):
+    training = tmp_path / "deepen"
+    training.mkdir()
+    rows = [{"iteration": i, "loss": 1.0 / (1 + i), "train/curvature": 0.2} for i in range(0, 60, 20)]
+    (training / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (training / "config.yaml").write_text("model:\n  noise_std: 0.01\n")
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "table.md").write_text(TABLE)
+    (results / "comparison.png").write_bytes(plot_curves({"a": Curve((0, 1), (0.0, 1.0))}))
+    return [training, results]
+
+
+def test_one_page_has_curves_tables_pictures_and_configurations(tmp_path, runs, capsys):
+    out = tmp_path / "new" / "report.html"
+    assert main(["report", *map(str, runs), "--out", str(out)]) == 0
+    assert str(out) in capsys.readouterr().out
+    page = out.read_text(encoding="utf-8")
+    assert re.findall("<h2>(.*?)</h2>", page) == ["Training", "deepen", "results"]
+    # Two curves and a picture, all inside the page.
+    assert page.count('src="data:image/png;base64,') == 3
+    assert "curvature along the chains" in page
+    assert "<td>33.0 ± 1</td>" in page
+    assert "noise_std: 0.01" in page
+    # Text is text, even where it looks like HTML.
+    assert "<b>x</b>" not in page
+    assert "&lt;b&gt;x&lt;/b&gt;" in page
+
+
+def test_tables_and_lines_of_markdown_come_in_their_order():
+    heading, table, line = from_markdown(TABLE)
+    assert "<p>2d4x</p>" in heading
+    assert table.count("<tr>") == 3
+    assert "<p>Two slices.</p>" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none"], ["none", "no such folder"]),
+        (["empty"], ["empty", "neither metrics.json"]),
+        (["deepen", "other/deepen"], ["deepen, deepen", "different names"]),
+    ],
+)
+def test_what_cannot_be_reported_is_one_line(tmp_path, runs, capsys, arguments, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other" / "deepen").mkdir(parents=True)
+    out = tmp_path / "report.html"
+    assert main(["report", *(str(tmp_path / name) for name in arguments), "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(word in line for word in words)
+    assert not out.exists()
