@@ -28,7 +28,7 @@ PAPER = {"deepen": 100, "alps": 50, "dps": 1000}
 """Those of the papers, on all problems."""
 
 SAMPLES = 8
-CANDIDATES = 5
+CANDIDATES = 4
 """As many for every method, on validation data."""
 
 TUNED: dict[str, tuple[str, Sequence[float]]] = {
@@ -38,7 +38,7 @@ TUNED: dict[str, tuple[str, Sequence[float]]] = {
 }
 """What weighs data against prior."""
 
-VOLUMES = {"test": 6, "validation": 2}
+VOLUMES = {"test": 4, "validation": 1}
 """Volumes of the comparison's data that are used, a slice each."""
 
 BY_SLICE = ("kspace", "phantom_image", "reconstruction_rss")
