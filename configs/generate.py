@@ -248,8 +248,13 @@ def alps_model(channels: list[int], num_blocks: int, teacher: str, checkpoint: s
         "ALPS",
         channels=channels,
         num_blocks=num_blocks,
-        # The levels that inference goes through lie between 0.01 and 1.
-        objective={"teacher_configuration": teacher, "teacher_checkpoint": checkpoint, "largest_noise_std": 2.0},
+        objective={
+            "teacher_configuration": teacher,
+            "teacher_checkpoint": checkpoint,
+            "least_noise_share": 0.0,
+            # The levels that inference goes through lie between 0.01 and 1.
+            "largest_noise_std": 2.0,
+        },
         inference={
             "rule": "conditional",
             "conditional_noise": "exact",

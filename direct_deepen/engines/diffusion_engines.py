@@ -127,8 +127,11 @@ class ALPSEngine(SamplerEngine[ALPSSettings]):
         self, reference: torch.Tensor, problem: Problem, iteration: int, generator: torch.Generator
     ) -> tuple[torch.Tensor, Vitals]:
         """Match ∇E_σ to the teacher."""
-        levels = self._noise_levels(self.settings.objective, reference, generator)
-        loss = distillation_loss(self.model, self._teacher, reference, levels, generator=generator)
+        objective = self.settings.objective
+        levels = self._noise_levels(objective, reference, generator)
+        uniform = torch.rand(len(reference), generator=generator, device=generator.device).to(reference.device)
+        share = 1 - (1 - objective.least_noise_share) * uniform
+        loss = distillation_loss(self.model, self._teacher, reference, levels, share, generator=generator)
         return loss, Vitals(float(loss.detach()))
 
     @cached_property

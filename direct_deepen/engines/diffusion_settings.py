@@ -3,7 +3,14 @@
 from dataclasses import dataclass, field
 
 from direct_deepen.engines.settings import SampleSettings, SystemSettings, TrainingSettings
-from direct_deepen.errors import require, require_choice, require_count, require_positive, require_weight
+from direct_deepen.errors import (
+    require,
+    require_choice,
+    require_count,
+    require_fraction,
+    require_positive,
+    require_weight,
+)
 
 
 def _require_range(section: str, smallest: float, largest: float) -> None:
@@ -87,10 +94,18 @@ class DistillationSettings(NoiseRangeSettings):
     ----------
     teacher_configuration, teacher_checkpoint
         The trained diffusion: the files of a DPS. Only training reads them.
+    least_noise_share
+        Images get noise of a share of their noise level that is uniform between this and one. With one the energy
+        sees what the diffusion sees, and annealed chains, whose measured part has little noise, diverge.
     """
 
     teacher_configuration: str = ""
     teacher_checkpoint: str = ""
+    least_noise_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_fraction("model.objective.least_noise_share", self.least_noise_share)
 
 
 ALPS_RULES = ("conditional", "langevin", "metropolis", "map")

@@ -287,8 +287,9 @@ def _anneal(
         energy = energy_at(conditional.level)
         for step in range(inner_steps):
             _, gradient = energy.value_and_grad(x.flatten(0, 1))
-            x = moved(conditional, x - gradient.unflatten(0, x.shape[:2]), step < inner_steps - 1)
-        require_finite_samples(x, "annealing", conditional.level)
+            denoised = x - gradient.unflatten(0, x.shape[:2])
+            require_finite_samples(denoised, "annealing", conditional.level)
+            x = moved(conditional, denoised, step < inner_steps - 1)
     return x
 
 

@@ -53,13 +53,18 @@ def distillation_loss(
     teacher: Denoiser,
     image: torch.Tensor,
     noise_std: torch.Tensor,
+    noise_share: torch.Tensor,
     *,
     generator: torch.Generator,
 ) -> torch.Tensor:
     r"""Match the score of an energy to that of a diffusion, over noise levels (ALPS).
 
     .. math:: \frac{1}{NP} \sum_i \| \nabla E_{\sigma_i}(y_i) - (y_i - D(y_i, \sigma_i)) \|^2 / \sigma_i^2,
-              \qquad y_i = x_i + \sigma_i z_i
+              \qquad y_i = x_i + u_i \sigma_i z_i
+
+    With u = 1 the energy learns the score where the diffusion of its level is. Annealed chains go elsewhere: what is
+    measured has far less noise than σ in them. The teacher denoises such images all the same; an energy that has never
+    seen one may have any gradient there.
 
     Parameters
     ----------
@@ -71,6 +76,8 @@ def distillation_loss(
         Images, noise-free or samples of the teacher, complex (batch, height, width).
     noise_std
         σ_i > 0, per real component, real (batch,).
+    noise_share
+        u_i, from 0 to 1, real (batch,).
     generator
         Source of randomness.
 
@@ -79,7 +86,8 @@ def distillation_loss(
     Scalar with a graph to the weights of the energy.
     """
     level = noise_std.to(image.real.dtype)[:, None, None]
-    noisy = image + level * complex_normal_like(image, generator=generator)
+    share = noise_share.to(level)[:, None, None]
+    noisy = image + share * level * complex_normal_like(image, generator=generator)
     with torch.no_grad():
         target = noisy - teacher(noisy, noise_std)
     error = (energy_gradient(noisy, noise_std) - target) / level

@@ -173,6 +173,7 @@ REFUSED = {
         *(("inference.guidance", value) for value in (-1.0, INFINITY, NOT_A_NUMBER)),
     ],
     "alps": [
+        *(("objective.least_noise_share", value) for value in (-0.1, 1.1, NOT_A_NUMBER)),
         ("inference.rule", "other"),
         ("inference.conditional_noise", "other"),
         *((f"inference.{name}", 0.0) for name in ("noise_std", "smallest_noise_std", "exponent", "step_size")),

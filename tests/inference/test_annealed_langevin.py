@@ -230,12 +230,15 @@ def test_arguments_out_of_range_are_refused(problem, one_line_error, sampler, ch
         sampler(*problem, energy_at, **arguments)
 
 
-def test_a_sample_that_leaves_the_finite_numbers_stops(problem, one_line_error):
+@pytest.mark.parametrize("growth", [math.inf, -1e60])
+def test_a_sample_that_leaves_the_finite_numbers_stops(problem, one_line_error, growth):
+    """At once, or after several steps within one level."""
+
     class Wild:
         def value_and_grad(self, image):
-            return image.real.sum(dim=(1, 2)), image * math.inf
+            return image.real.sum(dim=(1, 2)), image * growth
 
-    with one_line_error("finite values", error=DivergenceError):
+    with one_line_error("annealing", "finite values", error=DivergenceError):
         annealed_langevin(
-            *problem, lambda _: Wild(), noise_std=ETA, noise_levels=LEVELS, inner_steps=1, generator=torch.Generator()
+            *problem, lambda _: Wild(), noise_std=ETA, noise_levels=LEVELS, inner_steps=9, generator=torch.Generator()
         )

@@ -52,14 +52,31 @@ def test_every_image_gets_its_own_level(draw):
     torch.testing.assert_close(seen["noise"], levels, rtol=0.5, atol=0)
 
 
+SHARES = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+
+
+def test_distillation_shows_images_with_a_share_of_the_noise_of_their_level(draw):
+    image, levels = draw(3, 16, 16), torch.tensor([0.1, 1.0, 5.0], dtype=torch.float64)
+    seen = {}
+
+    def teacher(x, noise_std):
+        seen["noise"] = (x - image).abs().square().mean(dim=(1, 2)).sqrt() / 2**0.5
+        assert torch.equal(noise_std, levels)
+        return x
+
+    distillation_loss(lambda x, s: x, teacher, image, levels, SHARES, generator=generator())
+    # 512 real components an image: a standard error of 3 %.
+    torch.testing.assert_close(seen["noise"], SHARES * levels, rtol=0.15, atol=1e-12)
+
+
 def test_an_energy_with_the_score_of_its_teacher_has_no_loss(draw):
     image, levels = draw(3, 4, 4), torch.tensor([0.1, 1.0, 5.0], dtype=torch.float64)
 
     def gradient(x, noise_std):
         return x - best(x, noise_std)
 
-    assert float(distillation_loss(gradient, best, image, levels, generator=generator())) < 1e-20
-    other = distillation_loss(lambda x, s: 1.1 * gradient(x, s), best, image, levels, generator=generator())
+    assert float(distillation_loss(gradient, best, image, levels, SHARES, generator=generator())) < 1e-20
+    other = distillation_loss(lambda x, s: 1.1 * gradient(x, s), best, image, levels, SHARES, generator=generator())
     assert float(other) > 1e-3
 
 
@@ -67,8 +84,9 @@ def test_no_gradient_goes_into_the_teacher(draw):
     weight = torch.ones((), dtype=torch.float64, requires_grad=True)
     student = torch.ones((), dtype=torch.float64, requires_grad=True)
     loss = distillation_loss(
-        lambda x, s: student * x, lambda x, s: weight * best(x, s), draw(2, 4, 4), torch.ones(2), generator=generator()
-    )
+        lambda x, s: student * x, lambda x, s: weight * best(x, s), draw(2, 4, 4), torch.ones(2), torch.ones(2),
+        generator=generator(),
+    )  # fmt: skip
     loss.backward()
     assert weight.grad is None
     assert float(student.grad) != 0
