@@ -6,6 +6,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from direct_deepen.calibration import LEVELS, REMOVED
+from direct_deepen.calibration_study import (
+    AFTER,
+    BEFORE,
+    CLEAN,
+    DATA_NOISE,
+    EVERYWHERE,
+    OBJECT,
+    SAMPLE,
+    Assessment,
+    mean_over,
+    select,
+)
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.metrics import quality
 from direct_deepen.scoring import Picture
@@ -32,6 +45,7 @@ TITLES = {
     "dps": "DPS",
     "alps": "ALPS",
 }
+_COLOURS = {CLEAN: "tab:blue", DATA_NOISE: "tab:orange"}
 ZOOM = 3
 """Rows and columns of a zoom are this much less than those of the image."""
 
@@ -83,6 +97,82 @@ def plot_posterior(pictures: Sequence[Picture], path: Path) -> None:
     _save(figure, path)
 
 
+def plot_calibration(assessments: Sequence[Assessment], path: Path) -> None:
+    """Draw what a calibration found, means over slices.
+
+    Coverage against the nominal level, inside the object and on all pixels; error against standard deviation in bins,
+    and the sparsification curves, both inside the object against the reference as it is.
+    """
+    figure = _figure(8.4, 7.6)
+    (inside, everywhere), (reliability, sparse) = figure.subplots(2, 2).tolist()
+    for axis, pixels, title in (
+        (inside, OBJECT, "Coverage inside the object"),
+        (everywhere, EVERYWHERE, "Coverage on all pixels"),
+    ):
+        _calibration_curves(axis, assessments, pixels)
+        axis.set_title(title, fontsize=10)
+    _reliability(reliability, assessments)
+    _sparsification_curves(sparse, assessments)
+    for axis in (inside, everywhere, reliability, sparse):
+        axis.tick_params(labelsize=8)
+        axis.grid(color="0.92", linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def _calibration_curves(axis: "Axes", assessments: Sequence[Assessment], pixels: str) -> None:
+    axis.plot([0, 100], [0, 100], color="0.6", linewidth=1, linestyle=":", label="exact")
+    for reference, name in ((CLEAN, "reference"), (DATA_NOISE, "reference + data noise")):
+        for stage, line in ((BEFORE, "--"), (AFTER, "-")):
+            curve = mean_over(select(assessments, stage, reference, pixels), lambda item: item.curve)
+            axis.plot(
+                [100 * level for level in LEVELS], 100 * curve, color=_COLOURS[reference], linestyle=line,
+                label=f"{name}, {stage}",
+            )  # fmt: skip
+    axis.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    axis.set_xlabel("nominal level of the interval (%)", fontsize=9)
+    axis.set_ylabel("pixels inside the interval (%)", fontsize=9)
+
+
+def _reliability(axis: "Axes", assessments: Sequence[Assessment]) -> None:
+    largest = 0.0
+    for stage, line in ((BEFORE, "--"), (AFTER, "-")):
+        chosen = select(assessments, stage, CLEAN, OBJECT)
+        spread = mean_over(chosen, lambda item: item.binned_spread).sqrt()
+        error = mean_over(chosen, lambda item: item.binned_error).sqrt()
+        axis.plot(spread, error, color=_COLOURS[CLEAN], linestyle=line, marker="o", markersize=3, label=stage)
+        largest = max(largest, float(spread.max()), float(error.max()))
+    limit = 1.05 * largest
+    axis.plot([0, limit], [0, limit], color="0.6", linewidth=1, linestyle=":", label="exact")
+    axis.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
+    axis.set_title("Error where the standard deviation is so large", fontsize=10)
+    axis.set_xlabel("standard deviation, in 20 bins (scaled intensity)", fontsize=9)
+    axis.set_ylabel("root mean square error", fontsize=9)
+
+
+def _sparsification_curves(axis: "Axes", assessments: Sequence[Assessment]) -> None:
+    removed = [100 * share for share in REMOVED]
+    clean = select(assessments, BEFORE, CLEAN, OBJECT)
+    own = select(assessments, BEFORE, SAMPLE, OBJECT)
+    axis.axhline(1.0, color="0.6", linewidth=1, linestyle=":", label="at random")
+    for chosen, colour, name in (
+        (own, "0.4", "own sample"),
+        (clean, _COLOURS[CLEAN], "reference"),
+    ):
+        curve = mean_over(chosen, lambda item: item.sparsification.by_std)
+        axis.plot(removed, curve, color=colour, label=f"{name}, by standard deviation")
+    axis.plot(
+        removed, mean_over(clean, lambda item: item.sparsification.oracle), color=_COLOURS[CLEAN], linestyle="--",
+        label="reference, by the error itself",
+    )  # fmt: skip
+    axis.set(xlim=(0, 100), ylim=(0, None))
+    axis.set_title("Error of the pixels that are left", fontsize=10)
+    axis.set_xlabel("pixels left out, the most uncertain first (%)", fontsize=9)
+    axis.set_ylabel("mean absolute error, over that of all", fontsize=9)
+
+
 def _zoom(reference: torch.Tensor) -> tuple[slice, slice]:
     """Return the window, a third of the image wide, in which the reference changes most from pixel to pixel."""
     edges = torch.diff(reference, dim=0)[:, :-1].abs() + torch.diff(reference, dim=1)[:-1].abs()
@@ -93,13 +183,17 @@ def _zoom(reference: torch.Tensor) -> tuple[slice, slice]:
 
 
 def _grid(rows: int, columns: int) -> tuple["Figure", list[list["Axes"]]]:
+    figure = _figure(1.9 * columns, 2.0 * rows)
+    return figure, figure.subplots(rows, columns, squeeze=False).tolist()
+
+
+def _figure(width: float, height: float) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise DeepenError("figures need matplotlib: pip install 'direct-deepen[demo]'") from error
     # A Figure of its own, without pyplot: no display, no global state.
-    figure = Figure(figsize=(1.9 * columns, 2.0 * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False).tolist()
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _show(axis: "Axes", image: torch.Tensor, peak: float, title: str, colours: str = "gray") -> None:

@@ -17,6 +17,7 @@ ALLOWED = {
     "objectives": {"errors", "physics", "priors", "objectives"},
     "inference": {"errors", "physics", "priors", "inference"},
     "posterior": {"errors", "physics", "priors", "inference"},
+    "calibration": {"errors", "physics", "priors", "inference", "posterior"},
     "posterior_file": {"errors", "physics", "priors", "inference", "posterior"},
 }
 """The mathematical core, and what each part may import of this package: imports point one way along the flow."""

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from direct_deepen.cli import benchmark, phantom, score
+from direct_deepen.cli import benchmark, calibrate, phantom, score
 from direct_deepen.errors import DeepenError
 
 _EPILOG = """\
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     phantom.add_parser(subparsers)
     score.add_parser(subparsers)
     benchmark.add_parser(subparsers)
+    calibrate.add_parser(subparsers)
     parsed = parser.parse_args(arguments)
     try:
         parsed.run(parsed)

@@ -19,7 +19,7 @@ from direct_deepen.cli.main import main
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--help"], ["phantom", "score", "benchmark", "direct train", "direct predict"]),
+        (["--help"], ["phantom", "score", "benchmark", "calibrate", "direct train", "direct predict"]),
         (["phantom", "--help"], ["--volumes", "--slices", "--size", "--coils", "--seed", "example"]),
         (["score", "--help"], ["--cfg", "--data-root", "--validation-root", "--prediction", "example:"]),
     ],
