@@ -119,7 +119,7 @@ def read_calibration(path: Path) -> Calibration:
         merged = OmegaConf.merge(OmegaConf.structured(Calibration), OmegaConf.load(path))
         calibration = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-        raise DeepenError(f"{path}: no calibration: {str(error).splitlines()[0]}") from error
+        raise DeepenError(f"{path}: no calibration: {' '.join(str(error).split())}") from error
     assert isinstance(calibration, Calibration)
     require_positive(f"{path}: std_scale", calibration.std_scale)
     return calibration
