@@ -41,7 +41,7 @@ CLEAN, DATA_NOISE, SAMPLE = "clean", "data noise", "own sample"
 for comparison, a sample of a chain that is left out, which is what an exact posterior of this shape would have met."""
 OBJECT, EVERYWHERE = "object", "all"
 BEFORE, AFTER = "before", "after"
-_BINS = 20
+_BINS = 10
 
 
 @dataclass(frozen=True)

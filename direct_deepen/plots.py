@@ -45,7 +45,7 @@ TITLES = {
     "dps": "DPS",
     "alps": "ALPS",
 }
-_COLOURS = {CLEAN: "tab:blue", DATA_NOISE: "tab:orange"}
+_COLOURS = {CLEAN: "tab:blue", DATA_NOISE: "tab:orange", SAMPLE: "0.4"}
 ZOOM = 3
 """Rows and columns of a zoom are this much less than those of the image."""
 
@@ -123,32 +123,35 @@ def plot_calibration(assessments: Sequence[Assessment], path: Path) -> None:
 
 
 def _calibration_curves(axis: "Axes", assessments: Sequence[Assessment], pixels: str) -> None:
+    levels = [100 * level for level in LEVELS]
     axis.plot([0, 100], [0, 100], color="0.6", linewidth=1, linestyle=":", label="exact")
-    for reference, name in ((CLEAN, "reference"), (DATA_NOISE, "reference + data noise")):
-        for stage, line in ((BEFORE, "--"), (AFTER, "-")):
-            curve = mean_over(select(assessments, stage, reference, pixels), lambda item: item.curve)
-            axis.plot(
-                [100 * level for level in LEVELS], 100 * curve, color=_COLOURS[reference], linestyle=line,
-                label=f"{name}, {stage}",
-            )  # fmt: skip
+    for reference, stage, line, label in (
+        (SAMPLE, BEFORE, "-", "own sample, before"),
+        (CLEAN, BEFORE, "--", "reference, before"),
+        (CLEAN, AFTER, "-", "reference, after"),
+        (DATA_NOISE, BEFORE, "--", "reference + data noise, before"),
+        (DATA_NOISE, AFTER, "-", "reference + data noise, after"),
+    ):
+        curve = mean_over(select(assessments, stage, reference, pixels), lambda item: item.curve)
+        axis.plot(levels, 100 * curve, color=_COLOURS[reference], linestyle=line, label=label)
     axis.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
     axis.set_xlabel("nominal level of the interval (%)", fontsize=9)
     axis.set_ylabel("pixels inside the interval (%)", fontsize=9)
 
 
 def _reliability(axis: "Axes", assessments: Sequence[Assessment]) -> None:
-    largest = 0.0
+    drawn = []
     for stage, line in ((BEFORE, "--"), (AFTER, "-")):
         chosen = select(assessments, stage, CLEAN, OBJECT)
         spread = mean_over(chosen, lambda item: item.binned_spread).sqrt()
         error = mean_over(chosen, lambda item: item.binned_error).sqrt()
+        drawn += [*spread.tolist(), *error.tolist()]
         axis.plot(spread, error, color=_COLOURS[CLEAN], linestyle=line, marker="o", markersize=3, label=stage)
-        largest = max(largest, float(spread.max()), float(error.max()))
-    limit = 1.05 * largest
-    axis.plot([0, limit], [0, limit], color="0.6", linewidth=1, linestyle=":", label="exact")
-    axis.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
+    limits = (0.9 * min(drawn), 1.05 * max(drawn))
+    axis.plot(limits, limits, color="0.6", linewidth=1, linestyle=":", label="exact")
+    axis.set(xlim=limits, ylim=limits, aspect="equal")
     axis.set_title("Error where the standard deviation is so large", fontsize=10)
-    axis.set_xlabel("standard deviation, in 20 bins (scaled intensity)", fontsize=9)
+    axis.set_xlabel("standard deviation, in 10 bins (scaled intensity)", fontsize=9)
     axis.set_ylabel("root mean square error", fontsize=9)
 
 
@@ -158,7 +161,7 @@ def _sparsification_curves(axis: "Axes", assessments: Sequence[Assessment]) -> N
     own = select(assessments, BEFORE, SAMPLE, OBJECT)
     axis.axhline(1.0, color="0.6", linewidth=1, linestyle=":", label="at random")
     for chosen, colour, name in (
-        (own, "0.4", "own sample"),
+        (own, _COLOURS[SAMPLE], "own sample"),
         (clean, _COLOURS[CLEAN], "reference"),
     ):
         curve = mean_over(chosen, lambda item: item.sparsification.by_std)
