@@ -45,7 +45,9 @@ TITLES = {
     "dps": "DPS",
     "alps": "ALPS",
 }
-_COLOURS = {CLEAN: "tab:blue", DATA_NOISE: "tab:orange", SAMPLE: "0.4"}
+_COLOURS = {CLEAN: "tab:blue", DATA_NOISE: "tab:orange", SAMPLE: "0.78"}
+_WIDE = 4.0
+"""Of the curves that others are to be compared with, and may lie upon."""
 ZOOM = 3
 """Rows and columns of a zoom are this much less than those of the image."""
 
@@ -118,7 +120,7 @@ def plot_calibration(assessments: Sequence[Assessment], path: Path) -> None:
         axis.grid(color="0.92", linewidth=0.8)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=8, frameon=False)
+        axis.legend(fontsize=7, frameon=False)
     _save(figure, path)
 
 
@@ -133,7 +135,8 @@ def _calibration_curves(axis: "Axes", assessments: Sequence[Assessment], pixels:
         (DATA_NOISE, AFTER, "-", "reference + data noise, after"),
     ):
         curve = mean_over(select(assessments, stage, reference, pixels), lambda item: item.curve)
-        axis.plot(levels, 100 * curve, color=_COLOURS[reference], linestyle=line, label=label)
+        width = _WIDE if reference == SAMPLE else 1.5
+        axis.plot(levels, 100 * curve, color=_COLOURS[reference], linestyle=line, linewidth=width, label=label)
     axis.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
     axis.set_xlabel("nominal level of the interval (%)", fontsize=9)
     axis.set_ylabel("pixels inside the interval (%)", fontsize=9)
@@ -141,16 +144,24 @@ def _calibration_curves(axis: "Axes", assessments: Sequence[Assessment], pixels:
 
 def _reliability(axis: "Axes", assessments: Sequence[Assessment]) -> None:
     drawn = []
-    for stage, line in ((BEFORE, "--"), (AFTER, "-")):
-        chosen = select(assessments, stage, CLEAN, OBJECT)
+    for reference, stage, line, label in (
+        (SAMPLE, BEFORE, "-", "own sample, before"),
+        (CLEAN, BEFORE, "--", "reference, before"),
+        (CLEAN, AFTER, "-", "reference, after"),
+    ):
+        chosen = select(assessments, stage, reference, OBJECT)
         spread = mean_over(chosen, lambda item: item.binned_spread).sqrt()
         error = mean_over(chosen, lambda item: item.binned_error).sqrt()
         drawn += [*spread.tolist(), *error.tolist()]
-        axis.plot(spread, error, color=_COLOURS[CLEAN], linestyle=line, marker="o", markersize=3, label=stage)
+        width = _WIDE if reference == SAMPLE else 1.5
+        axis.plot(
+            spread, error, color=_COLOURS[reference], linestyle=line, linewidth=width, marker="o", markersize=3,
+            label=label,
+        )  # fmt: skip
     limits = (0.9 * min(drawn), 1.05 * max(drawn))
     axis.plot(limits, limits, color="0.6", linewidth=1, linestyle=":", label="exact")
     axis.set(xlim=limits, ylim=limits, aspect="equal")
-    axis.set_title("Error where the standard deviation is so large", fontsize=10)
+    axis.set_title("Error by standard deviation, inside the object", fontsize=10)
     axis.set_xlabel("standard deviation, in 10 bins (scaled intensity)", fontsize=9)
     axis.set_ylabel("root mean square error", fontsize=9)
 
@@ -165,13 +176,14 @@ def _sparsification_curves(axis: "Axes", assessments: Sequence[Assessment]) -> N
         (clean, _COLOURS[CLEAN], "reference"),
     ):
         curve = mean_over(chosen, lambda item: item.sparsification.by_std)
-        axis.plot(removed, curve, color=colour, label=f"{name}, by standard deviation")
+        width = _WIDE if chosen is own else 1.5
+        axis.plot(removed, curve, color=colour, linewidth=width, label=f"{name}, by standard deviation")
     axis.plot(
         removed, mean_over(clean, lambda item: item.sparsification.oracle), color=_COLOURS[CLEAN], linestyle="--",
         label="reference, by the error itself",
     )  # fmt: skip
     axis.set(xlim=(0, 100), ylim=(0, None))
-    axis.set_title("Error of the pixels that are left", fontsize=10)
+    axis.set_title("Sparsification, inside the object", fontsize=10)
     axis.set_xlabel("pixels left out, the most uncertain first (%)", fontsize=9)
     axis.set_ylabel("mean absolute error, over that of all", fontsize=9)
 

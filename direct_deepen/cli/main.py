@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 after bad input, which is reported in one line."""
     parser = argparse.ArgumentParser(
         prog="direct-deepen",
-        description="DEEPEN for DIRECT: phantoms and benchmarks.",
+        description="DEEPEN for DIRECT: phantoms, benchmarks and calibration.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

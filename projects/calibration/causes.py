@@ -4,7 +4,7 @@
     python projects/calibration/causes.py runs/calibration/deepen --cfg CONFIG --checkpoint CKPT --data-root VALIDATION
 
 Writes causes.md: coverage by brightness of the reference, by number and kind of samples, and by the metric of the
-chains (sampled anew, every second slice).
+chains (sampled anew, every fourth slice).
 """
 
 import argparse
@@ -129,7 +129,7 @@ def main() -> None:
 
     slices = sampled(settings, arguments.output / "samples" / "validation", None)
     other = replace(settings, inference=replace(settings.inference, preconditioner=PRECONDITIONER))
-    preconditioned = sampled(other, arguments.output / "samples" / "preconditioned", len(slices) // 2)
+    preconditioned = sampled(other, arguments.output / "samples" / "preconditioned", max(1, len(slices) // 4))
     cases = {item.case for item in preconditioned}
     data_noise_std = settings.objective.data_noise_factor * settings.noise_std
     text = [
