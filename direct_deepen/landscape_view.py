@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from direct_deepen.errors import extra
+from direct_deepen.figure import blank_figure
 from direct_deepen.html_page import Html, Reel, page, paragraph, viewer
 from direct_deepen.landscape import AXIS, Landscape, minimiser
 from direct_deepen.pictures import Panel
@@ -40,10 +41,7 @@ def landscape_figures(landscape: Landscape) -> dict[str, str]:
 
 def plot_landscapes(landscapes: Mapping[str, Landscape], path: Path) -> None:
     """Draw for every landscape, by name, the contours of E and C, the image, and that where E is least."""
-    with extra("demo", "figures need matplotlib"):
-        from matplotlib.figure import Figure
-    # A Figure of its own, without pyplot: no display, no global state.
-    figure = Figure(figsize=(10, 2.6 * len(landscapes)), layout="constrained")
+    figure = blank_figure(10, 2.6 * len(landscapes))
     rows = figure.subplots(len(landscapes), 4, squeeze=False)
     for axes, (name, landscape) in zip(rows, landscapes.items(), strict=True):
         draw_contours(axes[0], landscape.energy, f"E, {name}")
@@ -92,9 +90,8 @@ def landscape_page(title: str, landscapes: Mapping[str, Landscape]) -> Html:
 def _contour_png(values: torch.Tensor) -> bytes:
     with extra("demo", "pictures need matplotlib"):
         from matplotlib import style
-        from matplotlib.figure import Figure
     with style.context("dark_background"):
-        figure = Figure(figsize=(4.4, 3.5), layout="constrained")
+        figure = blank_figure(4.4, 3.5)
         axis = figure.subplots()
         draw_contours(axis, values, "minimum")
         axis.set_aspect("equal")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from direct_deepen.errors import extra, require
+from direct_deepen.errors import require
+from direct_deepen.figure import blank_figure
 from direct_deepen.metrics import quality
 from direct_deepen.pictures import Panel, number_text
 
@@ -147,10 +148,7 @@ def _zoom(reference: torch.Tensor) -> tuple[slice, slice]:
 
 
 def _grid(rows: int, columns: int) -> tuple["Figure", list[list["Axes"]]]:
-    with extra("demo", "figures need matplotlib"):
-        from matplotlib.figure import Figure
-    # A Figure of its own, without pyplot: no display, no global state.
-    figure = Figure(figsize=(1.9 * columns, 2.0 * rows), layout="constrained")
+    figure = blank_figure(1.9 * columns, 2.0 * rows)
     return figure, figure.subplots(rows, columns, squeeze=False).tolist()
 
 

@@ -6,7 +6,7 @@ from typing import Self
 
 import torch
 
-from direct_deepen.errors import require
+from direct_deepen.errors import require, require_positive
 from direct_deepen.inference.diagnostics import Diagnostics, diagnose
 from direct_deepen.inference.langevin import Samples
 
@@ -51,6 +51,16 @@ class Posterior:
         """(E|x − Ex|²/2)^½, the standard deviation per real component: real (batch, height, width)."""
         deviation = (self.images - self.mean).abs().square().sum(dim=0)
         return (deviation / (2 * (self.images.shape[0] - self._correction))).sqrt()
+
+    def rescaled(self, std_scale: float) -> "Posterior":
+        """Return the posterior whose samples are x̄ + s(x − x̄), with x̄ the mean and s = ``std_scale`` > 0.
+
+        The mean stays what it is, ``std_complex`` is s times as large, and all that is read off magnitudes follows from
+        the samples. The diagnostics stay those of the chains.
+        """
+        require_positive("std_scale", std_scale)
+        mean = self.mean
+        return Posterior(images=mean + std_scale * (self.images - mean), diagnostics=self.diagnostics)
 
     def interval(self, level: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the central interval of |x| that holds ``level`` of the samples.

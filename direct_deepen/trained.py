@@ -11,6 +11,8 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from direct_deepen import priors
 from direct_deepen.engines.checkpoints import require_weights_of, weights_of
+from direct_deepen.engines.prior_engine import settings_from_config
+from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.errors import DeepenError, require, require_choice
 from direct_deepen.plugin import config
 from direct_deepen.priors import Averaged, DiffusionDenoiser, Energy
@@ -42,6 +44,15 @@ def load_trained(checkpoint: Path, configuration: Path) -> Energy:
     require_weights_of(energy, checkpoint)
     energy.load_state_dict(weights_of(checkpoint))
     return energy.eval()
+
+
+def load_settings(configuration: Path) -> DeepenSettings:
+    """Return what the engine of DEEPEN reads from the model section of a configuration, checked.
+
+    Errors are those of :func:`load_trained`.
+    """
+    section = _model_section(configuration, _ENERGIES)
+    return settings_from_config(OmegaConf.create({"model": section}), DeepenSettings)
 
 
 def load_denoiser(checkpoint: Path, configuration: Path) -> DiffusionDenoiser:

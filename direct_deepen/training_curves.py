@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from direct_deepen.errors import DeepenError, require
+from direct_deepen.errors import require
+from direct_deepen.figure import blank_figure
 
 LOG = "metrics.json"
 _VALIDATION = "val/"
@@ -68,11 +69,7 @@ def plot_curves(curves: Mapping[str, Curve]) -> bytes:
     DeepenError
         If matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise DeepenError("figures need matplotlib: pip install 'direct-deepen[demo]'") from error
-    figure = Figure(figsize=_SMALL_FIGURE, layout="constrained")
+    figure = blank_figure(*_SMALL_FIGURE)
     axes = figure.subplots()
     for run, curve in curves.items():
         marker = "o" if _is_sparse(curve) else ""

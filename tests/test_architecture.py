@@ -17,6 +17,7 @@ ALLOWED = {
     "objectives": {"errors", "physics", "priors", "objectives"},
     "inference": {"errors", "physics", "priors", "inference"},
     "posterior": {"errors", "physics", "priors", "inference"},
+    "calibration": {"errors", "physics", "priors", "inference", "posterior"},
     "posterior_file": {"errors", "physics", "priors", "inference", "posterior"},
     "landscape": {"errors", "physics", "priors", "inference"},
     "pictures": {"errors"},

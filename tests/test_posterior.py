@@ -124,6 +124,25 @@ def test_levels_are_between_zero_and_one(posterior, one_line_error, level):
         posterior.interval(level)
 
 
+# ---- Another spread
+
+
+def test_rescaling_keeps_the_mean_and_scales_the_deviations(posterior, images):
+    before = images.clone()
+    rescaled = posterior.rescaled(3.0)
+    torch.testing.assert_close(rescaled.mean, posterior.mean)
+    torch.testing.assert_close(rescaled.std_complex, 3 * posterior.std_complex)
+    torch.testing.assert_close(rescaled.images - posterior.mean, 3 * (images - posterior.mean))
+    assert rescaled.diagnostics is posterior.diagnostics
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
+def test_scales_are_finite_and_positive(posterior, one_line_error, scale):
+    with one_line_error("std_scale", repr(scale)):
+        posterior.rescaled(scale)
+
+
 # ---- Diagnostics
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from direct_deepen.cli import benchmark, doctor, landscape, phantom, posterior, report, score
+from direct_deepen.cli import benchmark, calibrate, doctor, landscape, phantom, posterior, report, score
 from direct_deepen.errors import DeepenError
 
 _EPILOG = """\
@@ -19,12 +19,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 after bad input, which is reported in one line."""
     parser = argparse.ArgumentParser(
         prog="direct-deepen",
-        description="DEEPEN for DIRECT: phantoms, comparisons, and views of posteriors, energies and runs.",
+        description="DEEPEN for DIRECT: phantoms, comparisons, calibration, views of posteriors, energies, runs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (doctor, phantom, score, benchmark, posterior, landscape, report):
+    for command in (doctor, phantom, score, benchmark, calibrate, posterior, landscape, report):
         command.add_parser(subparsers)
     parsed = parser.parse_args(arguments)
     try:

@@ -1,5 +1,7 @@
 """Checking a checkpoint before DIRECT loads it: one line about what is wrong instead of a traceback."""
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -30,6 +32,15 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
         return {name: torch.as_tensor(tensor) for name, tensor in weights.items()}
     except LOADING_ERRORS as error:
         raise DeepenError(f"{path}: no checkpoint of DIRECT ({type(error).__name__})") from error
+
+
+def digest_of(weights: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of weights, in hexadecimal digits: of names, types, shapes and values, not of a file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def require_weights_of(model: nn.Module, path: Path | str) -> None:

@@ -6,12 +6,16 @@ from typing import Any
 import torch
 from direct.utils import communication
 from direct.utils.events import get_event_storage
+from torch.utils.data import Dataset
 
+from direct_deepen.engines.calibration_file import calibration_path, read_calibration
+from direct_deepen.engines.checkpoints import weights_of
 from direct_deepen.engines.guard import Vitals
 from direct_deepen.engines.persistent_chains import PersistentChains
 from direct_deepen.engines.prior_engine import PriorEngine
 from direct_deepen.engines.problem import Problem
 from direct_deepen.engines.reconstruction import Reconstruction, posterior_attributes, reconstruct
+from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.engines.training_samples import TrainingSamples, chain_spread, draw_training_samples
 from direct_deepen.objectives import contrastive_loss, denoising_score_matching_loss, energy_unit
@@ -38,6 +42,7 @@ class DeepenEngine(PriorEngine[DeepenSettings]):
         super().__init__(*args, **kwargs)
         self.stored_chains = PersistentChains(self.settings.objective.chains.max_stored)
         self._largest_relative_gap = 0.0
+        self._std_scale: float | None = None
 
     @property
     def energy(self) -> Energy:
@@ -47,7 +52,35 @@ class DeepenEngine(PriorEngine[DeepenSettings]):
 
     def reconstruction(self, problem: Problem) -> Reconstruction:
         """Return the MAP image or the posterior mean."""
-        return reconstruct(problem, self.energy, self.settings, seed=self.seed)
+        return reconstruct(problem, self.energy, self.settings, seed=self.seed, std_scale=self._std_scale)
+
+    def predict(
+        self,
+        dataset: Dataset,
+        experiment_directory: Path,
+        checkpoint: int | str | Path | None = -1,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Predict as every engine does, with posteriors rescaled as the calibration beside the checkpoint says."""
+        with exit_on_bad_input():
+            self._std_scale = self._fitted_scale(checkpoint)
+        try:
+            return super().predict(dataset, experiment_directory, checkpoint, *args, **kwargs)
+        finally:
+            self._std_scale = None
+
+    def _fitted_scale(self, checkpoint: int | str | Path | None) -> float | None:
+        """Return the scale that ``direct-deepen calibrate`` left beside a checkpoint; None where there is none."""
+        if self.settings.inference.estimator == "map" or not isinstance(checkpoint, str | Path):
+            return None
+        path = calibration_path(Path(checkpoint))
+        if not path.is_file():
+            return None
+        calibration = read_calibration(path)
+        calibration.require_fit_to(path, weights_of(Path(checkpoint)), self.settings)
+        self.logger.info("Posteriors are rescaled by %.4g, as %s says.", calibration.std_scale, path)
+        return calibration.std_scale
 
     def loss_name(self, iteration: int) -> str:
         """Return the name of the phase's loss."""
@@ -182,4 +215,5 @@ class DeepenEngine(PriorEngine[DeepenSettings]):
         if inference.estimator == "map":
             return attributes
         chains = {"num_steps": inference.num_steps, "keep": inference.keep}
-        return attributes | posterior_attributes(inference) | chains
+        calibration = {"calibrated": self._std_scale is not None, "std_scale": self._std_scale or 1.0}
+        return attributes | posterior_attributes(inference) | chains | calibration

@@ -8,8 +8,8 @@ import torch
 
 from direct_deepen.engines.problem import Problem
 from direct_deepen.engines.settings import DeepenSettings, SampleSettings
-from direct_deepen.inference.langevin import langevin
-from direct_deepen.inference.mm_map import mm_map
+from direct_deepen.inference.langevin import Samples, langevin
+from direct_deepen.inference.mm_map import MapResult, mm_map
 from direct_deepen.physics.sense import sense
 from direct_deepen.posterior import Posterior
 from direct_deepen.posterior_file import FileAttributes
@@ -33,26 +33,23 @@ class Reconstruction:
 
 
 def reconstruct(
-    problem: Problem, energy: DifferentiableEnergy, settings: DeepenSettings, *, seed: int
+    problem: Problem,
+    energy: DifferentiableEnergy,
+    settings: DeepenSettings,
+    *,
+    seed: int,
+    std_scale: float | None = None,
 ) -> Reconstruction:
     """Reconstruct a batch.
 
     Every image has a random generator of its own, seeded by ``seed``, the name of its file and its slice: the result
-    depends neither on the batch it comes in nor on the folder it lies in.
+    depends neither on the batch it comes in nor on the folder it lies in. With ``std_scale`` the posterior is
+    the one :meth:`~direct_deepen.Posterior.rescaled` by it.
     """
     inference = settings.inference
     energy = SumEnergy([(inference.prior_weight, energy)])
     begin = time.perf_counter()
-    start = sense(problem.A, problem.masked_kspace, regularization=settings.sense_regularization)
-    result = mm_map(
-        problem.A,
-        problem.masked_kspace,
-        energy,
-        init=start,
-        tolerance=inference.tolerance,
-        max_iterations=inference.max_iterations,
-        progress=True,
-    )
+    result = _map(problem, energy, settings)
     batch = len(problem.names)
     image = problem.to_data_units(result.image)
     arrays = {
@@ -67,21 +64,40 @@ def reconstruct(
         return Reconstruction(image, arrays)
 
     columns = [
-        _posterior_arrays(problem.select(torch.tensor([i])), energy, settings, result.image[i : i + 1], seed)
+        _posterior_arrays(problem.select(torch.tensor([i])), energy, settings, result.image[i : i + 1], seed, std_scale)
         for i in range(batch)
     ]
     arrays |= {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
     return Reconstruction(arrays["mean"], arrays)
 
 
-def _posterior_arrays(
+def sample_posterior(
+    problem: Problem, energy: DifferentiableEnergy, settings: DeepenSettings, *, seed: int
+) -> Posterior:
+    """Return the posterior of one image, as :func:`reconstruct` samples it, in scaled intensities."""
+    energy = SumEnergy([(settings.inference.prior_weight, energy)])
+    map_image = _map(problem, energy, settings).image
+    return Posterior.from_samples(_samples(problem, energy, settings, map_image, seed))
+
+
+def _map(problem: Problem, energy: DifferentiableEnergy, settings: DeepenSettings) -> MapResult:
+    return mm_map(
+        problem.A,
+        problem.masked_kspace,
+        energy,
+        init=sense(problem.A, problem.masked_kspace, regularization=settings.sense_regularization),
+        tolerance=settings.inference.tolerance,
+        max_iterations=settings.inference.max_iterations,
+        progress=True,
+    )
+
+
+def _samples(
     problem: Problem, energy: DifferentiableEnergy, settings: DeepenSettings, map_image: torch.Tensor, seed: int
-) -> dict[str, torch.Tensor]:
+) -> Samples:
     """Sample the posterior of one image."""
     inference = settings.inference
-    begin = time.perf_counter()
-    generator = image_generator(seed, problem.names[0], problem.masked_kspace.device)
-    samples = langevin(
+    return langevin(
         problem.A,
         problem.masked_kspace,
         energy,
@@ -94,11 +110,25 @@ def _posterior_arrays(
         step_size=inference.step_size,
         preconditioner=inference.preconditioner,
         max_images=inference.max_images,
-        generator=generator,
+        generator=image_generator(seed, problem.names[0], problem.masked_kspace.device),
         progress=True,
     )
-    seconds = time.perf_counter() - begin
-    arrays = posterior_arrays(problem, Posterior.from_samples(samples), inference, seconds=seconds)
+
+
+def _posterior_arrays(
+    problem: Problem,
+    energy: DifferentiableEnergy,
+    settings: DeepenSettings,
+    map_image: torch.Tensor,
+    seed: int,
+    std_scale: float | None,
+) -> dict[str, torch.Tensor]:
+    begin = time.perf_counter()
+    samples = _samples(problem, energy, settings, map_image, seed)
+    posterior = Posterior.from_samples(samples)
+    if std_scale is not None:
+        posterior = posterior.rescaled(std_scale)
+    arrays = posterior_arrays(problem, posterior, settings.inference, seconds=time.perf_counter() - begin)
     return arrays | {
         "step_size": samples.step_size.mean(dim=0),
         "curvature": samples.curvature.amax(dim=0),

@@ -22,15 +22,8 @@ from direct_deepen.cli.main import main
         (
             ["--help"],
             [
-                "phantom",
-                "score",
-                "benchmark",
-                "posterior",
-                "landscape",
-                "report",
-                "doctor",
-                "direct train",
-                "direct predict",
+                *("phantom", "score", "benchmark", "calibrate", "posterior", "landscape", "report", "doctor"),
+                *("direct train", "direct predict"),
             ],
         ),
         (["phantom", "--help"], ["--volumes", "--slices", "--size", "--coils", "--seed", "example"]),

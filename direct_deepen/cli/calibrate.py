@@ -1,0 +1,106 @@
+"""Command line: whether posteriors are calibrated, and one scale that makes them so."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from direct_deepen.calibration_study import SampledSlice
+
+_DESCRIPTION = """\
+Sample the posteriors of validation and test volumes with references, and compare. On the validation data one scale of
+the samples about their mean is fitted, so that 90 % intervals hold 90 % of the pixels inside the object; on the test
+data, before and after: coverage of 50, 90 and 95 % intervals, calibration curve, correlation of standard deviation and
+error, sparsification curve. Against the reference as it is, and against the reference with the data noise that samples
+carry by construction. The object is where the reference is above 5 % of its largest value.
+
+The scale goes to model_<iteration>.calibration.yaml beside the checkpoint, where `direct predict` finds it: posteriors
+of these weights are then rescaled. Rename or remove the file to predict without. Without --checkpoint the weights that
+come with the package are calibrated, and the file goes to OUT.
+
+Writes table.md, cases.csv (a row a slice), calibration_curve.csv, sparsification.csv, calibration.png, and samples/: a
+run that is cut short goes on where it was."""
+
+_EPILOG = """\
+example:
+  direct-deepen calibrate runs/calibration --cfg configs/phantom_deepen.yaml \\
+      --checkpoint runs/deepen/model_1199.pt --data-root data/test --validation-root data/validation --slices 20"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command ``calibrate`` to the subparsers of ``direct-deepen``."""
+    parser = subparsers.add_parser(
+        "calibrate",
+        help="measure the calibration of posteriors, and fit a scale",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
+    parser.add_argument("--cfg", type=Path, required=True, help="configuration: model, sampling and inference dataset")
+    parser.add_argument("--checkpoint", type=Path, help="weights (default: those that come with the package)")
+    parser.add_argument("--data-root", type=Path, required=True, help="test volumes")
+    parser.add_argument("--validation-root", type=Path, required=True, help="volumes that the scale is fitted on")
+    parser.add_argument("--slices", type=int, metavar="N", help="at most N slices of either, spread (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu, or a GPU such as cuda:0 (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Calibrate what the parsed ``args`` name.
+
+    Raises
+    ------
+    DeepenError
+        If a file is missing or does not fit, or no scale brings the intervals to their level.
+    """
+    # Imported here so that the help of other commands does not wait for torch and DIRECT.
+    from direct_deepen.calibration_plots import plot_calibration
+    from direct_deepen.calibration_study import (
+        assess,
+        case_rows,
+        curve_rows,
+        fit,
+        markdown_table,
+        require_chains,
+        sampled_slices,
+        sparsification_rows,
+    )
+    from direct_deepen.csv_files import write_csv
+    from direct_deepen.data.problems import inference_dataset
+    from direct_deepen.engines.calibration_file import calibration_path, write_calibration
+    from direct_deepen.errors import require
+    from direct_deepen.pretrained import load_pretrained
+    from direct_deepen.trained import load_settings, load_trained
+
+    require(args.slices is None or args.slices >= 1, f"--slices is {args.slices}; allowed: >= 1")
+    settings = load_settings(args.cfg)
+    require_chains(settings)
+    energy = load_pretrained() if args.checkpoint is None else load_trained(args.checkpoint, args.cfg)
+    energy = energy.to(args.device)
+    validation, test = (inference_dataset(args.cfg, root) for root in (args.validation_root, args.data_root))
+
+    def sampled(dataset: Any, label: str) -> "Iterator[SampledSlice]":
+        return sampled_slices(
+            dataset, energy, settings,
+            seed=args.seed, folder=args.output / "samples" / label, limit=args.slices, device=args.device, label=label,
+        )  # fmt: skip
+
+    calibration = fit(list(sampled(validation, "validation")), energy, settings, seed=args.seed)
+    data_noise_std = settings.objective.data_noise_factor * settings.noise_std
+    assessments = [
+        assessment
+        for item in sampled(test, "test")
+        for assessment in assess(item, calibration.std_scale, data_noise_std=data_noise_std, seed=args.seed)
+    ]
+    write_csv(args.output / "cases.csv", case_rows(assessments))
+    write_csv(args.output / "calibration_curve.csv", curve_rows(assessments))
+    write_csv(args.output / "sparsification.csv", sparsification_rows(assessments))
+    table = markdown_table(assessments, calibration)
+    (args.output / "table.md").write_text(table, encoding="utf-8")
+    plot_calibration(assessments, args.output / "calibration.png")
+    path = args.output / "pretrained.calibration.yaml" if args.checkpoint is None else calibration_path(args.checkpoint)
+    write_calibration(path, calibration)
+    print(f"{table}\nWrote {path}.")

@@ -1,0 +1,200 @@
+"""``direct-deepen calibrate`` from data and weights to the file beside the checkpoint."""
+
+import csv
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny_direct
+import torch
+import yaml
+
+from direct_deepen import calibration_study
+from direct_deepen.calibration import LEVELS, containing_level, object_pixels
+from direct_deepen.engines.calibration_file import read_calibration
+from direct_deepen.engines.reconstruction import reconstruct, sample_posterior
+from direct_deepen.inference.diagnostics import diagnose
+from direct_deepen.posterior import Posterior
+from direct_deepen.sample_store import fingerprint, kept_posterior
+from direct_deepen.trained import load_settings, load_trained
+
+KINDS = [
+    (stage, reference, pixels)
+    for stage, references in (("before", ("clean", "data noise", "own sample")), ("after", ("clean", "data noise")))
+    for reference in references
+    for pixels in ("object", "all")
+]
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def arguments(study, output, weights, configuration, **changes):
+    values = {
+        "cfg": configuration, "checkpoint": weights, "data-root": study.test.name,
+        "validation-root": study.validation.name, "seed": 4,
+    } | changes  # fmt: skip
+    return ["calibrate", str(output), *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
+
+
+@pytest.fixture
+def run(tmp_path, study, run_command):
+    """The command in a folder of its own, with a copy of the weights; ``again`` runs it with other arguments."""
+    checkpoint = tmp_path / "weights" / study.checkpoint.name
+    checkpoint.parent.mkdir()
+    shutil.copy(study.checkpoint, checkpoint)
+    output = tmp_path / "output"
+    # A network of six iterations errs far more than its samples spread, unless these are as warm as that.
+    changes = {"model.noise_std": 0.1, "model.inference.num_samples": 16}
+    config = tiny_direct.changed(yaml.safe_load(study.configuration.read_text()), changes)
+    configuration = tiny_direct.write_configuration(tmp_path / "warm.yaml", config)
+
+    def again(**changes):
+        return run_command(arguments(study, output, checkpoint, configuration, **changes))
+
+    return SimpleNamespace(
+        again=again,
+        output=output,
+        configuration=configuration,
+        checkpoint=checkpoint,
+        sidecar=checkpoint.with_suffix(".calibration.yaml"),
+    )
+
+
+def test_the_scale_that_fits_the_validation_data_stands_beside_the_checkpoint_and_figures_are_of_the_test_data(
+    run, study, monkeypatch
+):
+    result = run.again()
+    assert (result.code, [line for line in result.errors if "error" in line]) == (0, [])
+    assert str(run.sidecar) in result.output
+    assert (run.output / "table.md").read_text() in result.output
+    assert (run.output / "calibration.png").stat().st_size > 10_000
+
+    # The same by hand, from what `direct predict` would sample.
+    settings, energy = load_settings(run.configuration), load_trained(run.checkpoint, run.configuration)
+    calibration = read_calibration(run.sidecar)
+    assert (calibration.slices, calibration.volumes, calibration.seed) == (1, 1, 4)
+    calibration.require_fit_to(run.sidecar, energy.state_dict(), settings)
+    (validation,) = study.cases(study.validation)
+    posterior = sample_posterior(validation.problem, energy, settings, seed=4)
+    reference = validation.reference.abs()
+    pixels = object_pixels(reference)
+    covered = containing_level(posterior.rescaled(calibration.std_scale), reference)[pixels] <= 0.9
+    # The share goes in steps of one pixel, and the scale is known to a thousandth.
+    assert float(covered.double().mean()) == pytest.approx(0.9, abs=0.01)
+
+    rows = rows_of(run.output / "cases.csv")
+    cases = study.cases(study.test)
+    assert [(row["stage"], row["reference"], row["pixels"]) for row in rows] == len(cases) * KINDS
+    posterior = sample_posterior(cases[0].problem, energy, settings, seed=4).rescaled(calibration.std_scale)
+    reference = cases[0].reference.abs()
+    lower, upper = posterior.interval(0.95)
+    share = ((lower <= reference) & (reference <= upper)).double().mean()
+    (row,) = [row for row in rows[: len(KINDS)] if (row["stage"], row["reference"], row["pixels"]) == KINDS[7]]
+    assert (row["case"], KINDS[7]) == ("a.h5#0", ("after", "clean", "all"))
+    assert float(row["coverage_95"]) == pytest.approx(float(share), abs=1e-3)
+
+    curves = rows_of(run.output / "calibration_curve.csv")
+    assert len(curves) == len(KINDS) * len(LEVELS)
+    mean = np.mean([float(row["coverage_90"]) for row in rows if row["stage"] == "after"])
+    assert np.mean(
+        [float(row["coverage"]) for row in curves if (row["stage"], row["level"]) == ("after", "0.9")]
+    ) == pytest.approx(mean, abs=1e-4)
+
+    # What is sampled is kept: another run draws nothing, and another seed draws anew.
+    monkeypatch.setattr(calibration_study, "sample_posterior", lambda *_, **__: pytest.fail("sampled again"))
+    run.sidecar.unlink()
+    assert run.again().code == 0
+    assert read_calibration(run.sidecar) == calibration
+    with pytest.raises(pytest.fail.Exception):
+        run.again(seed=5)
+
+
+def test_at_most_so_many_slices_are_sampled_spread_over_the_volumes(run, study, monkeypatch):
+    sampled = []
+
+    def noise(problem, energy, settings, *, seed):
+        ((name, number),) = problem.names
+        sampled.append((name.rsplit("/", 1)[-1], number))
+        generator = torch.Generator().manual_seed(seed)
+        shape = (64, 1, tiny_direct.SIZE, tiny_direct.SIZE)
+        spread = torch.randn(shape, generator=generator) + 1j * torch.randn(shape, generator=generator)
+        posterior = sample_posterior(problem, energy, settings, seed=seed)
+        return type(posterior)(images=posterior.mean + 0.1 * spread, diagnostics=posterior.diagnostics)
+
+    monkeypatch.setattr(calibration_study, "sample_posterior", noise)
+    assert run.again(slices=2).code == 0
+    assert sampled == [("v.h5", 0), ("a.h5", 0), ("b.h5", 0)]
+
+
+def test_samples_are_known_by_all_that_they_depend_on(study):
+    settings, energy = load_settings(study.configuration), load_trained(study.checkpoint, study.configuration)
+    other_energy = load_trained(study.checkpoint, study.configuration)
+    next(other_energy.parameters()).detach().add_(1e-3)
+    first, second = (case.problem for case in study.cases(study.test)[:2])
+    other_settings = replace(settings, noise_std=2 * settings.noise_std)
+    known = {
+        fingerprint(first, energy, settings, seed=1),
+        fingerprint(second, energy, settings, seed=1),
+        fingerprint(first, other_energy, settings, seed=1),
+        fingerprint(first, energy, other_settings, seed=1),
+        fingerprint(first, energy, settings, seed=2),
+    }
+    assert len(known) == 5
+    assert fingerprint(study.cases(study.test)[0].problem, energy, settings, seed=1) in known
+
+
+def test_kept_samples_are_used_again_under_the_same_key_unless_the_file_is_damaged(tmp_path, draw):
+    path, drawn = tmp_path / "samples" / "a.h5#0.pt", []
+
+    def sample():
+        images = draw(3, 4, 1, 5, 5, seed=len(drawn), dtype=torch.complex64)
+        drawn.append(Posterior(images=images.flatten(0, 1), diagnostics=diagnose(images.abs())))
+        return drawn[-1]
+
+    first, again = kept_posterior(path, "key", sample), kept_posterior(path, "key", sample)
+    assert len(drawn) == 1
+    assert torch.equal(again.images, first.images)
+    assert (again.diagnostics.num_chains, again.diagnostics.keep) == (3, 4)
+    assert torch.equal(again.diagnostics.split_r_hat, first.diagnostics.split_r_hat)
+    kept_posterior(path, "other", sample)
+    assert len(drawn) == 2
+    path.write_bytes(path.read_bytes()[:100])
+    assert torch.equal(kept_posterior(path, "other", sample).images, drawn[2].images)
+    assert [found.name for found in path.parent.iterdir()] == ["a.h5#0.pt"]
+
+
+def test_what_is_sampled_is_what_is_predicted(study):
+    settings, energy = load_settings(study.configuration), load_trained(study.checkpoint, study.configuration)
+    problem = study.cases(study.validation)[0].problem
+    posterior = sample_posterior(problem, energy, settings, seed=1)
+    with torch.no_grad():
+        predicted = reconstruct(problem, energy, settings, seed=1).arrays
+    assert torch.equal(problem.to_data_units(posterior.mean), predicted["mean"])
+    assert torch.equal(problem.to_data_units(posterior.std), predicted["std"])
+
+
+def test_bad_input_is_one_line_and_writes_no_calibration(run, study, tmp_path):
+    config = tiny_direct.changed(
+        tiny_direct.configuration(), {"model.inference.num_samples": 2, "model.inference.estimator": "posterior_mean"}
+    )
+    few = tiny_direct.write_configuration(tmp_path / "few.yaml", config)
+    varnet = tiny_direct.write_configuration(tmp_path / "varnet.yaml", tiny_direct.configuration("demo_varnet"))
+    for changes, words in (
+        ({"slices": 0}, ["--slices is 0"]),
+        ({"cfg": few}, ["model.inference.num_samples is 2", "3 or more"]),
+        ({"cfg": varnet}, ["model.model_name is 'varnet.varnet.EndToEndVarNet'"]),
+        ({"checkpoint": "none.pt"}, ["none.pt", "no such checkpoint"]),
+        ({"data-root": "nowhere"}, ["nowhere", "no such folder"]),
+    ):
+        result = run.again(**changes)
+        assert result.code == 2
+        (line,) = result.errors
+        for word in words:
+            assert word in line
+    assert not run.sidecar.exists()
+    assert not run.output.exists()

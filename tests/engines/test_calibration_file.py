@@ -1,0 +1,155 @@
+"""The calibration beside a checkpoint: what it says, when it is refused, and that ``direct predict`` follows it."""
+
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+import tiny_direct
+import torch
+
+from direct_deepen.engines.calibration_file import (
+    Calibration,
+    SamplingSettings,
+    calibration_path,
+    read_calibration,
+    write_calibration,
+)
+from direct_deepen.engines.checkpoints import digest_of, weights_of
+from direct_deepen.engines.settings import DeepenSettings, InferenceSettings, ObjectiveSettings
+from direct_deepen.trained import load_settings
+
+SCALE = 2.5
+
+
+@pytest.fixture
+def calibrated(tmp_path, checkpoint, mean_config):
+    """A copy of the checkpoint with a calibration beside it: where both are, and what the latter says."""
+    copied = tmp_path / "weights" / "model_8.pt"
+    copied.parent.mkdir()
+    shutil.copy(checkpoint, copied)
+    settings = load_settings(tiny_direct.write_configuration(tmp_path / "posterior.yaml", mean_config))
+    calibration = Calibration(
+        std_scale=SCALE,
+        level=0.9,
+        coverage_before=0.5,
+        volumes=1,
+        slices=2,
+        weights_sha256=digest_of(weights_of(checkpoint)),
+        sampling=SamplingSettings.of(settings),
+        seed=3,
+        direct_deepen_version="0",
+        torch_version="0",
+    )
+    write_calibration(calibration_path(copied), calibration)
+    return SimpleNamespace(
+        checkpoint=copied, path=calibration_path(copied), calibration=calibration, settings=settings
+    )  # fmt: skip
+
+
+# ---- The file
+
+
+def test_a_calibration_lies_beside_its_checkpoint_and_is_read_as_it_was_written(calibrated):
+    names = {path.name for path in calibrated.path.parent.iterdir()}
+    assert names == {"model_8.pt", "model_8.calibration.yaml"}
+    assert read_calibration(calibrated.path) == calibrated.calibration
+    assert "direct-deepen calibrate" in calibrated.path.read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("std_scale: 2.5", "std_scale: -1.0", ["std_scale is -1.0", "> 0"]),
+        ("std_scale: 2.5", "std_scale: wide", ["no calibration", "std_scale"]),
+        ("std_scale: 2.5", "", ["no calibration", "std_scale"]),
+        ("std_scale: 2.5", "std_scale: 2.5\nother: 1", ["no calibration", "other"]),
+        ("std_scale: 2.5", "std_scale: [", ["no calibration"]),
+    ],
+)
+def test_a_damaged_calibration_is_refused(calibrated, one_line_error, before, after, words):
+    text = calibrated.path.read_text()
+    assert before in text
+    calibrated.path.write_text(text.replace(before, after))
+    with one_line_error("model_8.calibration.yaml", *words):
+        read_calibration(calibrated.path)
+
+
+def test_the_digest_depends_on_names_types_shapes_and_values_alone():
+    weights = {"a": torch.arange(6.0), "b": torch.tensor(1.0)}
+    same = digest_of(weights)
+    assert digest_of(dict(reversed(weights.items()))) == same
+    assert digest_of({"a": torch.arange(12.0)[::2] / 2, "b": weights["b"]}) == same
+    others = (
+        {"a": weights["a"].reshape(2, 3)}, {"a": weights["a"].double()}, {"a": weights["a"] + 1e-6},
+        {"c": weights["a"]},
+    )  # fmt: skip
+    assert len({same, *(digest_of(weights | other) for other in others)}) == 5
+
+
+def test_all_that_the_spread_depends_on_is_compared(calibrated, one_line_error):
+    weights = weights_of(calibrated.checkpoint)
+    calibrated.calibration.require_fit_to(calibrated.path, weights, calibrated.settings)
+    settings = calibrated.settings
+    others = {
+        "noise_std": replace(settings, noise_std=0.02),
+        "num_steps": replace(settings, inference=replace(settings.inference, num_steps=99)),
+        "preconditioner": replace(settings, inference=replace(settings.inference, preconditioner=0.3)),
+    }
+    for name, other in others.items():
+        with one_line_error("model_8.calibration.yaml", f"with {name}", "direct-deepen calibrate"):
+            calibrated.calibration.require_fit_to(calibrated.path, weights, other)
+    # What only costs time is free.
+    free = replace(settings, inference=replace(settings.inference, max_images=1, tolerance=1e-3))
+    calibrated.calibration.require_fit_to(calibrated.path, weights, free)
+
+
+def test_settings_are_those_of_the_model_section(tmp_path, mean_config):
+    config = tiny_direct.changed(mean_config, {"model.noise_std": 0.02, "model.objective.data_noise_factor": 3.0})
+    settings = load_settings(tiny_direct.write_configuration(tmp_path / "c.yaml", config))
+    assert isinstance(settings, DeepenSettings)
+    assert isinstance(settings.objective, ObjectiveSettings)
+    assert isinstance(settings.inference, InferenceSettings)
+    assert (settings.noise_std, settings.objective.data_noise_factor) == (0.02, 3.0)
+    assert settings.inference.num_samples == mean_config["model"]["inference"]["num_samples"]
+
+
+# ---- Prediction
+
+
+def content(output):
+    with h5py.File(output / "test.posterior.h5") as file:
+        return {name: dataset[()] for name, dataset in file.items()}, dict(file.attrs)
+
+
+def test_predict_rescales_the_posterior_and_says_so(tmp_path, calibrated, mean_config, volume, mean_prediction):
+    output = tiny_direct.direct_predict(tmp_path / "output", mean_config, volume, calibrated.checkpoint)
+    (found, attributes), (before, plain) = content(output), content(mean_prediction)
+    assert (plain["calibrated"], plain["std_scale"]) == (False, 1.0)
+    assert (attributes["calibrated"], attributes["std_scale"]) == (True, SCALE)
+    # Single precision: the mean is taken out and added again.
+    np.testing.assert_allclose(found["std_complex"], SCALE * before["std_complex"], rtol=1e-3)
+    np.testing.assert_allclose(found["mean"], before["mean"], atol=1e-5 * np.abs(before["mean"]).max())
+    np.testing.assert_array_equal(found["map"], before["map"])
+    # The magnitude follows from the samples; where it is far from zero it scales as they do.
+    bright = np.abs(before["mean"]) > 20 * SCALE * before["std_complex"]
+    assert bright.any()
+    np.testing.assert_allclose(found["std"][bright], SCALE * before["std"][bright], rtol=0.05)
+
+
+def test_predict_refuses_the_calibration_of_other_weights(
+    tmp_path, calibrated, mean_config, volume, exit_with_one_line
+):
+    write_calibration(calibrated.path, replace(calibrated.calibration, weights_sha256="0" * 64))
+    with exit_with_one_line("model_8.calibration.yaml", "other weights", "direct-deepen calibrate", "remove"):
+        tiny_direct.direct_predict(tmp_path / "output", mean_config, volume, calibrated.checkpoint)
+
+
+def test_a_map_prediction_needs_no_calibration(tmp_path, calibrated, map_config, volume, map_prediction):
+    calibrated.path.write_text("nothing", encoding="utf-8")
+    output = tiny_direct.direct_predict(tmp_path / "output", map_config, volume, calibrated.checkpoint)
+    (found, attributes), (before, _) = content(output), content(map_prediction)
+    np.testing.assert_array_equal(found["map"], before["map"])
+    assert "calibrated" not in attributes
