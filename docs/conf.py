@@ -1,4 +1,4 @@
-"""Configuration of Sphinx: ``make docs`` builds the guide and the reference, and every warning is an error."""
+"""Configuration of Sphinx: ``make docs`` builds guide and reference; every warning is an error."""
 
 import re
 import sys
@@ -18,6 +18,8 @@ release = direct_deepen.__version__
 html_title = f"direct-deepen {release}"
 html_theme = "furo"
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["width.css"]
 
 extensions = [
     "sphinx.ext.autodoc",
@@ -51,7 +53,10 @@ napoleon_preprocess_types = False
 # Other projects' names are not looked up: the documentation builds without a network.
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|pathlib|collections|typing|omegaconf|h5py|direct|abc|nn)(\..*)?"),
-    (r"py:.*", r"(Path|Any|Self|Callable|Sequence|Mapping|Iterator|Tensor|Generator|ABC|Module|ndarray)"),
+    (
+        r"py:.*",
+        r"(Path|Any|Self|Callable|Sequence|Mapping|Iterator|Tensor|Generator|ABC|Module|ndarray)",
+    ),
     # Type variables.
     (r"py:.*", r"Settings"),
 ]
@@ -62,14 +67,16 @@ def resolve_by_last_part(
 ) -> nodes.reference | None:
     """Find ``langevin`` where it is documented as ``direct_deepen.langevin``.
 
-    Docstrings name things as their module does. That need not be the name that the reference lists them by.
+    Docstrings name things as their module does; the reference may list them by another name.
     """
     if node.get("refdomain") != "py":
         return None
     domain = environment.domains.python_domain
     last = re.sub(r".*\.", "", node["reftarget"])
     found = {
-        name: entry for name, entry in domain.objects.items() if name.endswith(f".{last}") and entry.objtype != "module"
+        name: entry
+        for name, entry in domain.objects.items()
+        if name.endswith(f".{last}") and entry.objtype != "module"
     }
     places = {(entry.docname, entry.node_id) for entry in found.values() if not entry.aliased}
     if len(places) != 1:

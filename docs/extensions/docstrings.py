@@ -1,7 +1,7 @@
 """What docstrings of this project mean where reStructuredText and napoleon read something else.
 
-|x| is a magnitude, never a substitution; "Posterior mean: the average of all samples" over a property is a sentence,
-never a type and what is of it.
+|x| is a magnitude, never a substitution; "Posterior mean: the average of all samples" over a
+property is a sentence, never a type and what is of it.
 """
 
 import re
@@ -17,7 +17,9 @@ def with_escaped_bars(line: str) -> str:
     return _LITERAL_OR_BAR.sub(lambda found: found[1] or r"\|", line)
 
 
-def escape_bars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def escape_bars(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
     """Escape the bars of a docstring, but for its displayed equations, where they are LaTeX's."""
     equation: int | None = None
     for number, line in enumerate(lines):
@@ -31,10 +33,15 @@ def escape_bars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines
             lines[number] = with_escaped_bars(line)
 
 
-def begin_with_a_sentence(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Keep napoleon from looking for a type in the first line of properties and data: it finds none in an empty one."""
+def begin_with_a_sentence(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Keep napoleon from looking for a type in the first line of properties and data.
+
+    There is none in a backslash, and it and the end of its line are nothing to reStructuredText.
+    """
     if what in ("attribute", "data", "property"):
-        lines.insert(0, "")
+        lines.insert(0, "\\")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

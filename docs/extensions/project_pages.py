@@ -1,7 +1,7 @@
 """The pages of ``projects/*/README.md`` as pages of the documentation, in ``docs/projects``.
 
-They are written anew with every build, with links that hold here: to pictures where they are, to the other pages, and
-names in place of links to files that are no pages.
+They are written anew with every build, with links that hold here: to pictures where they are, to
+the other pages, and names in place of links to files that are no pages.
 """
 
 import os
@@ -38,7 +38,9 @@ def write_pages(app: Sphinx) -> None:
     """Write all pages; those of projects that are gone go too."""
     PAGES.mkdir(exist_ok=True)
     readmes = sorted((ROOT / "projects").glob("*/README.md"))
-    for stale in {path.stem for path in PAGES.glob("*.md")} - {readme.parent.name for readme in readmes}:
+    for stale in {path.stem for path in PAGES.glob("*.md")} - {
+        readme.parent.name for readme in readmes
+    }:
         (PAGES / f"{stale}.md").unlink()
     for readme in readmes:
         path, text = PAGES / f"{readme.parent.name}.md", page(readme)

@@ -1,9 +1,10 @@
-"""The directive ``settings-keys``: every key of a section of the configuration, with its default and its meaning.
+"""The directive ``settings-keys``: every key of a section, with its default and its meaning.
 
     .. settings-keys:: direct_deepen.engines.settings.DeepenSettings
        :section: model
 
-reads them off a settings class: keys and defaults from its fields, meanings from the docstrings of it and its bases.
+reads them off a settings class: keys and defaults from its fields, meanings from the docstrings of
+it and its bases.
 """
 
 import importlib
@@ -58,7 +59,8 @@ def keys(settings: Any, section: str) -> Iterator[Key]:
     for field in fields(settings):
         name, value = f"{section}.{field.name}", getattr(settings, field.name)
         if is_dataclass(value):
-            yield Key(name, None, meaning.get(field.name, ""))
+            summary = inspect.cleandoc(type(value).__doc__ or "").split("\n\n")[0]
+            yield Key(name, None, meaning.get(field.name, summary))
             yield from keys(value, name)
         else:
             yield Key(name, "null" if value is None else str(value), meaning.get(field.name, ""))
