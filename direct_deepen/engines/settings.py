@@ -178,8 +178,10 @@ class StoppingSettings:
 
     Attributes
     ----------
-    tolerance, max_iterations
-        Relative change, of the cost or of the image, and a limit.
+    tolerance
+        Relative change, of the cost or of the image, below which it does.
+    max_iterations
+        When it ends anyway.
     """
 
     tolerance: float = 1e-6
@@ -216,8 +218,12 @@ class InferenceSettings(MapSettings):
     estimator
         ``map``: majorize-minimize. ``posterior_mean``: Langevin samples, their mean as reconstruction, mean, standard
         deviation and MAP beside it.
-    num_samples, num_steps, keep
-        Chains, steps of each, and states kept of each.
+    num_samples
+        Chains.
+    num_steps
+        Steps of every chain.
+    keep
+        States kept of every chain; R̂ needs four.
     start
         ``sense``, ``noise`` or ``map``: where the chains start.
     step_size
@@ -287,8 +293,10 @@ class DeepenSettings(SystemSettings):
     noise_start_std
         Standard deviation per real component of the Gaussian noise that chains of kind ``noise`` start from, in
         training and inference alike: no more than score matching has shown the energy.
-    objective, inference
-        Training and reconstruction.
+    objective
+        Training.
+    inference
+        Reconstruction.
     """
 
     noise_std: float = 0.01

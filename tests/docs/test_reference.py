@@ -20,7 +20,7 @@ def described() -> set[str]:
     found = set()
     for page in (DOCS / "api").glob("*.rst"):
         module = ""
-        for directive, name in re.findall(r"^\.\. ([\w:]+):: (\S+)$", page.read_text(), flags=re.MULTILINE):
+        for directive, name in re.findall(r"^\.\. ([\w:]+):: ([\w.]+)(?:\(\))?$", page.read_text(), flags=re.MULTILINE):
             if directive in ("module", "currentmodule", "automodule"):
                 module = name
             elif directive.startswith("auto"):
