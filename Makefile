@@ -6,7 +6,7 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 SEED ?= 0
 
-.PHONY: setup test test-slow test-peer lint demo configs clean
+.PHONY: setup test test-slow test-peer lint docs demo configs clean
 
 setup: .venv/installed
 
@@ -23,8 +23,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The guide and the reference, in docs/_build/html; a name that is not found is an error, like every other warning.
+docs: setup
+	$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
+
 # Two processes, a file each at a time: tests run on one thread, and share what they train within their file.
-test: lint
+test: lint docs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: setup
@@ -42,4 +46,4 @@ demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" SEED=$(SEED) DEMO=$(DEMO) projects/demo/run.sh
 
 clean:
-	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf runs build dist docs/_build docs/projects *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,20 +3,15 @@
 import re
 import shlex
 from fnmatch import fnmatch
-from pathlib import Path
 
 import pytest
 import torch
+from documents import ROOT, blocks
 
 from direct_deepen import MapResult, Posterior, SenseOperator, normalize_sensitivity_map
 from direct_deepen.cli.main import main
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_python_example_runs_as_it_stands():
@@ -29,9 +24,9 @@ def test_the_python_example_runs_as_it_stands():
     image = torch.zeros(1, 32, 32, dtype=torch.complex64)
     image[:, 8:24, 8:24] = 5.0
     kspace = SenseOperator(maps, mask).forward(image)
-    (example,) = blocks("python")
+    (example,) = blocks(ROOT / "README.md", "python")
     names: dict[str, object] = {"sensitivity_map": maps, "sampling_mask": mask, "masked_kspace": kspace}
-    exec(example, names)
+    exec(example.text, names)
     assert isinstance(names["result"], MapResult)
     assert isinstance(names["posterior"], Posterior)
     assert names["image"].shape == (1, 32, 32)  # type: ignore[attr-defined]

@@ -179,8 +179,10 @@ class StoppingSettings:
 
     Attributes
     ----------
-    tolerance, max_iterations
-        Relative change, of the cost or of the image, and a limit.
+    tolerance
+        Relative change, of the cost or of the image, below which it does.
+    max_iterations
+        When it ends anyway.
     """
 
     tolerance: float = 1e-6
@@ -248,8 +250,10 @@ class InferenceSettings(MapSettings, SampleSettings):
     estimator
         ``map``: majorize-minimize. ``posterior_mean``: Langevin samples, their mean as reconstruction, mean, standard
         deviation and MAP beside it.
-    num_steps, keep
-        Steps of every chain, and states kept of each: ``num_samples * keep`` samples in all.
+    num_steps
+        Steps of every chain.
+    keep
+        States kept of every chain; R̂ needs four.
     start
         ``sense``, ``noise`` or ``map``: where the chains start.
     step_size
@@ -315,8 +319,10 @@ class DeepenSettings(SystemSettings):
     noise_start_std
         Standard deviation per real component of the Gaussian noise that chains of kind ``noise`` start from, in
         training and inference alike: no more than score matching has shown the energy.
-    objective, inference
-        Training and reconstruction.
+    objective
+        Training.
+    inference
+        Reconstruction.
     """
 
     noise_std: float = 0.01

@@ -32,7 +32,7 @@ def diffusion_posterior_sampling(
     r"""Sample by DPS with the ancestral steps of the variance-exploding diffusion.
 
     .. math::
-        x_{i-1} &= x_i + (1 - r) (D(x_i, \sigma_i) - x_i) + \sigma_{i-1} \sqrt{1 - r} \, z
+        x_{i-1} = x_i + (1 - r) (D(x_i, \sigma_i) - x_i) + \sigma_{i-1} \sqrt{1 - r} \, z
                    - \zeta \, \nabla_{x_i} \| A D(x_i, \sigma_i) - b \|,
         \qquad r = \sigma_{i-1}^2 / \sigma_i^2,
 

@@ -35,8 +35,10 @@ class Samples:
     ----------
     images
         Complex (chains·keep, batch, height, width).
-    chain, step
-        Integers (chains·keep,): the chain a sample comes from, and the step (from 1) it is the result of.
+    chain
+        Integers (chains·keep,): the chain a sample comes from.
+    step
+        Integers (chains·keep,): the step, from 1, that a sample is the result of.
     step_size
         The τ of every kept step, real (chains, batch).
     cost_trace

@@ -26,7 +26,7 @@ def proximal_iteration(
     .. math:: q_n = x_n - s A^H (A x_n - b), \qquad x_{n+1} = D(q_n)
 
     With D the proximal map of a function g it is proximal gradient descent on ½‖Ax − b‖² + g/s. A denoiser that is no
-    contraction need not converge; :attr:`FixedPointResult.converged` tells.
+    contraction need not converge; ``converged`` of the :class:`FixedPointResult` tells.
 
     Parameters
     ----------

@@ -1,0 +1,140 @@
+"""The guide runs: every block of its pages, commands as well as Python, in one folder and in the order of the pages.
+
+Commands are parsed by the programs they call and do what they say, but for their size: volumes are tiny, and the
+configurations of that folder are those of the repository cut down to seconds. What needs data or GPUs that nobody has
+here is parsed and no more; what sets up an environment is what every run of the tests begins with.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+
+import direct.nn
+import direct.train
+import pytest
+import tiny_direct
+import torch
+from direct.cli import cli
+from documents import ROOT, Block, blocks
+
+from direct_deepen.cli.main import main
+
+GUIDE = ROOT / "docs"
+STEMS = ["index", *re.findall(r"^(\w+)$", (GUIDE / "index.md").read_text(), flags=re.MULTILINE)]
+ITERATIONS = 8
+
+
+class Reader:
+    """Someone who types what the guide says, page after page.
+
+    Attributes
+    ----------
+    folder
+        Where they are: the root of a clone, as far as they can tell.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._done: set[str] = set()
+        self.names: dict[str, object] = {}
+
+    def read(self, page: Path) -> None:
+        """Do all that a page says; every page begins with a fresh Python."""
+        self.names = {"__name__": "__main__"}
+        for block in blocks(page):
+            self._do(block)
+
+    def _do(self, block: Block) -> None:
+        file = re.match(r"# (\S+/\S+\.\w+)\n", block.text)
+        if file:
+            path = self.folder / file[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text, encoding="utf-8")
+        elif block.language == "python":
+            exec(compile(block.text, block.text.split("\n", 1)[0], "exec"), self.names)
+        elif block.language == "sh":
+            for command in block.text.replace("\\\n", "").splitlines():
+                self._type(command)
+        else:
+            pytest.fail(f"a block of {block.language} that nobody runs:\n{block.text}")
+
+    def _type(self, command: str) -> None:
+        program, *arguments = shlex.split(command)
+        if command in self._done and "--resume" not in command:
+            return
+        self._done.add(command)
+        if program == "make":
+            subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
+        elif program == "direct":
+            self._direct(arguments)
+        elif program == "direct-deepen":
+            assert main(arguments) == 0
+        elif program == "pip":
+            # What lies in ./experts is found as if it had been installed.
+            assert arguments[0] == "install"
+            assert all((self.folder / target.split("[")[0] / "pyproject.toml").exists() for target in arguments[1:])
+        else:
+            assert (program, *arguments) == (".", ".venv/bin/activate"), f"a command that nobody runs: {command}"
+
+    def _direct(self, arguments: list[str]) -> None:
+        with tiny_direct.process_as_before(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["direct", *arguments])
+            patch.setattr(torch, "set_num_threads", lambda number: None)
+            if "multicoil_train" in arguments:
+                patch.setattr(direct.train, "launch", lambda *arguments: None)
+            cli.main()
+        if arguments[0] == "train":
+            self._rename_last_checkpoint(arguments)
+
+    def _rename_last_checkpoint(self, arguments: list[str]) -> None:
+        """Give the last checkpoint of a short training the name it has after a whole one."""
+        name = Path(arguments[arguments.index("--cfg") + 1]).stem
+        last = self.folder / "runs" / name / f"model_{ITERATIONS - 1}.pt"
+        if last.exists():
+            whole = tiny_direct.GENERATE.configurations()["demo_deepen.yaml"]["training"]["num_iterations"]
+            last.with_name(f"model_{whole - 1}.pt").write_bytes(last.read_bytes())
+
+
+def small(name: str) -> dict:
+    """A configuration of the repository cut down to seconds, with validation."""
+    config = tiny_direct.configuration(name, iterations=ITERATIONS, warm_start=6)
+    validation = {**config["training"]["datasets"][0], "text_description": "validation"}
+    return tiny_direct.changed(config, {"validation.datasets": [validation]})
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / "pyproject.toml").touch()
+    (folder / "configs").mkdir()
+    demo = small("demo_deepen")
+    for name, config in {
+        "demo_deepen": demo,
+        "demo_deepen_posterior": tiny_direct.changed(demo, {"model.inference.estimator": "posterior_mean"}),
+        "deepen_2d4x": demo,
+    }.items():
+        tiny_direct.write_configuration(folder / "configs" / f"{name}.yaml", config)
+
+    def write_phantoms(output: Path, *, num_volumes: int, seed: int, **sizes: object) -> None:
+        tiny_direct.write_volumes(output, [f"phantom_{seed:03d}_{index:03d}" for index in range(1)], seed=seed)
+
+    with pytest.MonkeyPatch.context() as patch, chdir(folder):
+        patch.setattr("direct_deepen.data.phantom.write_phantoms", write_phantoms)
+        # Tuning would take longer than all the rest.
+        patch.setattr("direct_deepen.scoring.REGULARIZATIONS", (0.01,))
+        # As after `pip install ./experts`: DIRECT's packages of models, and one more.
+        patch.setattr(direct.nn, "__path__", [*direct.nn.__path__, str(folder)])
+        someone = Reader(folder)
+        someone.read(GUIDE / "index.md")
+        yield someone
+    for name in [name for name in sys.modules if name.startswith("direct.nn.experts")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_what_the_page_says_can_be_done(reader, stem):
+    reader.read(GUIDE / f"{stem}.md")

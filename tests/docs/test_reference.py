@@ -1,0 +1,85 @@
+"""The reference has every public name, the configuration's keys have a meaning, the gallery has every picture."""
+
+import importlib
+import re
+
+import project_pages
+import pytest
+import settings_keys
+from documents import ROOT
+
+import direct_deepen
+
+DOCS = ROOT / "docs"
+
+PACKAGES = ["direct_deepen", *(f"direct_deepen.{axis}" for axis in ("physics", "priors", "objectives", "inference"))]
+
+
+def described() -> set[str]:
+    """The full names that the pages of the reference describe."""
+    found = set()
+    for page in (DOCS / "api").glob("*.rst"):
+        module = ""
+        for directive, name in re.findall(r"^\.\. ([\w:]+):: ([\w.]+)(?:\(\))?$", page.read_text(), flags=re.MULTILINE):
+            if directive in ("module", "currentmodule", "automodule"):
+                module = name
+            elif directive.startswith("auto"):
+                found.add(f"{module}.{name}")
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_is_in_the_reference(package):
+    # A name that several packages have is described where most will look for it: in direct_deepen itself.
+    top = set(direct_deepen.__all__)
+    expected = {
+        f"direct_deepen.{name}" if name in top else f"{package}.{name}"
+        for name in importlib.import_module(package).__all__
+    }
+    assert expected - described() == set()
+
+
+def test_what_the_reference_describes_exists():
+    for name in described():
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+def documented_settings() -> list[tuple[str, str]]:
+    text = (DOCS / "api" / "configuration.rst").read_text()
+    return re.findall(r"^\.\. settings-keys:: (\S+)\n   :section: (\S+)$", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(("settings", "section"), documented_settings())
+def test_every_key_of_the_configuration_has_a_meaning(settings, section):
+    module, _, name = settings.rpartition(".")
+    keys = list(settings_keys.keys(getattr(importlib.import_module(module), name)(), section))
+    assert len(keys) > 5
+    assert [key.name for key in keys if not key.meaning] == []
+
+
+def test_the_settings_of_every_engine_are_documented():
+    module = importlib.import_module("direct_deepen.plugin.deepen_engine")
+    types = [getattr(module, name).settings_type for name in module.__all__]
+    assert {f"{kind.__module__}.{kind.__name__}" for kind in types} == {name for name, _ in documented_settings()}
+
+
+def test_every_picture_of_the_projects_is_in_the_gallery():
+    shown = set(re.findall(r"!\[[^\]]*\]\(\.\./(\S+?)\)", (DOCS / "gallery.md").read_text()))
+    pictures = {str(path.relative_to(ROOT)) for path in (ROOT / "projects").glob("*/results/*.png")}
+    assert shown == pictures
+
+
+def test_pages_of_projects_link_to_what_is_there():
+    pages = {readme.parent.name: project_pages.page(readme) for readme in (ROOT / "projects").glob("*/README.md")}
+    targets = [target for text in pages.values() for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+    local = [target for target in targets if not re.match(r"https?:|#", target)]
+    assert local
+    for target in local:
+        path = project_pages.PAGES / target
+        assert path.resolve().is_file() or target.removesuffix(".md") in pages, target
+
+
+def test_every_page_of_the_guide_is_in_its_contents():
+    listed = set(re.findall(r"^(\w+)$", (DOCS / "index.md").read_text(), flags=re.MULTILINE))
+    assert listed == {page.stem for page in DOCS.glob("*.md")} - {"index"}
