@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from run import PAPER, PROBLEMS, STEPS
+from run import COMPARED, PROBLEMS, STEPS
 
 from direct_deepen.cell import CellRow
 from direct_deepen.cell_posterior import PosteriorRow
@@ -32,14 +32,14 @@ def mean(rows: Sequence[CellRow] | Sequence[PosteriorRow], mask: str, method: st
 
 
 def claim(rows: Sequence[CellRow], posteriors: Sequence[PosteriorRow]) -> str:
-    """Tabulate every sampler with the evaluations that its paper takes."""
+    """Tabulate every sampler with the evaluations that it is compared with."""
     lines = [
         "| problem | sampler | weights | evaluations a sample | seconds a sample | PSNR of the mean (dB) | SSIM "
         "| standard deviation | error of the mean | coverage of 90 % | tuned to |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for problem in PROBLEMS:
-        for system, evaluations in PAPER.items():
+        for system, evaluations in COMPARED[problem].items():
             name = f"{system}_{evaluations}"
             quality = {key: mean(rows, problem, name, key) for key in ("psnr", "ssim", "parameters", "tuned")}
             spread = {
@@ -91,9 +91,9 @@ def plot_evaluations(rows: Sequence[CellRow], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def of_the_papers(picture: Picture) -> Picture:
-    """Keep DEEPEN's MAP, and what has the evaluations of its paper, by the name of the system."""
-    names = {f"{system}_{evaluations}": system for system, evaluations in PAPER.items()}
+def compared(picture: Picture, problem: str) -> Picture:
+    """Keep DEEPEN's MAP, and of every system what is compared, by the name of the system."""
+    names = {f"{system}_{evaluations}": system for system, evaluations in COMPARED[problem].items()}
     images = {names.get(name, name): image for name, image in picture.images.items() if name in [*names, "deepen_map"]}
     std = {names[name]: image for name, image in picture.std.items() if name in names}
     return Picture(picture.case, picture.reference, images, std)
@@ -102,8 +102,8 @@ def of_the_papers(picture: Picture) -> Picture:
 def plot_posteriors(study: Study, runs: Path, results: Path) -> None:
     """Draw the posteriors of every problem."""
     for problem in PROBLEMS:
-        shown = [of_the_papers(picture) for picture in pictures(study, runs / "benchmark", problem, count=2)]
-        plot_uncertainty(shown, results / f"posterior_{problem}.png", methods=["deepen_map", *PAPER])
+        shown = [compared(picture, problem) for picture in pictures(study, runs / "benchmark", problem, count=2)]
+        plot_uncertainty(shown, results / f"posterior_{problem}.png", methods=["deepen_map", *STEPS])
 
 
 def main() -> None:

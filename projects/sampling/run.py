@@ -24,8 +24,11 @@ PROBLEMS = ("2d4x", "2d6x")
 STEPS = {"deepen": (10, 20, 50, 100, 200), "alps": (10, 25, 50, 100, 250), "dps": (50, 100, 200, 1000)}
 """Evaluations of a sample, on the first problem."""
 
-PAPER = {"deepen": 100, "alps": 50, "dps": 1000}
-"""Those of the papers, on all problems."""
+COMPARED = {
+    "2d4x": {"deepen": 100, "alps": 50, "dps": 1000},
+    "2d6x": {"deepen": 100, "alps": 50, "dps": 200},
+}
+"""Those that are compared on each problem: the papers', but for DPS on the second, which a CPU could not bear."""
 
 SAMPLES = 8
 CANDIDATES = 4
@@ -94,15 +97,19 @@ def write_study(comparison: Path, output: Path) -> None:
     """Write what `direct-deepen benchmark` needs."""
     methods = {
         f"{system}_{evaluations}": method(system, evaluations, comparison, output)
-        | ({} if evaluations == PAPER[system] else {"problems": [PROBLEMS[0]]})
+        | {
+            "problems": [
+                problem for problem in PROBLEMS if problem == PROBLEMS[0] or COMPARED[problem][system] == evaluations
+            ]
+        }
         for system in STEPS
         for evaluations in STEPS[system]
     }
-    most_probable = methods[f"deepen_{PAPER['deepen']}"] | {"configuration": "configs/phantom_deepen.yaml"}
+    most_probable = methods["deepen_100"] | {"configuration": "configs/phantom_deepen.yaml"}
     study = {
         "test": str(output / "data" / "test"),
         "validation": str(output / "data" / "validation"),
-        "reference": f"deepen_{PAPER['deepen']}",
+        "reference": "deepen_100",
         "seed": 0,
         "problems": {name: str(comparison / "problems" / f"{name}.yaml") for name in PROBLEMS},
         "methods": {"deepen_map": most_probable} | methods,

@@ -52,9 +52,11 @@ def test_every_sampler_of_the_study_takes_the_evaluations_of_its_name(tmp_path, 
         assert found.num_samples == run.SAMPLES
         trained = {"deepen": comparison / "2d6x" / "deepen", "alps": output / "alps", "dps": output / "dps"}
         assert method.weights("2d6x").parent == trained[system]
-    # The papers' numbers of evaluations on both problems, the others on one.
-    names = [method.name for problem, method in study.cells() if problem == "2d6x"]
-    assert names == ["deepen_map", *(f"{system}_{count}" for system, count in run.PAPER.items())]
+    # What is compared on both problems, and on the first all numbers of evaluations.
+    names = {problem: [m.name for p, m in study.cells() if p == problem] for problem in run.PROBLEMS}
+    assert names["2d6x"] == ["deepen_map", *(f"{system}_{count}" for system, count in run.COMPARED["2d6x"].items())]
+    assert names["2d4x"] == ["deepen_map", *(f"{system}_{n}" for system, steps in run.STEPS.items() for n in steps)]
+    assert all(f"{system}_{count}" in names["2d4x"] for system, count in run.COMPARED["2d4x"].items())
 
 
 def test_the_slices_are_the_first_of_the_comparisons_volumes(tmp_path, scripts):
