@@ -5,6 +5,8 @@ DEMO := runs/demo
 # Threads that wait without spinning: several times faster where another program wants a core too.
 export OMP_WAIT_POLICY ?= passive
 SEED ?= 0
+# Modules are compiled once: every process that imports DIRECT from its sources spends four seconds more.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup test test-slow test-peer lint docs demo configs clean
 

@@ -73,7 +73,7 @@ def annealed_langevin(
         K ≥ 1; five in ALPS.
     conditional_noise
         What stands in for noise of covariance P⁻¹, such as
-        :func:`~direct_deepen.inference.conditional_noise.mask_shaped_noise`; None draws it exactly.
+        :func:`~direct_deepen.inference.mask_shaped_noise`; None draws it exactly.
     max_images
         Images given to the network at once.
     progress

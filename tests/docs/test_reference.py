@@ -66,7 +66,7 @@ def test_the_settings_of_every_engine_are_documented():
 
 def test_every_picture_of_the_projects_is_in_the_gallery():
     shown = set(re.findall(r"!\[[^\]]*\]\(\.\./(\S+?)\)", (DOCS / "gallery.md").read_text()))
-    pictures = {str(path.relative_to(ROOT)) for path in (ROOT / "projects").glob("*/results/*.png")}
+    pictures = {str(path.relative_to(ROOT)) for path in (ROOT / "projects").glob("*/results/**/*.png")}
     assert shown == pictures
 
 
