@@ -14,7 +14,7 @@ from itertools import permutations
 from pathlib import Path
 
 import numpy as np
-from run import MASKS, MISMATCHED, WITH_MASK, WITHOUT_MASK, Plan
+from run import HALF_STEP, MASKS, MISMATCHED, WITH_MASK, WITHOUT_MASK, Plan
 
 from direct_deepen.cell import CellRow
 from direct_deepen.csv_files import read_csv
@@ -22,6 +22,9 @@ from direct_deepen.grid import interval_over_volumes, pictures
 from direct_deepen.plots import plot_comparison
 from direct_deepen.study import load_study
 from direct_deepen.trainings import exit_code, seconds_spent
+
+EXCHANGED = ("deepen", "elder", HALF_STEP)
+"""What Table II has, DEEPEN first."""
 
 Cells = dict[tuple[str, str], list[CellRow]]
 
@@ -78,7 +81,7 @@ def table2(cells: Cells) -> str:
         f"|---|---|{'---|' * len(masks)}",
     ]
     for trained in MISMATCHED:
-        for system in ("deepen", "elder"):
+        for system in EXCHANGED:
             line = " | ".join(figures(cells[mask, f"{system}_{trained}"]) for mask in masks)
             lines.append(f"| {trained} | {system} | {line} |")
     lines.append(f"| | sense | {' | '.join(figures(cells[mask, 'sense']) for mask in masks)} |")
@@ -87,18 +90,20 @@ def table2(cells: Cells) -> str:
             difference(cells[used, f"{system}_{used}"], cells[used, f"{system}_{trained}"])
             for trained, used in permutations(MISMATCHED, 2)
         ]
-        for system in ("deepen", "elder")
+        for system in EXCHANGED
     }
     names = [f"{trained} → {used}" for trained, used in permutations(MISMATCHED, 2)]
     lines += ["", f"| drop (dB) | {' | '.join(names)} | mean |", f"|---|{'---|' * (len(names) + 1)}"]
     for system, values in drops.items():
         each = " | ".join(mean_of([value]) for value in values)
         lines.append(f"| {system} | {each} | {mean_of(values)} |")
-    gain = [
-        {case: elder[case] - deepen[case] for case in deepen}
-        for deepen, elder in zip(drops["deepen"], drops["elder"], strict=True)
-    ]
-    lines += ["", f"Drop of ELDER minus drop of DEEPEN, mean of the six: {mean_of(gain)} dB."]
+    lines.append("")
+    for system in EXCHANGED[1:]:
+        gain = [
+            {case: other[case] - deepen[case] for case in deepen}
+            for deepen, other in zip(drops["deepen"], drops[system], strict=True)
+        ]
+        lines.append(f"Drop of {system} minus drop of DEEPEN, mean of the six: {mean_of(gain)} dB.")
     return "\n".join(lines) + "\n"
 
 

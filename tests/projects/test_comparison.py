@@ -4,6 +4,7 @@ from contextlib import chdir
 
 import pytest
 import tiny_direct
+import torch
 import yaml
 from project_scripts import loaded_scripts
 
@@ -25,7 +26,7 @@ def test_the_studies_name_what_the_trainings_write(tmp_path, scripts, full_size)
         first, second = (load_study(tmp_path / f"table{number}.yaml") for number in (1, 2))
         assert all(path.is_file() for study in (first, second) for path in study.problems.values())
         for problem, method in first.cells() + second.cells():
-            if method.configuration is None:
+            if method.configuration is None or method.name.startswith(scripts["run"].HALF_STEP):
                 continue
             assert method.configuration.is_file()
             # The last iteration of the training that the plan makes there.
@@ -41,6 +42,28 @@ def test_the_studies_name_what_the_trainings_write(tmp_path, scripts, full_size)
     assert {len(tuning.values) for tuning in tunings} == {17}
     assert all(method.tune is None for method in second.methods)
     assert first.test == second.test
+
+
+def test_elder_with_half_its_step_has_twice_the_iterations_and_else_the_same_weights(tmp_path, scripts):
+    run = scripts["run"]
+    with chdir(tiny_direct.REPOSITORY):
+        plan = run.Plan(tmp_path, tmp_path / "data")
+        plan.write_studies()
+        study = load_study(tmp_path / "table2.yaml")
+        weights = {"step_size.logarithm": torch.tensor(0.5), "other": torch.ones(2)}
+        for mask in run.MISMATCHED:
+            path = plan.checkpoint("elder", mask)
+            path.parent.mkdir(parents=True)
+            torch.save({"model": weights}, path)
+        plan.write_half_steps()
+        steps = plan.configuration("elder", "2d4x")["model"]["inference"]["num_steps"]
+    methods = [method for method in study.methods if method.name.startswith(run.HALF_STEP)]
+    assert len(methods) == 3
+    for method in methods:
+        halved = torch.load(method.weights("2d4x"), weights_only=True)["model"]
+        assert float(halved["step_size.logarithm"].exp()) == pytest.approx(0.5 * float(torch.tensor(0.5).exp()))
+        assert torch.equal(halved["other"], weights["other"])
+        assert yaml.safe_load(method.configuration.read_text())["model"]["inference"]["num_steps"] == 2 * steps
 
 
 def test_every_problem_has_its_mask_and_the_radial_one_is_trained_on_by_nothing(tmp_path, scripts):
@@ -76,11 +99,14 @@ def test_a_drop_is_what_another_training_mask_costs(scripts):
             loss = 0.0 if trained == used else 1.0
             cells[used, f"deepen_{trained}"] = rows(used, f"deepen_{trained}", [30 - 0.5 * loss, 32 - 0.5 * loss])
             cells[used, f"elder_{trained}"] = rows(used, f"elder_{trained}", [30 - loss, 31 - 2 * loss])
+            cells[used, f"elder_half_step_{trained}"] = rows(used, f"elder_half_step_{trained}", [30.0, 31.0])
     text = report.table2(cells)
     drops = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in text.splitlines() if line.startswith("| ")}
     assert [cell.strip() for cell in drops["deepen"]] == 7 * ["+0.50 ± 0.00"]
     assert all(cell.strip().startswith("+1.50 ± ") for cell in drops["elder"])
-    assert "minus drop of DEEPEN, mean of the six: +1.00 ± " in text
+    assert all(cell.strip() == "+0.00 ± 0.00" for cell in drops["elder_half_step"])
+    assert "Drop of elder minus drop of DEEPEN, mean of the six: +1.00 ± " in text
+    assert "Drop of elder_half_step minus drop of DEEPEN, mean of the six: -0.50 ± 0.00" in text
 
 
 def test_the_last_column_of_table_one_is_the_mean_over_masks(scripts):
