@@ -6,15 +6,14 @@ from dataclasses import dataclass
 import torch
 from scipy.stats import t as student
 
-OBJECT_THRESHOLD = 0.05
-"""Pixels count whose reference is above this share of its maximum: outside the object nothing is to be known."""
+from direct_deepen.calibration import object_pixels
 
 _LEVEL = 0.9
 
 
 @dataclass(frozen=True)
 class PosteriorRow:
-    """The posterior of one method on one slice of one problem; means are over the pixels of the object.
+    """The posterior of one method on one slice of one problem; means are over the pixels inside the object.
 
     Attributes
     ----------
@@ -64,7 +63,7 @@ def posterior_row(
     """
     truth = reference[0].abs()
     mean, std = (arrays[name][0].abs() / scale for name in ("mean", "std"))
-    inside = truth > OBJECT_THRESHOLD * truth.max()
+    inside = object_pixels(truth)
     return PosteriorRow(
         method,
         problem,
