@@ -34,9 +34,9 @@ def mean(rows: Sequence[CellRow] | Sequence[PosteriorRow], mask: str, method: st
 def claim(rows: Sequence[CellRow], posteriors: Sequence[PosteriorRow]) -> str:
     """Tabulate every sampler with the evaluations that it is compared with."""
     lines = [
-        "| problem | sampler | weights | evaluations a sample | seconds a sample | PSNR of the mean (dB) | SSIM "
+        "| problem | sampler | weights | evaluations a sample | PSNR of the mean (dB) | SSIM "
         "| standard deviation | error of the mean | coverage of 90 % | tuned to |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for problem in PROBLEMS:
         for system, evaluations in COMPARED[problem].items():
@@ -44,11 +44,11 @@ def claim(rows: Sequence[CellRow], posteriors: Sequence[PosteriorRow]) -> str:
             quality = {key: mean(rows, problem, name, key) for key in ("psnr", "ssim", "parameters", "tuned")}
             spread = {
                 key: mean(posteriors, problem, name, key)
-                for key in ("sample_evaluations", "sample_seconds", "std", "error", "coverage_90")
+                for key in ("sample_evaluations", "std", "error", "coverage_90")
             }
             lines.append(
                 f"| {problem} | {TITLES[system]} | {quality['parameters']:,.0f} | {spread['sample_evaluations']:.0f} "
-                f"| {spread['sample_seconds']:.3g} | {quality['psnr']:.2f} | {quality['ssim']:.3f} "
+                f"| {quality['psnr']:.2f} | {quality['ssim']:.3f} "
                 f"| {spread['std']:.4f} | {spread['error']:.4f} | {spread['coverage_90']:.0%} "
                 f"| {quality['tuned']:.3g} |"
             )
@@ -59,19 +59,17 @@ def curve(rows: Sequence[CellRow], posteriors: Sequence[PosteriorRow]) -> str:
     """Tabulate the first problem against evaluations."""
     problem = PROBLEMS[0]
     lines = [
-        "| sampler | evaluations a sample | seconds a sample | PSNR of the mean (dB) | SSIM | standard deviation "
-        "| error of the mean | coverage of 90 % | tuned to |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| sampler | evaluations a sample | PSNR of the mean (dB) | SSIM | standard deviation | error of the mean "
+        "| coverage of 90 % | tuned to |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for system, steps in STEPS.items():
         for evaluations in steps:
             name = f"{system}_{evaluations}"
             psnr, ssim, tuned = (mean(rows, problem, name, key) for key in ("psnr", "ssim", "tuned"))
-            seconds, std, error, coverage = (
-                mean(posteriors, problem, name, key) for key in ("sample_seconds", "std", "error", "coverage_90")
-            )
+            std, error, coverage = (mean(posteriors, problem, name, key) for key in ("std", "error", "coverage_90"))
             lines.append(
-                f"| {TITLES[system]} | {evaluations} | {seconds:.3g} | {psnr:.2f} | {ssim:.3f} | {std:.4f} "
+                f"| {TITLES[system]} | {evaluations} | {psnr:.2f} | {ssim:.3f} | {std:.4f} "
                 f"| {error:.4f} | {coverage:.0%} | {tuned:.3g} |"
             )
     return "\n".join(lines) + "\n"
