@@ -257,7 +257,6 @@ def alps_model(channels: list[int], num_blocks: int, teacher: str, checkpoint: s
         },
         inference={
             "rule": "conditional",
-            "conditional_noise": "exact",
             "noise_std": 0.007,
             "num_levels": 10,
             "largest_noise_std": 1.0,

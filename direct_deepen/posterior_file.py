@@ -38,6 +38,8 @@ Attributes of the file:
 ``num_samples``                     chains, or independent samples
 ``num_steps``, ``keep``             steps of a chain, and states kept of it (DEEPEN)
 ``quantile_probabilities``          of ``quantiles``
+``calibrated``, ``std_scale``       whether ``direct-deepen calibrate`` was run for the weights, and the scale of the
+                                    samples about their mean that it fitted; 1 where it was not (DEEPEN)
 ``seed``                            of DIRECT's ``--seed``
 ``configuration``                   the model section, YAML
 ``direct_deepen_version``,          versions of the packages

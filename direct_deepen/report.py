@@ -38,19 +38,29 @@ def build_report(runs: Sequence[Path]) -> Html:
 
 def _results(run: Path) -> Iterator[Html]:
     if (run / _TABLE).is_file():
-        yield from from_markdown((run / _TABLE).read_text(encoding="utf-8"))
+        yield from from_markdown(run / _TABLE)
     for path in sorted(run.glob("*.png")):
         yield picture(path.read_bytes(), path.stem)
     if (run / _CONFIGURATION).is_file():
         yield details("configuration", (run / _CONFIGURATION).read_text(encoding="utf-8"))
 
 
-def from_markdown(text: str) -> Iterator[Html]:
-    """Yield the tables and paragraphs of the tables that this package writes."""
+def from_markdown(path: Path) -> Iterator[Html]:
+    """Yield the tables and paragraphs of a file of tables, as this package writes them.
+
+    Raises
+    ------
+    DeepenError
+        If the rows of a table have different numbers of cells.
+    """
+    text = path.read_text(encoding="utf-8")
     for is_table, lines in groupby(text.splitlines(), key=lambda line: line.startswith("|")):
         if not is_table:
             yield from (paragraph(line.lstrip("# ")) for line in lines if line.strip())
             continue
-        # The second line is the rule under the head.
-        head, _, *rows = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines)
-        yield table([dict(zip(head, row, strict=True)) for row in rows])
+        # The second line is the rule under the head. Only one bar ends a line: an empty last cell has one too.
+        rows = [[cell.strip() for cell in line.strip()[1:].removesuffix("|").split("|")] for line in lines]
+        head, body = rows[0], rows[2:]
+        fits = len(body) > 0 and all(len(row) == len(head) for row in body)
+        require(fits, f"{path}: no table of equally long rows under {rows[0]}; allowed: what direct-deepen writes")
+        yield table([dict(zip(head, row, strict=True)) for row in body])

@@ -162,15 +162,16 @@ class ALPSEngine(SamplerEngine[ALPSSettings]):
             "inner_steps": settings.inner_steps,
             "progress": True,
         }
-        if settings.rule == "map":
-            image = annealed_map(problem.A, problem.masked_kspace, energy.at, **shared)
-            return IndependentSamples(image[None], settings.num_levels * settings.inner_steps)
         sampler: Callable[..., IndependentSamples] = annealed_langevin
-        if settings.rule == "conditional" and settings.conditional_noise == "mask":
-            shared["conditional_noise"] = mask_shaped_noise(problem.A.sampling_mask, settings.noise_std)
-        if settings.rule != "conditional":
-            sampler = preconditioned_annealed_langevin
-            shared |= {"step_size": settings.step_size, "metropolis": settings.rule == "metropolis"}
+        match settings.rule:
+            case "map":
+                image = annealed_map(problem.A, problem.masked_kspace, energy.at, **shared)
+                return IndependentSamples(image[None], settings.num_levels * settings.inner_steps)
+            case "mask_shaped":
+                shared["conditional_noise"] = mask_shaped_noise(problem.A.sampling_mask, settings.noise_std)
+            case "langevin" | "metropolis":
+                sampler = preconditioned_annealed_langevin
+                shared |= {"step_size": settings.step_size, "metropolis": settings.rule == "metropolis"}
         return sampler(
             problem.A,
             problem.masked_kspace,

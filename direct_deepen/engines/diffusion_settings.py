@@ -108,8 +108,7 @@ class DistillationSettings(NoiseRangeSettings):
         require_fraction("model.objective.least_noise_share", self.least_noise_share)
 
 
-ALPS_RULES = ("conditional", "langevin", "metropolis", "map")
-CONDITIONAL_NOISES = ("exact", "mask")
+ALPS_RULES = ("conditional", "mask_shaped", "langevin", "metropolis", "map")
 
 
 @dataclass
@@ -119,10 +118,9 @@ class ALPSInferenceSettings(SampleSettings):
     Attributes
     ----------
     rule
-        ``conditional``: the authors' draws around denoised means. ``langevin``, ``metropolis``: preconditioned steps
-        that have the posterior as their limit, or exactly. ``map``: the authors' rule without noise, one image.
-    conditional_noise
-        Noise of the authors' draws: ``exact`` by conjugate gradients, or ``mask``, their shortcut without coils.
+        ``conditional``: the authors' draws around denoised means. ``mask_shaped``: the same with their shortcut for the
+        noise, which leaves the coils out. ``langevin``, ``metropolis``: preconditioned steps that have the posterior as
+        their limit, or exactly. ``map``: the authors' rule without noise, one image.
     noise_std
         η, the measurement noise per real component, in scaled intensities.
     num_levels, largest_noise_std, smallest_noise_std, exponent
@@ -134,7 +132,6 @@ class ALPSInferenceSettings(SampleSettings):
     """
 
     rule: str = "conditional"
-    conditional_noise: str = "exact"
     noise_std: float = 0.007
     num_levels: int = 10
     largest_noise_std: float = 1.0
@@ -146,7 +143,6 @@ class ALPSInferenceSettings(SampleSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("model.inference.rule", self.rule, ALPS_RULES)
-        require_choice("model.inference.conditional_noise", self.conditional_noise, CONDITIONAL_NOISES)
         for name in ("noise_std", "exponent", "step_size"):
             require_positive(f"model.inference.{name}", getattr(self, name))
         _require_range("model.inference", self.smallest_noise_std, self.largest_noise_std)

@@ -42,8 +42,8 @@ def test_one_page_has_curves_tables_pictures_and_configurations(tmp_path, runs, 
     assert "&lt;b&gt;x&lt;/b&gt;" in page
 
 
-def test_tables_and_lines_of_markdown_come_in_their_order():
-    heading, table, line = from_markdown(TABLE)
+def test_tables_and_lines_of_markdown_come_in_their_order(runs):
+    heading, table, line = from_markdown(runs[1] / "table.md")
     assert "<p>2d4x</p>" in heading
     assert table.count("<tr>") == 3
     assert "<p>Two slices.</p>" in line
@@ -54,11 +54,16 @@ def test_tables_and_lines_of_markdown_come_in_their_order():
     [
         (["none"], ["none", "no such folder"]),
         (["empty"], ["empty", "neither metrics.json"]),
+        (["damaged"], ["damaged/table.md", "equally long rows"]),
+        (["headless"], ["headless/table.md", "equally long rows"]),
         (["deepen", "other/deepen"], ["deepen, deepen", "different names"]),
     ],
 )
 def test_what_cannot_be_reported_is_one_line(tmp_path, runs, capsys, arguments, words):
     (tmp_path / "empty").mkdir()
+    for name, text in (("damaged", "| a | b |\n|---|---|\n| 1 |\n"), ("headless", "| a | b |\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "table.md").write_text(text)
     (tmp_path / "other" / "deepen").mkdir(parents=True)
     out = tmp_path / "report.html"
     assert main(["report", *(str(tmp_path / name) for name in arguments), "--out", str(out)]) == 2
