@@ -169,7 +169,7 @@ def test_going_back_empties_the_memory_of_persistent_chains(tmp_path, volumes, t
     persistent = {"noise": 0.0, "sense": 0.0, "persistent": 1.0}
     changes = {f"model.objective.chains.{kind}.fraction": fraction for kind, fraction in persistent.items()}
     run = tiny_direct.direct_train(tmp_path, tiny_direct.changed(configuration(11), changes), volumes)
-    chains = torch.load(run / "persistent_chains_0.pt", weights_only=True)
+    chains = torch.load(run / "training_state_10_0.pt", weights_only=True)["chains"]
     # Four slices were in it before; iteration 10 put two back.
     assert len(chains["names"]) == 2
 
