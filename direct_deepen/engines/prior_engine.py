@@ -39,10 +39,9 @@ from direct_deepen.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes,
 class PriorEngine[Settings: SystemSettings](MRIModelEngine):
     """Base of the engines: an engine adds the loss of an update and the reconstruction of a batch, nothing else.
 
-    The random numbers of an iteration come from a generator seeded by DIRECT's ``--seed``, the rank and the iteration,
-    and a resumed run goes on in the state and with the order of samples of the interrupted one: it becomes what that
-    would have become. A guard takes training back to its last good state
-    when an update shows trouble.
+    The random numbers of an iteration come from a generator seeded by DIRECT's ``--seed``, the rank and the iteration.
+    A resumed run goes on in the state, and with the order of samples, of the interrupted one: it becomes what that
+    would have become. A guard takes training back to its last good state when an update shows trouble.
 
     Bad settings and bad data end the command with one line in the log and exit code 2; training writes a checkpoint
     first.
@@ -320,7 +319,11 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
             ) from error
 
     def training_state(self) -> dict[str, Any]:
-        """Return what training needs to go on and DIRECT's checkpoint does not hold: tensors, numbers and text."""
+        """Return what training needs to go on and DIRECT's checkpoint does not hold.
+
+        Dictionaries and lists of tensors, numbers and text, with the keys ``seed``, ``order_seed`` and ``guard``; an
+        engine with more state adds keys.
+        """
         return {"seed": self.seed, "order_seed": self._order_seed, "guard": self.guard.state_dict()}
 
     def restore_training_state(self, state: Mapping[str, Any]) -> None:
