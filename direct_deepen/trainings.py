@@ -120,9 +120,10 @@ def _train(training: Training, cores: set[int], device: str) -> None:
     options = ["--training-root", training.data / "training", "--validation-root", training.data / "validation"]
     options += ["--cfg", config, "--name", folder.name, "--seed", training.seed]
     options += ["--device", device, "--num-workers", 0 if device == "cpu" else len(cores) - 1]
-    if (folder / "last_model.txt").is_file():
+    # Not its note of the last one: a training may have been killed before it wrote that.
+    if any(folder.glob("model_*.pt")):
         options.append("--resume")
-    elif training.initialization is not None:
+    if training.initialization is not None:
         options += ["--initialization-checkpoint", training.initialization]
     sys.argv = ["direct", "train", str(folder.parent), *map(str, options)]
     sys.stdout = sys.stderr = log = (folder / _LOG).open("a", encoding="utf-8")

@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -17,17 +17,20 @@ from direct.nn.mri_models import MRIModelEngine
 from direct.utils import communication, dict_to_device
 from direct.utils.events import get_event_storage
 from omegaconf import OmegaConf
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 import direct_deepen
-from direct_deepen.engines.checkpoints import checkpoint_to_resume, require_weights_of
+from direct_deepen.engines.checkpoints import LOADING_ERRORS, require_weights_of
 from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.guard import Guard, Vitals
+from direct_deepen.engines.interrupted_run import mend, noted_checkpoint
 from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image
 from direct_deepen.engines.random_phase import with_random_phase
 from direct_deepen.engines.reconstruction import Reconstruction
 from direct_deepen.engines.reporting import exit_on_bad_input
+from direct_deepen.engines.sample_order import SeededBatchSampler
 from direct_deepen.engines.settings import SystemSettings
+from direct_deepen.engines.training_state import StateCheckpointer, state_path
 from direct_deepen.errors import DeepenError, DivergenceError, require
 from direct_deepen.physics.sense import sense
 from direct_deepen.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes, PosteriorWriter
@@ -36,9 +39,9 @@ from direct_deepen.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes,
 class PriorEngine[Settings: SystemSettings](MRIModelEngine):
     """Base of the engines: an engine adds the loss of an update and the reconstruction of a batch, nothing else.
 
-    The random numbers of an iteration come from a generator seeded by DIRECT's ``--seed``, the rank and the iteration:
-    a resumed run draws what the uninterrupted one would have drawn. A guard takes training back to its last good state
-    when an update shows trouble.
+    The random numbers of an iteration come from a generator seeded by DIRECT's ``--seed``, the rank and the iteration.
+    A resumed run goes on in the state, and with the order of samples, of the interrupted one: it becomes what that
+    would have become. A guard takes training back to its last good state when an update shows trouble.
 
     Bad settings and bad data end the command with one line in the log and exit code 2; training writes a checkpoint
     first.
@@ -77,6 +80,8 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         self._writer: PosteriorWriter | None = None
         self._guard: Guard | None = None
         self._lr_scheduler: Any = None
+        self._start_iteration = 0
+        self._order_seed: int | None = None
 
     # ---- What an engine adds
 
@@ -274,8 +279,12 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         """Train as DIRECT does, with all cores."""
         self._lr_scheduler = lr_scheduler
         with exit_on_bad_input(), all_cores(self.device):
-            checkpoint = checkpoint_to_resume(Path(experiment_directory)) if resume else None
-            used = checkpoint or initialization
+            used = initialization
+            if resume:
+                if communication.is_main_process():
+                    mend(Path(experiment_directory))
+                communication.synchronize()
+                used = noted_checkpoint(Path(experiment_directory)) or initialization
             if used:
                 require_weights_of(self.prior, used)
             super().train(
@@ -288,6 +297,48 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
                 initialization=initialization,
                 **kwargs,
             )
+
+    def training_loop(self, training_datasets: list, start_iter: int, *args: Any, **kwargs: Any) -> None:
+        """Run DIRECT's loop from ``start_iter``, in the state that training was left in."""
+        checkpointer = self._require_checkpointer()
+        self._start_iteration, self._order_seed = start_iter, None
+        if start_iter > 0:
+            self._restore(state_path(Path(checkpointer.save_directory), start_iter - 1))
+        self.checkpointer = StateCheckpointer(checkpointer, self.training_state, start_iter - 1)
+        super().training_loop(training_datasets, start_iter, *args, **kwargs)
+
+    def _restore(self, path: Path) -> None:
+        if not path.exists():
+            self.logger.warning("%s is missing: persistent chains and the memory of the guard begin anew.", path)
+            return
+        try:
+            self.restore_training_state(torch.load(path, map_location="cpu", weights_only=True))
+        except LOADING_ERRORS as error:
+            raise DeepenError(
+                f"{path}: not a state of training ({type(error).__name__}); delete it to go on without"
+            ) from error
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what training needs to go on and DIRECT's checkpoint does not hold.
+
+        Dictionaries and lists of tensors, numbers and text, with the keys ``seed``, ``order_seed`` and ``guard``; an
+        engine with more state adds keys.
+        """
+        return {"seed": self.seed, "order_seed": self._order_seed, "guard": self.guard.state_dict()}
+
+    def restore_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on in the state that :meth:`training_state` returned, with the seeds that training began with."""
+        self.seed, self._order_seed = int(state["seed"]), int(state["order_seed"])
+        self.guard.load_state_dict(state["guard"])
+
+    def build_batch_sampler(self, dataset: Any, batch_size: int, sampler_type: str, **kwargs: Any) -> Sampler:
+        """Return DIRECT's order of samples; that of training goes on where it was left."""
+        if sampler_type != "random":
+            return super().build_batch_sampler(dataset, batch_size, sampler_type, **kwargs)
+        # As DIRECT draws it; every process takes part in both calls, whatever it has restored.
+        drawn, restored = communication.shared_random_seed(), communication.all_gather(self._order_seed)[0]
+        self._order_seed = drawn if restored is None else restored
+        return SeededBatchSampler(dataset, batch_size, seed=self._order_seed, start=self._start_iteration)
 
     def predict(
         self,
