@@ -288,7 +288,7 @@ def test_missing_nilearn_is_an_instruction(tmp_path, monkeypatch):
 
 def test_the_command_writes_the_volumes_it_is_asked_for(tmp_path: Path):
     parser = argparse.ArgumentParser()
-    phantom_command.add_parser(parser.add_subparsers())
+    phantom_command.add_parser(parser.add_subparsers(), argparse.ArgumentParser(add_help=False))
     options = "--volumes 1 --slices 3 --size 48 --coils 2 --seed 7 --noise-std 0.01 --prefix head"
     args = parser.parse_args(["phantom", str(tmp_path), *options.split()])
     args.run(args)
