@@ -11,6 +11,7 @@ import sigpy.mri
 import torch
 
 from direct_deepen.cli import phantom as phantom_command
+from direct_deepen.cli.main import main
 from direct_deepen.data import phantom
 from direct_deepen.data.fastmri_file import root_sum_of_squares, write_fastmri_volume
 from direct_deepen.data.phantom import PhantomVolume, brain_volume, write_phantoms
@@ -284,6 +285,18 @@ def test_missing_nilearn_is_an_instruction(tmp_path, monkeypatch):
 
 
 # ---- The command
+
+
+def test_the_same_seed_writes_the_same_files_and_another_seed_others(tmp_path):
+    def written(folder, seed):
+        options = f"--volumes 2 --slices 1 --size 32 --coils 2 --seed {seed} --prefix head"
+        assert main(["phantom", str(tmp_path / folder), *options.split()]) == 0
+        return [path.read_bytes() for path in sorted((tmp_path / folder).iterdir())]
+
+    first, again, other = written("first", 4), written("again", 4), written("other", 5)
+    assert first == again
+    # All volumes differ, those of a set as well as those of two sets.
+    assert len({*first, *other}) == 4
 
 
 def test_the_command_writes_the_volumes_it_is_asked_for(tmp_path: Path):
