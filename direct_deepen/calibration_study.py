@@ -1,5 +1,6 @@
 """A calibration from data and weights to a scale and tables: fitted on validation data, judged on test data."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ from direct_deepen.posterior import Posterior
 from direct_deepen.priors.energy import Energy
 from direct_deepen.progress import progress_bar
 from direct_deepen.sample_store import fingerprint, kept_posterior
+
+_logger = logging.getLogger(__name__)
 
 FITTED_LEVEL = 0.9
 REPORTED_LEVELS = (0.5, 0.9, 0.95)
@@ -115,6 +118,7 @@ def sampled_slices(
     """Sample the posteriors of a dataset, at most ``limit`` slices spread evenly; samples are kept in ``folder``."""
     count = len(dataset) if limit is None else min(limit, len(dataset))
     chosen = {number * len(dataset) // count for number in range(count)}
+    _logger.info("%s: %i of %i slices, %s", label, count, len(dataset), SamplingSettings.of(settings))
     with progress_bar(name=label, unit="slice", total=count) as bar:
         for number, case in enumerate(cases(dataset, coil_maps=settings.coil_maps, cache=folder, device=device)):
             if number in chosen:

@@ -1,5 +1,6 @@
 """Compare reconstructions of the same data: classical methods computed here, trained ones as predicted by DIRECT."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from direct_deepen.errors import require
 from direct_deepen.metrics import Quality, quality
 from direct_deepen.predictions import Prediction
 from direct_deepen.progress import Track, progress_bar
+
+_logger = logging.getLogger(__name__)
 
 REGULARIZATIONS = tuple(float(value) for value in np.geomspace(1e-4, 1.0, 17))
 """Candidates of λ of every classical method; the best on validation data is used."""
@@ -55,7 +58,9 @@ def best_value(
     trials = [(value, case) for value in psnr for case in cases]
     for value, case in track(trials, name=f"tune {name}", unit="slice", total=len(trials)):
         psnr[value].append(quality(reconstruct(value, case)[0], case.reference[0]).psnr)
-    return max(psnr, key=lambda value: float(np.mean(psnr[value])))
+    best = max(psnr, key=lambda value: float(np.mean(psnr[value])))
+    _logger.info("%s: %.4g is the best of %i values on %i slices", name, best, len(psnr), len(cases))
+    return best
 
 
 def classical(method: str, value: float, case: Case) -> torch.Tensor:
