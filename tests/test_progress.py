@@ -9,6 +9,7 @@ import pytest
 import torch
 from terminals import as_standard_error
 from torch.utils._python_dispatch import TorchDispatchMode
+from tqdm import tqdm
 
 from direct_deepen import langevin, mm_map
 from direct_deepen.inference import (
@@ -95,8 +96,8 @@ ANNEALING = {"noise_std": 0.1, "noise_levels": [1.0, 0.7, 0.4, 0.2, 0.1]}
 SAMPLING = {"num_samples": 3, "max_images": 2}
 SOLVERS = [
     Solver(
-        lambda A, b, **p: mm_map(A, b, Bowl(), tolerance=1e-30, max_iterations=50, **p).image,
-        "MAP", ("cost", "step", "left"), 50,
+        lambda A, b, **p: mm_map(A, b, Bowl(), tolerance=1e-30, max_iterations=6, **p).image,
+        "MAP", ("cost", "step", "left"), 6,
     ),
     Solver(
         lambda A, b, **p: proximal_iteration(
@@ -168,11 +169,15 @@ def problem(random_operator, draw):
 @pytest.mark.parametrize("solver", SOLVERS, ids=[f"{number}-{solver.name}" for number, solver in enumerate(SOLVERS)])
 def test_every_solver_shows_how_far_it_is_and_never_waits_for_that(solver, problem, monkeypatch):
     terminal = as_standard_error(monkeypatch)
+    counts, close = [], tqdm.close
+    monkeypatch.setattr(tqdm, "close", lambda bar: (counts.append(bar.n), close(bar)))
     with Readings() as hidden:
         expected = solver.run(problem.A, problem.b)
     assert terminal.getvalue() == ""
+    counts.clear()
     with Readings() as shown:
         found = solver.run(problem.A, problem.b, progress=True)
+    assert solver.steps in counts
     assert torch.equal(found, expected)
     text = terminal.getvalue()
     assert f"/{solver.steps} [" in text
