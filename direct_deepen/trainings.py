@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from tqdm import tqdm
 
 from direct_deepen.errors import require
+from direct_deepen.progress import progress_bar
 
 _ENDED = "ended.json"
 _LOG = "output.log"
@@ -86,7 +86,7 @@ def run_trainings(trainings: Sequence[Training], *, device: str = "cpu") -> None
     free = [{core} for core in cores] if device == "cpu" else [set(cores)]
     working: dict[int, tuple[Training, Any, set[int]]] = {}
     failed = []
-    with tqdm(total=len(missing), desc="trainings", unit="training") as bar:
+    with progress_bar(name="trainings", unit="training", total=len(missing)) as bar:
         while missing or working:
             while free and (chosen := next((t for t in missing if _may_start(t)), None)):
                 missing.remove(chosen)

@@ -24,6 +24,7 @@ from direct_deepen.engines.checkpoints import LOADING_ERRORS, require_weights_of
 from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.guard import Guard, Vitals
 from direct_deepen.engines.interrupted_run import mend, noted_checkpoint
+from direct_deepen.engines.prediction_bar import PredictionBar, prediction_bar
 from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image
 from direct_deepen.engines.random_phase import with_random_phase
 from direct_deepen.engines.reconstruction import Reconstruction
@@ -78,6 +79,7 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         # What --seed set in this process; reading it changes nothing.
         self.seed = torch.initial_seed()
         self._writer: PosteriorWriter | None = None
+        self._bar: PredictionBar | None = None
         self._guard: Guard | None = None
         self._lr_scheduler: Any = None
         self._start_iteration = 0
@@ -244,8 +246,10 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         return sense(problem.A, problem.masked_kspace, regularization=self.settings.sense_regularization)
 
     def _reconstruct(self, data: dict[str, Any], problem: Problem) -> torch.Tensor:
-        result = self.reconstruction(problem)
-        if self._writer is not None:
+        if self._writer is None or self._bar is None:
+            return self.reconstruction(problem).image
+        with self._bar.batch(problem.names):
+            result = self.reconstruction(problem)
             self._write_posterior(self._writer, data, problem, result.arrays)
         return result.image
 
@@ -352,12 +356,12 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         slices = {Path(name): len(indices) for name, indices in dataset.volume_indices.items()}  # type: ignore[attr-defined]
         self._writer = PosteriorWriter(Path(experiment_directory), slices, self._file_attributes())
         try:
-            with exit_on_bad_input(), all_cores(self.device):
+            with exit_on_bad_input(), all_cores(self.device), prediction_bar(slices) as self._bar:
                 if isinstance(checkpoint, str | Path) and checkpoint != "latest":
                     require_weights_of(self.prior, checkpoint)
                 return super().predict(dataset, experiment_directory, checkpoint, *args, **kwargs)
         finally:
-            self._writer = None
+            self._writer = self._bar = None
 
     def _file_attributes(self) -> FileAttributes:
         return {
