@@ -1,0 +1,204 @@
+"""The figures of ``direct-deepen speed``: ratios, the bounds they are held to, and what they are made of."""
+
+import logging
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from direct_deepen.progress import Track, progress_bar
+from direct_deepen.speed import steps
+from direct_deepen.speed.memory import peak_memory_mb
+from direct_deepen.speed.setting import Setting, workload
+from direct_deepen.speed.turns import Times, medians, times_in_turns
+
+BOUNDS = {
+    "gradient_over_floor": 1.10,
+    "langevin_step_over_floor": 1.30,
+    "langevin_step_over_deepinv_ula": 0.65,
+    "langevin_step_over_naive": 0.65,
+    "memory_200_over_10_steps": 1.05,
+    "memory_severed_over_unrolled": 0.10,
+    "memory_over_varnet": 0.15,
+    "update_over_steps": 1.10,
+    "predict_over_solver": 1.15,
+    "map_memory_mb": 2000.0,
+    "sampling_memory_mb": 2000.0,
+}
+"""What the figures are not to exceed, at the default setting on two cores."""
+
+_UPDATE_STEPS = 30
+_DEEPINV_STEPS = 5
+_UNROLLED_SIZE = 128
+
+
+@dataclass
+class Figures:
+    """What was measured.
+
+    Attributes
+    ----------
+    ratios
+        Figures by the keys of :data:`BOUNDS`.
+    seconds
+        Seconds of every turn by contender.
+    memory_mb
+        Peaks of memory.
+    notes
+        What could not be measured, and why.
+    """
+
+    ratios: dict[str, float] = field(default_factory=dict)
+    seconds: Times = field(default_factory=dict)
+    memory_mb: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add_times(self, times: Times) -> dict[str, float]:
+        """Take times in and return their medians."""
+        self.seconds |= times
+        return medians(times)
+
+    def as_dictionary(self, setting: Setting) -> dict[str, Any]:
+        """Return ratios at the top, with what they are made of, the machine and the versions below them."""
+        return {
+            **self.ratios,
+            "bounds": BOUNDS,
+            "setting": asdict(setting),
+            "seconds": self.seconds,
+            "memory_mb": self.memory_mb,
+            "notes": self.notes,
+            "machine": _machine(),
+            "versions": _versions(),
+        }
+
+
+def measure_steps(figures: Figures, setting: Setting, *, track: Track = progress_bar) -> None:
+    """Measure ∇E and the Langevin step against the floor, a first version and deepinv."""
+    work = workload(setting)
+    times = figures.add_times(
+        times_in_turns(
+            {"floor": steps.floor(work), "gradient": steps.gradient(work), "naive_step": steps.naive_step(work)},
+            setting.repetitions,
+            track=track,
+        )
+    )
+    figures.ratios["gradient_over_floor"] = times["gradient"] / times["floor"]
+    contenders: dict[str, Callable[[], object]] = {"floor": steps.floor(work), "chain": steps.chain(work)}
+    if steps.has_deepinv():
+        contenders["deepinv_chain"] = steps.deepinv_chain(work, steps.plain_energy(work), _DEEPINV_STEPS)
+        contenders["deepinv_chain_own_layers"] = steps.deepinv_chain(work, steps.own_energy(work), _DEEPINV_STEPS)
+    else:
+        figures.notes.append("langevin_step_over_deepinv_ula: deepinv is not installed (the extra `peers`)")
+    chains = times_in_turns(contenders, max(1, setting.repetitions // 2), track=track)
+    chains["floor"] += figures.seconds["floor"]
+    times |= figures.add_times(chains)
+    step = times["chain"] / steps.CHAIN_STEPS
+    figures.ratios["langevin_step_over_floor"] = step / times["floor"]
+    figures.ratios["langevin_step_over_naive"] = step / times["naive_step"]
+    for name in [name for name in times if name.startswith("deepinv_chain")]:
+        key = name.replace("deepinv_chain", "langevin_step_over_deepinv_ula")
+        figures.ratios[key] = step / (times[name] / _DEEPINV_STEPS)
+
+
+def measure_memory(figures: Figures, setting: Setting, configuration: Path, baseline: Path) -> None:
+    """Measure peaks of memory, each in a process of its own."""
+    small = replace(setting, size=min(setting.size, _UNROLLED_SIZE))
+    train = partial(peak_memory_mb, "training", setting, configuration=configuration)
+    found = {
+        "training_10_steps": train(num_steps=10),
+        "training_200_steps": train(num_steps=200),
+        "baseline": peak_memory_mb("baseline", setting, configuration=baseline),
+        "severed_30_steps": peak_memory_mb("severed", small),
+        "unrolled_30_steps": peak_memory_mb("unrolled", small),
+        "map": peak_memory_mb("map", setting, num_steps=5),
+        "sampling": peak_memory_mb("sampling", setting, num_steps=5),
+    }
+    figures.memory_mb |= found
+    figures.ratios |= {
+        "memory_200_over_10_steps": found["training_200_steps"] / found["training_10_steps"],
+        "memory_severed_over_unrolled": found["severed_30_steps"] / found["unrolled_30_steps"],
+        "memory_over_varnet": found["training_200_steps"] / found["baseline"],
+        "map_memory_mb": found["map"],
+        "sampling_memory_mb": found["sampling"],
+    }
+
+
+def measure_direct(figures: Figures, setting: Setting, configuration: Path, *, track: Track = progress_bar) -> None:
+    """Measure DIRECT's training update and prediction against the solvers that they run."""
+    from direct_deepen.engines.prior_engine import all_cores
+    from direct_deepen.speed import direct_runs
+
+    work = workload(setting)
+    with tempfile.TemporaryDirectory() as scratch, all_cores("cpu"), _quiet():
+        folder = Path(scratch)
+        direct_runs.write_volume(folder, setting, direct_runs.PREDICTED_SLICES)
+        changes = direct_runs.energy_changes(setting, _UPDATE_STEPS)
+        used = direct_runs.write_configuration(configuration, folder / "train.yaml", setting, changes)
+        turns = max(1, setting.repetitions // 3)
+        times = figures.add_times(
+            times_in_turns(
+                {
+                    "update": direct_runs.training_update(used, folder, setting.batch),
+                    "update_chain": steps.chain(work, _UPDATE_STEPS),
+                    "update_gradient": steps.gradient(work),
+                },
+                turns,
+                track=track,
+            )
+        )
+        figures.ratios["update_over_steps"] = times["update"] / (times["update_chain"] + 3 * times["update_gradient"])
+        few_steps = {"model.inference.max_iterations": direct_runs.MAP_ITERATIONS, "model.inference.tolerance": 1e-30}
+        used = direct_runs.write_configuration(configuration, folder / "predict.yaml", setting, changes | few_steps)
+        prediction = direct_runs.Prediction(used, folder)
+        times = figures.add_times(
+            times_in_turns({"predict": prediction.direct, "solver": prediction.solver}, turns, track=track)
+        )
+        figures.ratios["predict_over_solver"] = times["predict"] / times["solver"]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what DIRECT logs of its runs to itself."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def table(figures: Figures) -> str:
+    """Return figures and bounds as a table of Markdown."""
+    rows = ["| figure | measured | bound | |", "|---|---|---|---|"]
+    for name, value in figures.ratios.items():
+        bound = BOUNDS.get(name, float("inf"))
+        held = "holds" if value <= bound else f"missed by {100 * (value / bound - 1):.0f} %"
+        rows.append(f"| `{name}` | {value:.3g} | " + (f"≤ {bound:.4g} | {held} |" if name in BOUNDS else "| |"))
+    return "\n".join([*rows, *(f"\n{note}" for note in figures.notes)])
+
+
+def _machine() -> dict[str, Any]:
+    name = platform.processor()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        lines = information.read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"processor": name, "threads": torch.get_num_threads(), "system": platform.platform(), "gpus": gpus}
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in ("direct-deepen", "direct-recon", "torch", "numpy", "deepinv"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found

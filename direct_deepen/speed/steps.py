@@ -1,0 +1,139 @@
+r"""What the inner loops are held against: the floor of ∇E, and a Langevin step as others take it.
+
+The floor is the convolutions of the network and, for every one of them, that by which its input's gradient comes back,
+at the shapes of the network, on memory that is there, channels last, and nothing else: no activation, no loss.
+"""
+
+import copy
+import importlib
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from direct_deepen.inference import langevin
+from direct_deepen.priors.activations import Elu
+from direct_deepen.speed.setting import Workload
+
+STEP_SIZE = 0.1
+NOISE_STD = 0.01
+CHAIN_STEPS = 20
+"""Steps of the chains whose time is taken; the evaluation at the start counts too."""
+
+
+def floor(work: Workload) -> Callable[[], None]:
+    """Return a function that does the convolutions of ∇E."""
+    convolutions = [layer for layer in work.energy.residual if isinstance(layer, nn.Conv2d)]
+    weights = [layer.weight.detach() for layer in convolutions]
+    biases = [layer.bias for layer in convolutions]
+    # The gradient by the input is the convolution by the turned kernel, channels swapped.
+    turned = [weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last) for weight in weights]
+    shape = work.image.shape
+    widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
+    layers = [
+        torch.zeros(shape[0], width, *shape[1:]).contiguous(memory_format=torch.channels_last) for width in widths
+    ]
+
+    @torch.no_grad()
+    def convolve() -> None:
+        for layer, weight, bias in zip(layers, weights, biases, strict=False):
+            functional.conv2d(layer, weight, bias, padding=1)
+        for layer, weight in zip(reversed(layers), reversed(turned), strict=False):
+            functional.conv2d(layer, weight, padding=1)
+
+    return convolve
+
+
+def gradient(work: Workload) -> Callable[[], object]:
+    """Return a function that evaluates E and ∇E."""
+    return lambda: work.energy.value_and_grad(work.image)
+
+
+def chain(work: Workload, num_steps: int = CHAIN_STEPS) -> Callable[[], object]:
+    """Return a function that runs one Langevin chain of ``num_steps`` steps."""
+    generator = torch.Generator(work.image.device).manual_seed(0)
+    return lambda: langevin(
+        work.A,
+        work.masked_kspace,
+        work.energy,
+        noise_std=NOISE_STD,
+        step_size=STEP_SIZE,
+        num_steps=num_steps,
+        init=work.image,
+        generator=generator,
+    )
+
+
+def plain_energy(work: Workload) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the same energy of layers and layout of PyTorch's own, as a function of channels."""
+    layers = [nn.ELU() if isinstance(layer, Elu) else copy.deepcopy(layer) for layer in work.energy.residual]
+    network = nn.Sequential(*layers).to(memory_format=torch.contiguous_format)
+    return lambda channels: 0.5 * work.energy.weight * network(channels).square().sum(dim=(1, 2, 3))
+
+
+def naive_step(work: Workload) -> Callable[[], None]:
+    """Return a function that takes one Langevin step as a first version would.
+
+    The plain energy, differentiated with a graph for second derivatives, and data consistency by the forward model and
+    its adjoint.
+    """
+    energy = plain_energy(work)
+
+    def step() -> None:
+        x = work.image.clone().requires_grad_()
+        value = energy(torch.stack([x.real, x.imag], dim=1)).sum()
+        (prior_gradient,) = torch.autograd.grad(value, x, create_graph=True)
+        gradient = work.A.adjoint(work.A.forward(x) - work.masked_kspace) + prior_gradient
+        x = x - STEP_SIZE * gradient + NOISE_STD * STEP_SIZE**0.5 * torch.randn_like(x) * 2**0.5
+        x.detach()
+
+    return step
+
+
+def own_energy(work: Workload) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return our own energy as a function of channels."""
+    return lambda channels: work.energy(torch.view_as_complex(channels.movedim(1, -1).contiguous()))
+
+
+def has_deepinv() -> bool:
+    """Say whether deepinv is installed."""
+    return find_spec("deepinv") is not None
+
+
+def deepinv_chain(
+    work: Workload, energy: Callable[[torch.Tensor], torch.Tensor], num_steps: int
+) -> Callable[[], object]:
+    """Return a function that runs deepinv's unadjusted Langevin algorithm with the same forward model.
+
+    ``energy`` is a function of channels: that of :func:`plain_energy`, which users of deepinv would have, or
+    :func:`own_energy`.
+    """
+    deepinv: Any = importlib.import_module("deepinv")
+    maps = work.A.sensitivity_map
+    physics = deepinv.physics.MultiCoilMRI(mask=work.A.sampling_mask.to(maps.real.dtype), coil_maps=maps)
+    kspace, start = _channels(work.masked_kspace), _channels(work.image)
+
+    def run() -> None:
+        sampler = deepinv.sampling.sampling_builder(
+            "ULA",
+            data_fidelity=deepinv.optim.L2(sigma=NOISE_STD / 2**0.5),
+            prior=deepinv.optim.Prior(g=lambda channels, _: energy(channels)),
+            params_algo={"step_size": 0.5 * NOISE_STD**2 * STEP_SIZE, "alpha": 2 / NOISE_STD**2, "sigma": 1.0},
+            clip=None,
+            max_iter=num_steps,
+            burnin_ratio=0.0,
+            thinning=1,
+            history_size=1,
+        )
+        with torch.random.fork_rng(devices=[]):
+            sampler.sample(kspace, physics, x_init=start, seed=0)
+
+    return run
+
+
+def _channels(image: torch.Tensor) -> torch.Tensor:
+    """Complex (batch, ..., height, width) to real and imaginary part as channels."""
+    return torch.view_as_real(image).movedim(-1, 1).contiguous()
