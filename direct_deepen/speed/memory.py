@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 
 from direct_deepen.errors import DeepenError, require
-from direct_deepen.inference import langevin, mm_map
-from direct_deepen.objectives import contrastive_loss
-from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.inference import mm_map
 from direct_deepen.speed.setting import Setting, workload
-from direct_deepen.speed.steps import NOISE_STD, STEP_SIZE, chain
+from direct_deepen.speed.steps import chain
+from direct_deepen.speed.updates import severed_update, unrolled_update
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _UPDATES = 2
@@ -83,42 +82,14 @@ def _of_direct(kind: str, setting: Setting, configuration: Path, num_steps: int)
         return _growth_mb(training_update(used, folder, setting.batch))
 
 
-def _update(setting: Setting, num_steps: int, *, severed: bool) -> float:
-    work = workload(setting)
-    optimizer = torch.optim.Adam(work.energy.parameters())
-    generator = torch.Generator().manual_seed(0)
-    data = work.A.adjoint(work.masked_kspace)
-
-    def severed_samples() -> torch.Tensor:
-        run = langevin(
-            work.A, work.masked_kspace, work.energy, noise_std=NOISE_STD, step_size=STEP_SIZE, num_steps=num_steps,
-            init=work.image, generator=generator,
-        )  # fmt: skip
-        return run.images[0]
-
-    def unrolled_samples() -> torch.Tensor:
-        x = work.image.clone().requires_grad_()
-        for _ in range(num_steps):
-            (prior_gradient,) = torch.autograd.grad(work.energy(x).sum(), x, create_graph=True)
-            noise = complex_normal_like(x, generator=generator)
-            x = x - STEP_SIZE * (work.A.normal(x) - data + prior_gradient) + NOISE_STD * STEP_SIZE**0.5 * noise
-        return x
-
-    def update() -> None:
-        samples = severed_samples() if severed else unrolled_samples()
-        contrastive_loss(work.energy(work.image), work.energy(samples)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return _growth_mb(update)
-
-
 def _main(kind: str, setting: Setting, configuration: str, num_steps: int) -> float:
     if kind in ("training", "baseline"):
         return _of_direct(kind, setting, Path(configuration), num_steps)
-    if kind in ("severed", "unrolled"):
-        return _update(setting, num_steps, severed=kind == "severed")
     work = workload(setting)
+    if kind == "severed":
+        return _growth_mb(severed_update(work, num_steps))
+    if kind == "unrolled":
+        return _growth_mb(unrolled_update(work, num_steps))
     if kind == "map":
         return _growth_mb(lambda: mm_map(work.A, work.masked_kspace, work.energy, max_iterations=num_steps))
     require(kind == "sampling", f"kind is {kind!r}; allowed: training, baseline, severed, unrolled, map, sampling")
