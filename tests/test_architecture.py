@@ -12,16 +12,17 @@ PACKAGE = Path(direct_deepen.__file__).parent
 
 ALLOWED = {
     "errors": set(),
+    "files": {"errors"},
     "physics": {"errors", "physics"},
     "priors": {"errors", "physics", "priors"},
     "objectives": {"errors", "physics", "priors", "objectives"},
     "inference": {"errors", "physics", "priors", "inference"},
     "posterior": {"errors", "physics", "priors", "inference"},
     "calibration": {"errors", "physics", "priors", "inference", "posterior"},
-    "posterior_file": {"errors", "physics", "priors", "inference", "posterior"},
+    "posterior_file": {"errors", "files", "physics", "priors", "inference", "posterior"},
     "landscape": {"errors", "physics", "priors", "inference"},
     "pictures": {"errors"},
-    "html_page": {"errors", "pictures"},
+    "html_page": {"errors", "files", "pictures"},
 }
 """The mathematical core, and what each part may import of this package: imports point one way along the flow."""
 

@@ -1,15 +1,18 @@
 """Checking a checkpoint before DIRECT loads it: one line about what is wrong instead of a traceback."""
 
 import hashlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from direct.utils.io import check_is_valid_url
 from torch import nn
 
 from direct_deepen.errors import DeepenError, require
+from direct_deepen.files import write_file
 
 LOADING_ERRORS = (
     RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, ModuleNotFoundError,
@@ -32,6 +35,19 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
         return {name: torch.as_tensor(tensor) for name, tensor in weights.items()}
     except LOADING_ERRORS as error:
         raise DeepenError(f"{path}: no checkpoint of DIRECT ({type(error).__name__})") from error
+
+
+def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors, numbers and text, as ``torch.load`` reads them, whole or not at all.
+
+    Raises
+    ------
+    DeepenError
+        If the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_file(path, buffer.getbuffer())
 
 
 def digest_of(weights: Mapping[str, torch.Tensor]) -> str:

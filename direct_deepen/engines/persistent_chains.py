@@ -1,13 +1,12 @@
 """The memory of persistent chains: where the chain of a slice was left."""
 
 import hashlib
-import os
 from collections import OrderedDict
 from pathlib import Path
 
 import torch
 
-from direct_deepen.engines.checkpoints import LOADING_ERRORS
+from direct_deepen.engines.checkpoints import LOADING_ERRORS, write_tensors
 from direct_deepen.errors import DeepenError, require
 
 
@@ -61,9 +60,7 @@ class PersistentChains:
             "digests": [digest for digest, _ in self._states.values()],
             "images": [image for _, image in self._states.values()],
         }
-        temporary = path.with_name(path.name + ".part")
-        torch.save(content, temporary)
-        os.replace(temporary, path)
+        write_tensors(path, content)
 
     def load(self, path: Path) -> int:
         """Read states written by :meth:`save`, in the order of their last use, and return their iteration.

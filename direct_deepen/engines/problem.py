@@ -63,7 +63,7 @@ def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | Non
     DeepenError
         If the data are not finite, the mask is empty or shapes do not fit; the message names files and slices.
     """
-    names = [(str(name), int(number)) for name, number in zip(data["filename"], data["slice_no"], strict=True)]
+    names = names_of_batch(data)
     where = ", ".join(f"{name} slice {number}" for name, number in names)
     masked_kspace = to_complex(data["masked_kspace"])
     maps = to_complex(data["sensitivity_map"]) if sensitivity_map is None else sensitivity_map
@@ -80,6 +80,11 @@ def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | Non
         require(False, f"{where}: {error}")
         raise
     return Problem(A, masked_kspace / scale[:, None, None, None], scale, names)
+
+
+def names_of_batch(data: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return file and slice of every image of a batch of DIRECT."""
+    return [(str(name), int(number)) for name, number in zip(data["filename"], data["slice_no"], strict=True)]
 
 
 def reference_image(data: dict[str, Any], problem: Problem) -> torch.Tensor:
