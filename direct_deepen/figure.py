@@ -36,4 +36,4 @@ def write_figure(figure: "Figure", path: Path) -> None:
     require_choice(f"{path}: the ending", kind, tuple(sorted(figure.canvas.get_supported_filetypes())))
     content = io.BytesIO()
     figure.savefig(content, format=kind, dpi=150)
-    write_file(path, content.getbuffer())
+    write_file(path, content.getvalue())

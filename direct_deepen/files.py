@@ -1,8 +1,10 @@
 """Files that are whole or not there, whatever happens while they are written."""
 
+import errno
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ import numpy as np
 
 from direct_deepen.errors import DeepenError
 
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What a disk says that takes no more, or nothing."""
 
-def write_file(path: Path, content: bytes | memoryview) -> None:
+
+def write_file(path: Path, content: bytes) -> None:
     """Write a file, and the folders above it; a reader finds the old one or the new one, never half of it.
 
     Raises
@@ -46,4 +51,29 @@ def write_hdf5(path: Path, datasets: Iterable[tuple[str, np.ndarray]], attribute
         file.attrs.update(attributes)
         for name, array in datasets:
             file.create_dataset(name, data=array)
-    write_file(path, content.getbuffer())
+    write_file(path, content.getvalue())
+
+
+@contextmanager
+def refusals_told(path: Path) -> Iterator[None]:
+    """Write within this context by other means than this module's.
+
+    Raises
+    ------
+    DeepenError
+        If the disk refused, or whatever else was raised because of that; it names ``path`` and the reason.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        refusal = _refusal_of(error)
+        if refusal is None:
+            raise
+        raise DeepenError(f"{refusal.filename or path}: cannot be written: {refusal.strerror}") from error
+
+
+def _refusal_of(error: BaseException | None) -> OSError | None:
+    """Return the refusal that an exception is, was raised from, or was raised while handling."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in _REFUSALS):
+        error = error.__cause__ or error.__context__
+    return error

@@ -2,17 +2,20 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from direct.checkpointer import Checkpointer
 from direct.utils.io import check_is_valid_url
 from torch import nn
 
 from direct_deepen.errors import DeepenError, require
-from direct_deepen.files import write_file
+from direct_deepen.files import refusals_told, write_file
 
 LOADING_ERRORS = (
     RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, ModuleNotFoundError,
@@ -47,7 +50,47 @@ def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_file(path, buffer.getbuffer())
+    write_file(path, buffer.getvalue())
+
+
+class WholeCheckpointer(Checkpointer):
+    """DIRECT's checkpointer, whose files are there whole or not at all, which DIRECT writes in place.
+
+    Parameters
+    ----------
+    checkpointer
+        DIRECT's own.
+    """
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        super().__init__(
+            checkpointer.save_directory,
+            checkpointer.save_to_disk,
+            model=checkpointer.model,
+            **checkpointer.checkpointables,
+        )
+
+    def save(self, iteration: int, **kwargs: Any) -> None:
+        """Write a checkpoint, and then the note that it is the last one.
+
+        Raises
+        ------
+        DeepenError
+            If the disk is full or read-only; what was there before stays.
+        """
+        run = Path(self.save_directory)
+        with (
+            refusals_told(run / f"model_{iteration}.pt"),
+            TemporaryDirectory(dir=run, prefix=".checkpoint-", ignore_cleanup_errors=True) as folder,
+        ):
+            self.save_directory = Path(folder)
+            try:
+                super().save(iteration, **kwargs)
+            finally:
+                self.save_directory = run
+            # Of the two, model_<iteration>.pt first.
+            for path in sorted(Path(folder).iterdir(), reverse=True):
+                os.replace(path, run / path.name)
 
 
 def digest_of(weights: Mapping[str, torch.Tensor]) -> str:

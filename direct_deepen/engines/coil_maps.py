@@ -71,7 +71,7 @@ def espirit_maps_of_batch(masked_kspace: torch.Tensor, sampling_mask: torch.Tens
         if path is not None:
             content = io.BytesIO()
             np.save(content, maps[-1].cpu().numpy())
-            write_file(path, content.getbuffer())
+            write_file(path, content.getvalue())
     return torch.stack(maps)
 
 

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import Dataset
 
 import direct_deepen
-from direct_deepen.engines.checkpoints import checkpoint_to_resume, digest_of, require_weights_of
+from direct_deepen.engines.checkpoints import WholeCheckpointer, checkpoint_to_resume, digest_of, require_weights_of
 from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.guard import Guard, Vitals
 from direct_deepen.engines.posterior_store import PosteriorStore, require_volumes, told_of_file
@@ -31,6 +31,7 @@ from direct_deepen.engines.reconstruction import Reconstruction
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.settings import SystemSettings
 from direct_deepen.errors import DeepenError, DivergenceError, require
+from direct_deepen.files import refusals_told
 from direct_deepen.physics.sense import sense
 from direct_deepen.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes
 
@@ -269,7 +270,7 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
     ) -> None:
         """Train as DIRECT does, with all cores."""
         self._lr_scheduler = lr_scheduler
-        with exit_on_bad_input(), all_cores(self.device):
+        with exit_on_bad_input(), all_cores(self.device), refusals_told(Path(experiment_directory)):
             checkpoint = checkpoint_to_resume(Path(experiment_directory)) if resume else None
             used = checkpoint or initialization
             if used:
@@ -284,6 +285,11 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
                 initialization=initialization,
                 **kwargs,
             )
+
+    def training_loop(self, *args: Any, **kwargs: Any) -> None:
+        """Run DIRECT's loop, with checkpoints that are written whole or not at all."""
+        self.checkpointer = WholeCheckpointer(self._require_checkpointer())
+        super().training_loop(*args, **kwargs)
 
     def predict(
         self,
