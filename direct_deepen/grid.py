@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -95,7 +96,9 @@ def _run(cell: Callable[[], None], error: Path, cores: Sequence[int]) -> None:
         # Whatever it was, it is the caller's to tell: this process ends here.
         text = str(failure.__cause__ or failure) if isinstance(failure, SystemExit) else str(failure)
         kind = "" if isinstance(failure, DeepenError | SystemExit) else f"{type(failure).__name__}: "
-        write_text(error, kind + (text.splitlines() or [""])[0])
+        with suppress(DeepenError):
+            # On a full disk the exit code has to do.
+            write_text(error, kind + (text.splitlines() or [""])[0])
         raise SystemExit(1) from failure
 
 

@@ -18,7 +18,7 @@ from direct_deepen.errors import DeepenError, require
 from direct_deepen.files import refusals_told, write_file
 
 LOADING_ERRORS = (
-    RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, ModuleNotFoundError,
+    RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, OSError, ModuleNotFoundError,
     UnpicklingError,
 )  # fmt: skip
 """What ``torch.load`` raises on files it did not write, and reading the content of one that somebody else did."""

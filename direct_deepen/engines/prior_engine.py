@@ -24,13 +24,14 @@ import direct_deepen
 from direct_deepen.engines.checkpoints import WholeCheckpointer, checkpoint_to_resume, digest_of, require_weights_of
 from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.guard import Guard, Vitals
+from direct_deepen.engines.named_slices import NamedSlices
 from direct_deepen.engines.posterior_store import PosteriorStore, require_volumes, told_of_file
 from direct_deepen.engines.problem import Problem, names_of_batch, problem_from_batch, reference_image
 from direct_deepen.engines.random_phase import with_random_phase
 from direct_deepen.engines.reconstruction import Reconstruction
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.settings import SystemSettings
-from direct_deepen.errors import DeepenError, DivergenceError, require
+from direct_deepen.errors import DeepenError, DivergenceError, require, require_count
 from direct_deepen.files import refusals_told
 from direct_deepen.physics.sense import sense
 from direct_deepen.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes
@@ -117,6 +118,19 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
 
     def before_update(self, iteration: int) -> None:
         """Prepare the optimizer for an iteration; by default nothing is to be done."""
+
+    def build_metrics(self, metrics_list: Any) -> dict[str, Callable]:
+        """Return DIRECT's metrics of these names.
+
+        Raises
+        ------
+        DeepenError
+            If DIRECT has none of a name.
+        """
+        try:
+            return super().build_metrics(metrics_list)
+        except AttributeError as error:
+            raise DeepenError(f"metrics are {list(metrics_list)!r}; allowed: those of DIRECT ({error})") from error
 
     # ---- An iteration
 
@@ -263,6 +277,7 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         lr_scheduler: Any,
         training_datasets: list[Dataset],
         experiment_directory: Path,
+        validation_datasets: list[Dataset] | None = None,
         *args: Any,
         resume: bool = False,
         initialization: Path | str | None = None,
@@ -275,11 +290,14 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
             used = checkpoint or initialization
             if used:
                 require_weights_of(self.prior, used)
+            # Now, not at the first validation hours later.
+            self.build_metrics(self.cfg.validation.metrics)
             super().train(
                 optimizer,
                 lr_scheduler,
-                training_datasets,
+                [NamedSlices(dataset) for dataset in training_datasets],
                 experiment_directory,
+                [NamedSlices(dataset) for dataset in validation_datasets or []],
                 *args,
                 resume=resume,
                 initialization=initialization,
@@ -304,9 +322,10 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         try:
             with exit_on_bad_input(), all_cores(self.device):
                 require_volumes(dataset.volume_indices)  # type: ignore[attr-defined]
+                require_count("inference.batch_size", self.cfg.inference.batch_size)
                 if isinstance(checkpoint, str | Path) and checkpoint != "latest":
                     require_weights_of(self.prior, checkpoint)
-                return super().predict(dataset, experiment_directory, checkpoint, *args, **kwargs)
+                return super().predict(NamedSlices(dataset), experiment_directory, checkpoint, *args, **kwargs)
         finally:
             self._posterior_directory = self._store = None
 
