@@ -43,7 +43,7 @@ def write_text(path: Path, text: str) -> None:
     write_file(path, text.encode())
 
 
-def write_hdf5(path: Path, datasets: Iterable[tuple[str, np.ndarray]], attributes: Mapping[str, Any]) -> None:
+def write_hdf5(path: Path, datasets: Iterable[tuple[str, np.ndarray | bytes]], attributes: Mapping[str, Any]) -> None:
     """Write datasets by name, taken one after another, and attributes; errors are those of :func:`write_file`."""
     # In memory first: HDF5 ends the process (segmentation fault) where it closes a file and the disk is full.
     content = io.BytesIO()

@@ -104,7 +104,7 @@ def write_fastmri_volume(
     require(bool(np.isfinite(kspace).all()), "kspace holds a value that is not finite; allowed: finite numbers")
     num_slices, _, rows, columns = kspace.shape
     reconstruction = root_sum_of_squares(kspace)
-    contents = {
+    contents: dict[str, np.ndarray | bytes] = {
         "kspace": kspace.astype(np.complex64, copy=False),
         "reconstruction_rss": reconstruction,
         "ismrmrd_header": ismrmrd_header(num_slices, rows, columns).encode(),

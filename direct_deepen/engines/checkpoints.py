@@ -62,6 +62,8 @@ class WholeCheckpointer(Checkpointer):
         DIRECT's own.
     """
 
+    save_directory: Path
+
     def __init__(self, checkpointer: Checkpointer) -> None:
         super().__init__(
             checkpointer.save_directory,
