@@ -23,8 +23,8 @@ examples = settings(
 )
 
 SEEDS = st.integers(0, 2**20)
-POWERS = st.integers(-20, 20).map(lambda exponent: 2.0**exponent)
-"""Units that cost no digit."""
+POWERS = st.integers(-80, 80).map(lambda exponent: 2.0**exponent)
+"""Units that cost no digit, far beyond those whose squares a float can hold."""
 
 
 def draw(*shape: int, seed: int, dtype: torch.dtype = torch.complex128) -> torch.Tensor:

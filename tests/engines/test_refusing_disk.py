@@ -3,6 +3,7 @@
 import builtins
 import errno
 import os
+from pathlib import Path
 
 import pytest
 import tiny_direct
@@ -31,6 +32,8 @@ def full_after_the_first_checkpoint(monkeypatch):
     def on_a_full_device(path, mode="r", **options):
         if mode == "wb":
             opened.append(path)
+        if len(opened) > 1:
+            Path(path).write_bytes(b"half a checkpoint")
         return builtins.open("/dev/full" if len(opened) > 1 else path, mode, **options)
 
     monkeypatch.setattr("direct.checkpointer.open", on_a_full_device, raising=False)
