@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.posterior import Posterior
+from direct_deepen.progress import progress_bar, show_figures
 
 LEVELS = tuple(step / 20 for step in range(1, 20))
 """Nominal coverages of a calibration curve: 5 to 95 per cent."""
@@ -143,7 +144,9 @@ def sparsification(std: torch.Tensor, error: torch.Tensor) -> Sparsification:
     return Sparsification(curve(std.argsort()), curve(error.argsort()))
 
 
-def fit_std_scale(posteriors: Sequence[Posterior], references: Sequence[torch.Tensor], *, level: float) -> float:
+def fit_std_scale(
+    posteriors: Sequence[Posterior], references: Sequence[torch.Tensor], *, level: float, progress: bool = False
+) -> float:
     """Return the scale s of :meth:`Posterior.rescaled` with which intervals of ``level`` have just that coverage.
 
     Coverage is that inside the object, averaged over posteriors. Of several scales the nearest to one is meant: very
@@ -157,6 +160,8 @@ def fit_std_scale(posteriors: Sequence[Posterior], references: Sequence[torch.Te
         Their references, magnitudes (1, height, width).
     level
         Between 0 and 1, exclusive.
+    progress
+        Show a progress bar, if standard error is a terminal: scale and coverage.
 
     Raises
     ------
@@ -169,15 +174,20 @@ def fit_std_scale(posteriors: Sequence[Posterior], references: Sequence[torch.Te
             coverage(containing_level(posterior.rescaled(math.exp(log_scale)), reference)[pixels], [level])
             for posterior, reference, pixels in zip(posteriors, references, inside, strict=True)
         ]
-        return float(torch.stack(shares).mean()) - level
+        share = float(torch.stack(shares).mean())
+        show_figures(bar, scale=math.exp(log_scale), coverage=share)
+        bar.update()
+        return share - level
 
     inside = [object_pixels(reference) for reference in references]
-    widen = excess(0.0) < 0
-    step = math.log(_SCALE_STEP) * (1 if widen else -1)
-    for number in range(1, _SCALE_STEPS + 1):
-        if (excess(number * step) >= 0) == widen:
-            return math.exp(bisect(excess, (number - 1) * step, number * step, xtol=1e-3))
+    with progress_bar(name="fit", unit="scale", shown=progress) as bar:
+        widen = excess(0.0) < 0
+        step = math.log(_SCALE_STEP) * (1 if widen else -1)
+        for number in range(1, _SCALE_STEPS + 1):
+            if (excess(number * step) >= 0) == widen:
+                return math.exp(bisect(excess, (number - 1) * step, number * step, xtol=1e-3))
+        unscaled = excess(0.0) + level
     raise DeepenError(
         f"no scale of the samples from {_SCALE_STEP**-_SCALE_STEPS:.2g} to {_SCALE_STEP**_SCALE_STEPS:.2g} brings the "
-        f"coverage of {level:.0%} intervals to {level:.0%}: it is {excess(0.0) + level:.1%} without a scale"
+        f"coverage of {level:.0%} intervals to {level:.0%}: it is {unscaled:.1%} without a scale"
     )

@@ -1,5 +1,6 @@
 """A calibration from data and weights to a scale and tables: fitted on validation data, judged on test data."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import direct_deepen
 from direct_deepen.calibration import (
@@ -32,7 +32,10 @@ from direct_deepen.errors import require
 from direct_deepen.grid import interval_over_volumes
 from direct_deepen.posterior import Posterior
 from direct_deepen.priors.energy import Energy
+from direct_deepen.progress import progress_bar
 from direct_deepen.sample_store import fingerprint, kept_posterior
+
+_logger = logging.getLogger(__name__)
 
 FITTED_LEVEL = 0.9
 REPORTED_LEVELS = (0.5, 0.9, 0.95)
@@ -115,12 +118,12 @@ def sampled_slices(
     """Sample the posteriors of a dataset, at most ``limit`` slices spread evenly; samples are kept in ``folder``."""
     count = len(dataset) if limit is None else min(limit, len(dataset))
     chosen = {number * len(dataset) // count for number in range(count)}
-    bar = tqdm(total=count, desc=label, unit="slice", disable=None)
-    for number, case in enumerate(cases(dataset, coil_maps=settings.coil_maps, cache=folder, device=device)):
-        if number in chosen:
-            yield _sampled(case, energy, settings, seed, folder)
-            bar.update()
-    bar.close()
+    _logger.info("%s: %i of %i slices, %s", label, count, len(dataset), SamplingSettings.of(settings))
+    with progress_bar(name=label, unit="slice", total=count) as bar:
+        for number, case in enumerate(cases(dataset, coil_maps=settings.coil_maps, cache=folder, device=device)):
+            if number in chosen:
+                yield _sampled(case, energy, settings, seed, folder)
+                bar.update()
 
 
 def _sampled(case: Case, energy: Energy, settings: DeepenSettings, seed: int, folder: Path) -> SampledSlice:
@@ -144,7 +147,8 @@ def fit(slices: Sequence[SampledSlice], energy: Energy, settings: DeepenSettings
     DeepenError
         If no scale does it.
     """
-    scale = fit_std_scale([item.posterior for item in slices], [item.reference for item in slices], level=FITTED_LEVEL)
+    posteriors, references = [item.posterior for item in slices], [item.reference for item in slices]
+    scale = fit_std_scale(posteriors, references, level=FITTED_LEVEL, progress=True)
     before = [
         float(coverage(containing_level(item.posterior, item.reference)[object_pixels(item.reference)], [FITTED_LEVEL]))
         for item in slices

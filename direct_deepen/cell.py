@@ -4,7 +4,7 @@ import logging
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from direct_deepen.engines.prior_engine import PriorEngine, all_cores
 from direct_deepen.errors import require
 from direct_deepen.files import write_hdf5
 from direct_deepen.metrics import quality
+from direct_deepen.progress import Track, progress_bar
 from direct_deepen.scoring import REGULARIZATIONS, best_value, classical
 from direct_deepen.study import ZERO_FILLED, Method, Study, Tuning
 
@@ -91,18 +92,20 @@ Prepare = Callable[[Case], Reconstruct]
 """What is done before the time is taken: DIRECT's own models read their batch there."""
 
 
-def run_cell(study: Study, problem: str, method: Method, folder: Path, *, device: str = "cpu") -> None:
+def run_cell(
+    study: Study, problem: str, method: Method, folder: Path, *, device: str = "cpu", track: Track = progress_bar
+) -> None:
     """Reconstruct all test slices, and write images, and last of all the rows, to a folder.
 
     The references, which all cells of a problem share, go to the folder above it. It is meant for a process of its
-    own, so that the peak of memory is that of the method.
+    own, so that the peak of memory is that of the method; ``track`` may tell another how far this one is.
 
     Raises
     ------
     DeepenError
         If a file is missing or does not fit.
     """
-    data = _Data(study.problems[problem], folder.parent / "coil_maps", device)
+    data = _Data(study.problems[problem], folder.parent / "coil_maps", device, track)
     with all_cores(device):
         engine = None if method.configuration is None else _engine(method, problem, study.seed, device)
         # An average of weights is no further weight.
@@ -111,7 +114,7 @@ def run_cell(study: Study, problem: str, method: Method, folder: Path, *, device
         prepare, tuned = _prepared(study, data, method, engine)
         rows, images, references = [], {}, {}
         posteriors, deviations = [], {}
-        for case in data.cases(study.test):
+        for case in data.cases(study.test, "test"):
             reconstruct = prepare(case)
             _wait(device)
             begin = time.perf_counter()
@@ -147,11 +150,16 @@ class _Data:
     configuration: Path
     cache: Path
     device: str
+    track: Track
 
-    def cases(self, root: Path) -> Iterator[Case]:
+    def cases(self, root: Path, name: str) -> Iterable[Case]:
         dataset = inference_dataset(self.configuration, root)
         coil_maps = OmegaConf.load(self.configuration).model.get("coil_maps", "direct")
-        return cases(dataset, coil_maps=coil_maps, cache=self.cache, device=self.device)
+        found = cases(dataset, coil_maps=coil_maps, cache=self.cache, device=self.device)
+        return self.track(found, name=name, unit="slice", total=len(dataset))
+
+    def validation(self, study: Study) -> list[Case]:
+        return list(self.cases(study.validation, "read validation data"))
 
 
 def _write_images(path: Path, images: Mapping[str, torch.Tensor]) -> None:
@@ -177,12 +185,12 @@ def _prepared(study: Study, data: _Data, method: Method, engine: Any) -> tuple[P
         return lambda case: lambda: _Result(case.problem.A.adjoint(case.problem.masked_kspace)), float("nan")
     if method.classical is not None:
         by_value = partial(classical, method.classical)
-        tuned = best_value(REGULARIZATIONS, list(data.cases(study.validation)), by_value, method.name)
+        tuned = best_value(REGULARIZATIONS, data.validation(study), by_value, method.name, data.track)
         return lambda case: lambda: _Result(by_value(tuned, case)), tuned
     if isinstance(engine, PriorEngine):
         tuned = float("nan")
         if method.tune is not None:
-            tuned = _tune(engine, method.name, method.tune, list(data.cases(study.validation)))
+            tuned = _tune(engine, method.name, method.tune, data.validation(study), data.track)
         return lambda case: partial(_by_prior, engine, case), tuned
     require(
         method.tune is None,
@@ -209,7 +217,7 @@ def _engine(method: Method, problem: str, seed: int, device: str) -> Any:
     return engine
 
 
-def _tune(engine: PriorEngine, name: str, tuning: Tuning, validation: Sequence[Case]) -> float:
+def _tune(engine: PriorEngine, name: str, tuning: Tuning, validation: Sequence[Case], track: Track) -> float:
     """Set the key that is tuned to the best of its values, and return that."""
     *sections, key = tuning.key.split(".")
     owner: Any = engine.settings
@@ -221,7 +229,7 @@ def _tune(engine: PriorEngine, name: str, tuning: Tuning, validation: Sequence[C
         setattr(owner, key, value)
         return _by_prior(engine, case).image
 
-    best = best_value(tuning.values, validation, by_value, name)
+    best = best_value(tuning.values, validation, by_value, name, track)
     setattr(owner, key, best)
     return best
 

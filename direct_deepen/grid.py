@@ -5,11 +5,14 @@ import logging
 import multiprocessing
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Queue
 
@@ -25,8 +28,14 @@ from direct_deepen.cell_posterior import PosteriorRow
 from direct_deepen.csv_files import read_csv, write_csv
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.files import write_text
+from direct_deepen.progress import progress_bar
 from direct_deepen.scoring import Picture
 from direct_deepen.study import Method, Study
+
+_OUTPUT = "output.log"
+"""What a cell prints: its terminal is that of the whole benchmark."""
+
+_logger = logging.getLogger(__name__)
 
 
 def cell_folder(output: Path, problem: str, method: str) -> Path:
@@ -38,7 +47,7 @@ def run_grid(study: Study, output: Path, *, jobs: int = 1, device: str = "cpu") 
     """Run the cells that are not there yet, and return one line for every cell that failed.
 
     A cell that fails leaves ``error.txt`` in its folder and the others alone; it is tried again by the next run.
-    ``jobs`` cells run at once, each on its share of the cores.
+    ``jobs`` cells run at once, each on its share of the cores. What a cell prints goes to ``output.log``.
     """
     missing = [
         (problem, method)
@@ -50,25 +59,25 @@ def run_grid(study: Study, output: Path, *, jobs: int = 1, device: str = "cpu") 
     shares: Queue[list[int]] = Queue()
     for job in range(jobs):
         shares.put(cores[job::jobs])
-    bar = tqdm(total=len(missing), desc="cells", unit="cell", disable=None)
+    _logger.info("%i of %i cells are done already", len(study.cells()) - len(missing), len(study.cells()))
 
     def run(cell: tuple[str, Method]) -> str | None:
         problem, method = cell
-        folder = cell_folder(output, problem, method.name)
+        name, folder = f"{problem} {method.name}", cell_folder(output, problem, method.name)
         share = shares.get()
-        failure = _run_in_process(partial(run_cell, study, problem, method, folder, device=device), folder, share)
+        begin = time.perf_counter()
+        failure = _run_in_process(partial(run_cell, study, problem, method, folder, device=device), name, folder, share)
+        _logger.info("%s: %.1f s on %i cores", name, time.perf_counter() - begin, len(share))
         shares.put(share)
         bar.update()
-        return None if failure is None else f"{problem} {method.name}: {failure}"
+        return None if failure is None else f"{name}: {failure}"
 
     # The threads only wait for the processes.
-    with ThreadPoolExecutor(jobs) as pool:
-        failures = [failure for failure in pool.map(run, missing) if failure is not None]
-    bar.close()
-    return failures
+    with progress_bar(name="cells", unit="cell", total=len(missing)) as bar, ThreadPoolExecutor(jobs) as pool:
+        return [failure for failure in pool.map(run, missing) if failure is not None]
 
 
-def _run_in_process(cell: Callable[[], None], folder: Path, cores: Sequence[int]) -> str | None:
+def _run_in_process(cell: "partial[None]", name: str, folder: Path, cores: Sequence[int]) -> str | None:
     """Run a cell in a process of its own: its peak of memory is the method's, and what breaks it stays there.
 
     Returns
@@ -78,28 +87,55 @@ def _run_in_process(cell: Callable[[], None], folder: Path, cores: Sequence[int]
     folder.mkdir(parents=True, exist_ok=True)
     error = folder / "error.txt"
     error.unlink(missing_ok=True)
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(cell, error, cores))
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(cell, error, cores, sender))
     process.start()
+    # The only other end is that of the process: when it ends, so does what it tells.
+    sender.close()
+    with progress_bar(name=name, unit="slice") as bar:
+        _follow(receiver, bar, name)
     process.join()
     if process.exitcode == 0:
         return None
     return error.read_text(encoding="utf-8") if error.is_file() else f"exit code {process.exitcode}"
 
 
-def _run(cell: Callable[[], None], error: Path, cores: Sequence[int]) -> None:
+def _follow(receiver: Connection, bar: tqdm, name: str) -> None:
+    """Show what a cell tells by :func:`_told` until it ends."""
+    stage = None
+    with suppress(EOFError):
+        while True:
+            told, done, total = receiver.recv()
+            if told != stage:
+                stage = told
+                bar.set_description(f"{name}, {stage}", refresh=False)
+                bar.reset(total)
+            bar.update(done - bar.n)
+
+
+def _told[Item](sender: Connection, items: Iterable[Item], *, name: str, unit: str, total: int) -> Iterator[Item]:
+    """Yield items, and tell how many are done and how many there are."""
+    sender.send((name, 0, total))
+    for done, item in enumerate(items, start=1):
+        yield item
+        sender.send((name, done, total))
+
+
+def _run(cell: "partial[None]", error: Path, cores: Sequence[int], sender: Connection) -> None:
     os.sched_setaffinity(0, cores)
-    # DIRECT tells at the level of information what it builds.
-    logging.disable(logging.INFO)
-    try:
-        cell()
-    except (Exception, SystemExit) as failure:
-        # Whatever it was, it is the caller's to tell: this process ends here.
-        text = str(failure.__cause__ or failure) if isinstance(failure, SystemExit) else str(failure)
-        kind = "" if isinstance(failure, DeepenError | SystemExit) else f"{type(failure).__name__}: "
-        with suppress(DeepenError):
-            # On a full disk the exit code has to do.
-            write_text(error, kind + (text.splitlines() or [""])[0])
-        raise SystemExit(1) from failure
+    with error.with_name(_OUTPUT).open("w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+        try:
+            cell(track=partial(_told, sender))
+        except (Exception, SystemExit) as failure:
+            traceback.print_exc()
+            # Whatever it was, it is the caller's to tell: this process ends here.
+            text = str(failure.__cause__ or failure) if isinstance(failure, SystemExit) else str(failure)
+            kind = "" if isinstance(failure, DeepenError | SystemExit) else f"{type(failure).__name__}: "
+            with suppress(DeepenError):
+                # On a full disk the exit code has to do.
+                write_text(error, kind + (text.splitlines() or [""])[0])
+            raise SystemExit(1) from failure
 
 
 def gather(study: Study, output: Path) -> list[CellRow]:

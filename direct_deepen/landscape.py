@@ -13,6 +13,7 @@ from direct_deepen.physics.noise import complex_normal
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.sense import sense
 from direct_deepen.priors.energy import Energy
+from direct_deepen.progress import progress_bar
 
 AXIS = torch.arange(-20, 21) / 20
 """α of both directions, from −1 to 1; at α_s = 1 the image is that of SENSE."""
@@ -52,6 +53,7 @@ def landscape(
     image: torch.Tensor,
     *,
     generator: torch.Generator,
+    progress: bool = False,
 ) -> Landscape:
     """Evaluate an energy on the plane around an image.
 
@@ -67,12 +69,15 @@ def landscape(
         x in scaled intensities, complex (1, height, width).
     generator
         Source of the noise direction.
+    progress
+        Show a progress bar, if standard error is a terminal.
     """
     structure = sense(A, masked_kspace) - image
     noise = complex_normal(image.shape, generator=generator, dtype=image.dtype)
     noise = noise * structure.norm() / noise.norm()
     # A row at a time: the plane as one batch would be 1681 images.
-    rows = [energy(image + AXIS[:, None, None] * noise + weight * structure) for weight in AXIS]
+    weights = progress_bar(AXIS, name="landscape", unit="row", shown=progress)
+    rows = [energy(image + AXIS[:, None, None] * noise + weight * structure) for weight in weights]
     values = torch.stack(rows)
     # The data term is a quadratic of two numbers: three residuals say all of it.
     residual, along_noise, along_structure = A.forward(image) - masked_kspace, A.forward(noise), A.forward(structure)

@@ -8,6 +8,7 @@ from direct_deepen.html_page import Html, Reel, definitions, details, page, sect
 from direct_deepen.metrics import quality
 from direct_deepen.pictures import Panel
 from direct_deepen.posterior_file import PosteriorVolume
+from direct_deepen.progress import progress_bar
 
 TITLES = {"map": "MAP", "mean": "posterior mean", "image": "reconstruction"}
 BRIGHTEST = 0.999
@@ -118,7 +119,8 @@ def posterior_page(volume: PosteriorVolume, references: np.ndarray | None = None
     if configuration:
         about.append(details("configuration", configuration))
     subtitle = f"{number_of_slices} slices of {rows}×{columns}; magnitudes, in the units of the data"
-    body = viewer([Reel.of(panel) for panel in shown], labels, figures(volume, references), *about)
+    reels = [Reel.of(panel) for panel in progress_bar(shown, name="page", unit="panel")]
+    body = viewer(reels, labels, figures(volume, references), *about)
     return page(volume.name, body, subtitle=subtitle)
 
 

@@ -1,5 +1,6 @@
 """Energies that come with the package, ready to reconstruct with."""
 
+import logging
 from importlib import resources
 from pathlib import Path
 from pickle import UnpicklingError
@@ -9,6 +10,8 @@ import torch
 
 from direct_deepen.errors import DeepenError, require, require_choice
 from direct_deepen.priors import Energy, QuadraticEnergy
+
+_logger = logging.getLogger(__name__)
 
 _FOLDER = "weights"
 _ENERGIES: dict[str, type[Energy]] = {"QuadraticEnergy": QuadraticEnergy}
@@ -85,6 +88,7 @@ def _content(name: str | None) -> dict[str, Any]:
         name = names[0]
     require_choice("name", name, names)
     path = resources.files("direct_deepen") / _FOLDER / f"{name}.pt"
+    _logger.info("weights %s", path)
     try:
         with resources.as_file(path) as file:
             content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)

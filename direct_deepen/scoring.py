@@ -1,5 +1,6 @@
 """Compare reconstructions of the same data: classical methods computed here, trained ones as predicted by DIRECT."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +8,15 @@ from functools import partial
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from direct_deepen.classical import CLASSICAL
 from direct_deepen.data.problems import Case
 from direct_deepen.errors import require
 from direct_deepen.metrics import Quality, quality
 from direct_deepen.predictions import Prediction
+from direct_deepen.progress import Track, progress_bar
+
+_logger = logging.getLogger(__name__)
 
 REGULARIZATIONS = tuple(float(value) for value in np.geomspace(1e-4, 1.0, 17))
 """Candidates of λ of every classical method; the best on validation data is used."""
@@ -44,15 +47,20 @@ class Picture:
 
 
 def best_value(
-    values: Sequence[float], cases: Sequence[Case], reconstruct: Callable[[float, Case], torch.Tensor], name: str
+    values: Sequence[float],
+    cases: Sequence[Case],
+    reconstruct: Callable[[float, Case], torch.Tensor],
+    name: str,
+    track: Track = progress_bar,
 ) -> float:
     """Return the value whose images, complex (1, height, width), have the highest mean PSNR over the cases."""
-
-    def score(value: float) -> float:
-        return float(np.mean([quality(reconstruct(value, case)[0], case.reference[0]).psnr for case in cases]))
-
-    scores = {value: score(value) for value in tqdm(values, desc=f"Tune {name}", leave=False, disable=None)}
-    return max(scores, key=lambda value: scores[value])
+    psnr: dict[float, list[float]] = {value: [] for value in values}
+    trials = [(value, case) for value in psnr for case in cases]
+    for value, case in track(trials, name=f"tune {name}", unit="slice", total=len(trials)):
+        psnr[value].append(quality(reconstruct(value, case)[0], case.reference[0]).psnr)
+    best = max(psnr, key=lambda value: float(np.mean(psnr[value])))
+    _logger.info("%s: %.4g is the best of %i values on %i slices", name, best, len(psnr), len(cases))
+    return best
 
 
 def classical(method: str, value: float, case: Case) -> torch.Tensor:
@@ -80,7 +88,7 @@ def compare(
         If a prediction lacks a volume, has other shapes, or was made with other sampling masks.
     """
     rows, pictures = [], []
-    for case in tqdm(test, desc="Compare", leave=False, disable=None):
+    for case in progress_bar(test, name="compare", unit="slice"):
         columns = _classical(case, regularizations)
         std = {}
         for name, prediction in predictions.items():

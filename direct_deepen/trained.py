@@ -1,5 +1,6 @@
 """Priors that ``direct train`` has trained, for use in Python."""
 
+import logging
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.errors import DeepenError, require, require_choice
 from direct_deepen.plugin import config
 from direct_deepen.priors import Averaged, DiffusionDenoiser, Energy
+
+_logger = logging.getLogger(__name__)
 
 _PREFIX = "deepen.energies."
 _ENERGIES = tuple(f"{_PREFIX}{name}" for name in ("QuadraticEnergy", "ConvEnergy"))
@@ -43,6 +46,7 @@ def load_trained(checkpoint: Path, configuration: Path) -> Energy:
     energy: Energy = kind(**{key: section[key] for key in signature(kind).parameters})
     require_weights_of(energy, checkpoint)
     energy.load_state_dict(weights_of(checkpoint))
+    _logger.info("%s: %s, %i weights", checkpoint, kind.__name__, sum(tensor.numel() for tensor in energy.parameters()))
     return energy.eval()
 
 

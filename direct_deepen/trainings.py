@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from tqdm import tqdm
 
 from direct_deepen.errors import require
+from direct_deepen.progress import progress_bar
 
 _ENDED = "ended.json"
 _LOG = "output.log"
@@ -86,7 +86,7 @@ def run_trainings(trainings: Sequence[Training], *, device: str = "cpu") -> None
     free = [{core} for core in cores] if device == "cpu" else [set(cores)]
     working: dict[int, tuple[Training, Any, set[int]]] = {}
     failed = []
-    with tqdm(total=len(missing), desc="trainings", unit="training") as bar:
+    with progress_bar(name="trainings", unit="training", total=len(missing)) as bar:
         while missing or working:
             while free and (chosen := next((t for t in missing if _may_start(t)), None)):
                 missing.remove(chosen)
@@ -120,9 +120,10 @@ def _train(training: Training, cores: set[int], device: str) -> None:
     options = ["--training-root", training.data / "training", "--validation-root", training.data / "validation"]
     options += ["--cfg", config, "--name", folder.name, "--seed", training.seed]
     options += ["--device", device, "--num-workers", 0 if device == "cpu" else len(cores) - 1]
-    if (folder / "last_model.txt").is_file():
+    # Not its note of the last one: a training may have been killed before it wrote that.
+    if any(folder.glob("model_*.pt")):
         options.append("--resume")
-    elif training.initialization is not None:
+    if training.initialization is not None:
         options += ["--initialization-checkpoint", training.initialization]
     sys.argv = ["direct", "train", str(folder.parent), *map(str, options)]
     sys.stdout = sys.stderr = log = (folder / _LOG).open("a", encoding="utf-8")

@@ -13,14 +13,15 @@ PACKAGE = Path(direct_deepen.__file__).parent
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    "progress": set(),
     "physics": {"errors", "physics"},
     "priors": {"errors", "physics", "priors"},
     "objectives": {"errors", "physics", "priors", "objectives"},
-    "inference": {"errors", "physics", "priors", "inference"},
+    "inference": {"errors", "physics", "priors", "inference", "progress"},
     "posterior": {"errors", "physics", "priors", "inference"},
-    "calibration": {"errors", "physics", "priors", "inference", "posterior"},
+    "calibration": {"errors", "physics", "priors", "inference", "posterior", "progress"},
     "posterior_file": {"errors", "files", "physics", "priors", "inference", "posterior"},
-    "landscape": {"errors", "physics", "priors", "inference"},
+    "landscape": {"errors", "physics", "priors", "inference", "progress"},
     "pictures": {"errors"},
     "html_page": {"errors", "files", "pictures"},
 }
@@ -235,6 +236,32 @@ def test_global_randomness_is_found(source):
 )
 def test_generators_that_are_passed_in_are_not_mistaken_for_global_ones(source):
     assert global_randomness(source) == []
+
+
+# ---- Output
+
+PRINTERS = {"cli", "engines/reporting.py"}
+"""Commands print their results; DIRECT's commands print an error where no log takes it."""
+
+
+def prints(source: str) -> list[int]:
+    """Lines that print, or write to an output of the process."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and dotted(node.func) in ("print", "sys.stdout.write", "sys.stderr.write")
+    ]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_but_commands_prints(path):
+    name = path.relative_to(PACKAGE)
+    if not PRINTERS & {str(name), name.parts[0]}:
+        assert prints(path.read_text()) == []
+
+
+def test_prints_are_found():
+    assert set(prints("def f():\n    print('x')\nsys.stdout.write('x')\nlog.write('x')")) == {2, 3}
 
 
 # ---- Errors

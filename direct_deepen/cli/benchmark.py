@@ -3,13 +3,16 @@
 import argparse
 from pathlib import Path
 
+from direct_deepen.cli.verbosity import stage
+
 _DESCRIPTION = """\
 Compare methods on problems. A study, one YAML file, names the data, the problems (configurations whose inference
 dataset has the mask), and the methods: classical ones, and any model that DIRECT trains, each with its configuration
 and checkpoint. All get the same data, masks, noise and scale; what a method tunes, it tunes on the validation data.
 Every cell runs in a process of its own. Cells that are done are not repeated, and one that fails does not lose the
 others. Writes results.csv (a row a slice), table.md, versions.json, a figure for every problem, and cells/ with
-images; and of methods that sample, posterior.csv (spread, coverage, cost of a sample) and another figure."""
+images and the output of every cell; and of methods that sample, posterior.csv (spread, coverage, cost of a sample) and
+another figure."""
 
 _EPILOG = """\
 example of a study:
@@ -33,14 +36,17 @@ example:
   direct-deepen benchmark runs/benchmark --study study.yaml"""
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command ``benchmark`` to the subparsers of ``direct-deepen``."""
+def add_parser(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
+) -> None:
+    """Add the command ``benchmark`` to the subparsers of ``direct-deepen``, with the options that all share."""
     parser = subparsers.add_parser(
         "benchmark",
         help="compare methods on problems",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared],
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
     parser.add_argument("--study", type=Path, required=True, help="the YAML file that names data, problems and methods")
@@ -64,18 +70,22 @@ def run(args: argparse.Namespace) -> None:
     from direct_deepen.errors import require
     from direct_deepen.grid import gather, pictures, run_grid, write_results
     from direct_deepen.plots import plot_comparison, plot_uncertainty
+    from direct_deepen.progress import progress_bar
     from direct_deepen.study import load_study
 
     require(args.figure_slices >= 1, f"--figure-slices is {args.figure_slices}; allowed: >= 1")
     study = load_study(args.study)
-    failures = run_grid(study, args.output, jobs=args.jobs, device=args.device)
+    with stage("cells"):
+        failures = run_grid(study, args.output, jobs=args.jobs, device=args.device)
     told = f"{len(failures)} of {len(study.cells())} cells failed: {'; '.join(failures)}"
     require(bool(gather(study, args.output)), told)
     print(write_results(study, args.output))
-    for problem in study.problems:
-        shown = pictures(study, args.output, problem, count=args.figure_slices)
-        if shown:
-            plot_comparison(shown, args.output / f"{problem}.png")
-        if any(picture.std for picture in shown):
-            plot_uncertainty(shown, args.output / f"{problem}_posterior.png")
+    with stage("figures"):
+        for problem in progress_bar(study.problems, name="figures", unit="problem"):
+            shown = pictures(study, args.output, problem, count=args.figure_slices)
+            if shown:
+                plot_comparison(shown, args.output / f"{problem}.png")
+            if any(picture.std for picture in shown):
+                plot_uncertainty(shown, args.output / f"{problem}_posterior.png")
+    print(f"wrote {args.output}")
     require(not failures, told)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from direct_deepen.cli.verbosity import stage, tell_device
+
 if TYPE_CHECKING:
     from direct_deepen.calibration_study import SampledSlice
 
@@ -28,14 +30,17 @@ example:
       --checkpoint runs/deepen/model_1199.pt --data-root data/test --validation-root data/validation --slices 20"""
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command ``calibrate`` to the subparsers of ``direct-deepen``."""
+def add_parser(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
+) -> None:
+    """Add the command ``calibrate`` to the subparsers of ``direct-deepen``, with the options that all share."""
     parser = subparsers.add_parser(
         "calibrate",
         help="measure the calibration of posteriors, and fit a scale",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared],
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
     parser.add_argument("--cfg", type=Path, required=True, help="configuration: model, sampling and inference dataset")
@@ -89,13 +94,18 @@ def run(args: argparse.Namespace) -> None:
             seed=args.seed, folder=args.output / "samples" / label, limit=args.slices, device=args.device, label=label,
         )  # fmt: skip
 
-    calibration = fit(list(sampled(validation, "validation")), energy, settings, seed=args.seed)
+    tell_device(args.device)
+    with stage("samples of validation data"):
+        sampled_validation = list(sampled(validation, "validation"))
+    with stage("fit"):
+        calibration = fit(sampled_validation, energy, settings, seed=args.seed)
     data_noise_std = settings.objective.data_noise_factor * settings.noise_std
-    assessments = [
-        assessment
-        for item in sampled(test, "test")
-        for assessment in assess(item, calibration.std_scale, data_noise_std=data_noise_std, seed=args.seed)
-    ]
+    with stage("samples of test data, and what they are worth"):
+        assessments = [
+            assessment
+            for item in sampled(test, "test")
+            for assessment in assess(item, calibration.std_scale, data_noise_std=data_noise_std, seed=args.seed)
+        ]
     write_csv(args.output / "cases.csv", case_rows(assessments))
     write_csv(args.output / "calibration_curve.csv", curve_rows(assessments))
     write_csv(args.output / "sparsification.csv", sparsification_rows(assessments))
@@ -104,4 +114,4 @@ def run(args: argparse.Namespace) -> None:
     plot_calibration(assessments, args.output / "calibration.png")
     path = args.output / "pretrained.calibration.yaml" if args.checkpoint is None else calibration_path(args.checkpoint)
     write_calibration(path, calibration)
-    print(f"{table}\nWrote {path}.")
+    print(f"{table}\nwrote {args.output}\nwrote {path}")

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from direct_deepen.cli.verbosity import stage, tell_device
+
 _DESCRIPTION = """\
 Evaluate an energy E, and the cost C of the data, on planes of images x + α_z z + α_s s around fully sampled images x:
 s is the aliasing that SENSE leaves, z noise of the norm of s. A good energy has its minimum near (0, 0). Prints where
@@ -16,14 +18,17 @@ example:
 needs the extra: pip install 'direct-deepen[demo]'"""
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command ``landscape`` to the subparsers of ``direct-deepen``."""
+def add_parser(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
+) -> None:
+    """Add the command ``landscape`` to the subparsers of ``direct-deepen``, with the options that all share."""
     parser = subparsers.add_parser(
         "landscape",
         help="draw an energy around true images",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared],
     )
     parser.add_argument("weights", metavar="WEIGHTS", help="checkpoint of `direct train`, or the word pretrained")
     parser.add_argument(
@@ -55,26 +60,33 @@ def run(args: argparse.Namespace) -> None:
     from direct_deepen.landscape import landscape
     from direct_deepen.landscape_view import landscape_figures, landscape_page, plot_landscapes
     from direct_deepen.pretrained import load_pretrained
+    from direct_deepen.progress import progress_bar
     from direct_deepen.trained import load_trained
 
     energy = load_pretrained() if args.weights == "pretrained" else load_trained(Path(args.weights), args.cfg)
     dataset = inference_dataset(args.cfg, args.data_root)
     volume = args.volume or min(path.name for path in dataset.volume_indices)
-    found = list(cases(dataset, volume=volume))
+    with stage(f"reading {volume}"):
+        found = list(progress_bar(cases(dataset, volume=volume), name="read", unit="slice"))
     numbers = args.slices or [(len(found) + 1) // 2]
     for number in numbers:
         require(1 <= number <= len(found), f"--slices has {number}; allowed with {volume}: 1 to {len(found)}")
+    tell_device()
     generator = torch.Generator().manual_seed(args.seed)
     landscapes = {}
-    for number in numbers:
+    for number in progress_bar(numbers, name="slices", unit="slice"):
         case = found[number - 1]
         A, masked_kspace = case.problem.A, case.problem.masked_kspace
         name = f"{volume}, slice {number}"
-        landscapes[name] = landscape(A, masked_kspace, energy, case.reference, generator=generator)
+        with stage(name):
+            landscapes[name] = landscape(A, masked_kspace, energy, case.reference, generator=generator, progress=True)
+    for name, plane in landscapes.items():
         print(name)
-        for figure, value in landscape_figures(landscapes[name]).items():
+        for figure, value in landscape_figures(plane).items():
             print(f"  {figure}: {value}")
     if args.out is not None:
         plot_landscapes(landscapes, args.out)
+        print(f"wrote {args.out}")
     if args.html is not None:
         write_page(args.html, landscape_page(f"Energy landscape of {args.weights}", landscapes))
+        print(f"wrote {args.html}")

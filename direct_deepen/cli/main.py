@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from direct_deepen.cli import benchmark, calibrate, doctor, landscape, phantom, posterior, report, score
+from direct_deepen.cli.verbosity import shared_options, stage, tell_command, told
 from direct_deepen.errors import DeepenError
 
 _EPILOG = """\
@@ -15,8 +16,8 @@ Training and prediction are DIRECT's own commands:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 2 after bad input, which is reported in one line."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="direct-deepen",
         description="DEEPEN for DIRECT: phantoms, comparisons, calibration, views of posteriors, energies, runs.",
@@ -24,11 +25,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    shared = shared_options()
     for command in (doctor, phantom, score, benchmark, calibrate, posterior, landscape, report):
-        command.add_parser(subparsers)
-    parsed = parser.parse_args(arguments)
+        command.add_parser(subparsers, shared)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, or 2 after bad input, which is reported in one line."""
+    parsed = build_parser().parse_args(arguments)
     try:
-        parsed.run(parsed)
+        with told(parsed.verbose), stage("all"):
+            if parsed.verbose:
+                tell_command(parsed)
+            parsed.run(parsed)
     except (DeepenError, OSError) as error:
         print(f"direct-deepen: error: {error}", file=sys.stderr)
         return 2

@@ -16,14 +16,17 @@ example, with seeds of their own for training and validation:
 needs the extra: pip install 'direct-deepen[demo]'"""
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command ``phantom`` to the subparsers of ``direct-deepen``."""
+def add_parser(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
+) -> None:
+    """Add the command ``phantom`` to the subparsers of ``direct-deepen``, with the options that all share."""
     parser = subparsers.add_parser(
         "phantom",
         help="write synthetic brain volumes in fastMRI's format",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared],
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
     parser.add_argument("--volumes", type=int, required=True, metavar="N", help="number of volumes, one file each")
@@ -66,3 +69,4 @@ def run(args: argparse.Namespace) -> None:
         noise_std=args.noise_std,
         prefix=args.prefix,
     )
+    print(f"wrote {args.volumes} volumes to {args.output}")

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from direct_deepen.cli.verbosity import stage
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -23,14 +25,17 @@ example:
 _SAMPLES = 3
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command ``posterior`` to the subparsers of ``direct-deepen``."""
+def add_parser(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
+) -> None:
+    """Add the command ``posterior`` to the subparsers of ``direct-deepen``, with the options that all share."""
     parser = subparsers.add_parser(
         "posterior",
         help="show a reconstructed volume and its uncertainty",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared],
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="<volume>.posterior.h5, written by `direct predict`")
     parser.add_argument("--cfg", type=Path, help="configuration of the prediction; needs --data-root")
@@ -66,8 +71,10 @@ def run(args: argparse.Namespace) -> None:
 
     given = args.cfg is not None and args.data_root is not None
     require(given or args.cfg is args.data_root, "allowed: --cfg and --data-root together, or neither")
-    volume = read_posterior(args.file, num_samples=_SAMPLES)
-    references = _references(volume, args.cfg, args.data_root) if given else None
+    with stage(f"reading {args.file}"):
+        volume = read_posterior(args.file, num_samples=_SAMPLES)
+    with stage("references"):
+        references = _references(volume, args.cfg, args.data_root) if given else None
     of_slices = figures(volume, references)
     shown = (len(of_slices) + 1) // 2 if args.slice is None else args.slice
     require(1 <= shown <= len(of_slices), f"--slice is {shown}; allowed: 1 to {len(of_slices)}")
@@ -81,10 +88,15 @@ def run(args: argparse.Namespace) -> None:
     if args.out is not None:
         title = f"{volume.name}, slice {shown} of {len(of_slices)}"
         plot_panels(panels(volume, references), shown - 1, title, args.out)
+        print(f"wrote {args.out}")
     if args.html is not None:
-        write_page(args.html, posterior_page(volume, references))
+        with stage("page"):
+            write_page(args.html, posterior_page(volume, references))
+        print(f"wrote {args.html}")
     if args.nifti is not None:
-        write_nifti(volume, args.nifti)
+        with stage("NIfTI"):
+            written = write_nifti(volume, args.nifti)
+        print("\n".join(f"wrote {path}" for path in written))
 
 
 def _references(volume: "PosteriorVolume", configuration: Path, data_root: Path) -> "np.ndarray":
@@ -93,8 +105,10 @@ def _references(volume: "PosteriorVolume", configuration: Path, data_root: Path)
 
     from direct_deepen.data.problems import cases, inference_dataset
     from direct_deepen.errors import require
+    from direct_deepen.progress import progress_bar
 
-    found = list(cases(inference_dataset(configuration, data_root), volume=volume.name))
+    of_volume = cases(inference_dataset(configuration, data_root), volume=volume.name)
+    found = list(progress_bar(of_volume, name="read", unit="slice"))
     scales = np.array([float(case.problem.scale) for case in found])
     expected = volume.arrays["scale"]
     # It follows from the data alone, and differs by a few per cent from mask to mask.

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from direct_deepen.cli.verbosity import stage
+
 _DESCRIPTION = """\
 Gather runs into one HTML page that needs no network: training curves (loss, energy gap, curvature, PSNR on validation
 data) of `direct train` folders, all in the same figures, and tables and pictures of folders that `direct-deepen score`,
@@ -13,14 +15,17 @@ example:
   direct-deepen report runs/demo/deepen runs/demo/varnet runs/demo --out report.html"""
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command ``report`` to the subparsers of ``direct-deepen``."""
+def add_parser(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
+) -> None:
+    """Add the command ``report`` to the subparsers of ``direct-deepen``, with the options that all share."""
     parser = subparsers.add_parser(
         "report",
         help="gather training curves, tables and pictures of runs into one page",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared],
     )
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="folder of a training or of results")
     parser.add_argument("--out", type=Path, required=True, metavar="HTML", help="the page")
@@ -39,5 +44,6 @@ def run(args: argparse.Namespace) -> None:
     from direct_deepen.html_page import write_page
     from direct_deepen.report import build_report
 
-    write_page(args.out, build_report(args.runs))
+    with stage("page"):
+        write_page(args.out, build_report(args.runs))
     print(f"wrote {args.out}")

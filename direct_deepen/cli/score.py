@@ -3,6 +3,12 @@
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from direct_deepen.cli.verbosity import stage, tell_device
+
+if TYPE_CHECKING:
+    from direct_deepen.data.problems import Case
 
 _DESCRIPTION = """\
 Score reconstructions of the same undersampled data against the same references. Zero-filled, SENSE, L1-wavelet and
@@ -18,14 +24,17 @@ example:
       --prediction deepen runs/demo/deepen_test runs/demo/deepen/model_449.pt"""
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command ``score`` to the subparsers of ``direct-deepen``."""
+def add_parser(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
+) -> None:
+    """Add the command ``score`` to the subparsers of ``direct-deepen``, with the options that all share."""
     parser = subparsers.add_parser(
         "score",
         help="compare predictions with each other and with classical methods",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared],
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
     parser.add_argument("--cfg", type=Path, required=True, help="configuration whose inference dataset is used")
@@ -53,7 +62,6 @@ def run(args: argparse.Namespace) -> None:
     """
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
     from direct_deepen.csv_files import write_csv
-    from direct_deepen.data.problems import cases, inference_dataset
     from direct_deepen.errors import require
     from direct_deepen.files import write_text
     from direct_deepen.plots import plot_comparison, plot_posterior
@@ -64,10 +72,12 @@ def run(args: argparse.Namespace) -> None:
     names = [name for name, _, _ in args.prediction]
     require(len(set(names)) == len(names), f"--prediction names are {', '.join(names)}; allowed: different names")
     predictions = {name: Prediction(Path(folder), Path(weights)) for name, folder, weights in args.prediction}
-    test = list(cases(inference_dataset(args.cfg, args.data_root)))
-    validation = list(cases(inference_dataset(args.cfg, args.validation_root)))
-    regularizations = tune(validation)
-    rows, pictures = compare(test, predictions, regularizations=regularizations)
+    tell_device()
+    test, validation = (_read(args.cfg, root) for root in (args.data_root, args.validation_root))
+    with stage("tuning of the classical methods"):
+        regularizations = tune(validation)
+    with stage("comparison"):
+        rows, pictures = compare(test, predictions, regularizations=regularizations)
     summaries = summarize(rows)
 
     write_csv(args.output / "results.csv", [asdict(summary) for summary in summaries])
@@ -82,7 +92,17 @@ def run(args: argparse.Namespace) -> None:
     # Slices of different volumes, spread over the set.
     step = max(1, len(pictures) // args.figure_slices)
     shown = pictures[step // 2 :: step][: args.figure_slices]
-    plot_comparison(shown, args.output / "comparison.png")
-    if any(picture.std for picture in shown):
-        plot_posterior(shown, args.output / "posterior.png")
-    print(table + note)
+    with stage("figures"):
+        plot_comparison(shown, args.output / "comparison.png")
+        if any(picture.std for picture in shown):
+            plot_posterior(shown, args.output / "posterior.png")
+    print(f"{table}{note}\nwrote {args.output}")
+
+
+def _read(configuration: Path, root: Path) -> "list[Case]":
+    from direct_deepen.data.problems import cases, inference_dataset
+    from direct_deepen.progress import progress_bar
+
+    dataset = inference_dataset(configuration, root)
+    with stage(f"reading {root}"):
+        return list(progress_bar(cases(dataset), name=f"read {root}", unit="slice", total=len(dataset)))

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 from scipy.special import expit
-from tqdm import tqdm
 
 from direct_deepen.data.fastmri_file import write_fastmri_volume
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.fourier import fft2
 from direct_deepen.physics.scale import full_sampling_scale
+from direct_deepen.progress import progress_bar
 
 DEFAULT_NOISE_STD = 0.007
 """Standard deviation of the k-space noise, per real component, in units of the intensity scale."""
@@ -192,7 +192,7 @@ def write_phantoms(
     _load_templates()
     output.mkdir(parents=True, exist_ok=True)
     paths = []
-    for index in tqdm(range(num_volumes), desc="phantom volumes", unit="volume"):
+    for index in progress_bar(range(num_volumes), name="phantoms", unit="volume"):
         volume = brain_volume(
             np.random.default_rng([seed, index]),
             num_slices=num_slices,

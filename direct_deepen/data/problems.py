@@ -24,6 +24,8 @@ from direct_deepen.engines.named_slices import read_slice
 from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image
 from direct_deepen.errors import DeepenError, require
 
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -86,7 +88,9 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
     )
     # DIRECT reports every file at the level of information; a command that reads them twice should not.
     logging.getLogger("FastMRIDataset").setLevel(logging.WARNING)
-    return build_dataset_from_input(transforms=transforms, dataset_config=merged, data_root=data_root)
+    dataset = build_dataset_from_input(transforms=transforms, dataset_config=merged, data_root=data_root)
+    _logger.info("%s: %i volumes, %i slices, with the masks of %s", data_root, len(files), len(dataset), configuration)
+    return dataset
 
 
 def _require_volume(path: Path) -> None:

@@ -121,22 +121,3 @@ def require_weights_of(model: nn.Module, path: Path | str) -> None:
             f"{path}: weights of another model: {name} has shape {found}; allowed with this configuration: {expected}",
         )
     require(not shapes, f"{path}: weights of another model: {', '.join(shapes)} not in this configuration's")
-
-
-def checkpoint_to_resume(experiment_directory: Path) -> Path | None:
-    """Return the checkpoint that DIRECT resumes from, or None where there is none.
-
-    Raises
-    ------
-    DeepenError
-        If ``last_model.txt`` does not hold a number: DIRECT was killed while it wrote it.
-    """
-    last = experiment_directory / "last_model.txt"
-    if not last.is_file():
-        return None
-    number = last.read_text(encoding="utf-8").strip()
-    require(
-        number.isdecimal(),
-        f"{last} holds {number!r}; allowed: the number of a checkpoint beside it, model_<number>.pt",
-    )
-    return experiment_directory / f"model_{number}.pt"

@@ -1,10 +1,10 @@
 """The engine of DEEPEN: training by maximum likelihood, MAP and posterior samples."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from direct.utils import communication
 from direct.utils.events import get_event_storage
 from torch.utils.data import Dataset
 
@@ -190,24 +190,17 @@ class DeepenEngine(PriorEngine[DeepenSettings]):
                 iteration, spread, _LEAST_SPREAD,
             )  # fmt: skip
 
-    def training_loop(self, training_datasets: list, start_iter: int, *args: Any, **kwargs: Any) -> None:
-        """Run DIRECT's loop from ``start_iter``, with the chains stored for it."""
-        path = self._chains_path()
-        if start_iter > 0 and path.exists():
-            iteration = self.stored_chains.load(path)
-            self.logger.info("Read %i persistent chains of iteration %i.", len(self.stored_chains), iteration)
-        super().training_loop(training_datasets, start_iter, *args, **kwargs)
+    def training_state(self) -> dict[str, Any]:
+        """Return what every engine does, and the chains."""
+        chains = {"chains": self.stored_chains.state_dict(), "largest_relative_gap": self._largest_relative_gap}
+        return super().training_state() | chains
 
-    def checkpoint_model_at_interval(self, iter_idx: int, total_iter: int) -> None:
-        """Write a checkpoint when DIRECT does, and this rank's persistent chains beside it."""
-        super().checkpoint_model_at_interval(iter_idx, total_iter)
-        steps = self.cfg.training.checkpointer.checkpoint_steps
-        if len(self.stored_chains) and iter_idx >= 5 and (iter_idx % steps == 0 or iter_idx + 1 == total_iter):
-            self.stored_chains.save(self._chains_path(), iter_idx)
-
-    def _chains_path(self) -> Path:
-        directory = Path(self._require_checkpointer().save_directory)
-        return directory / f"persistent_chains_{communication.get_rank()}.pt"
+    def restore_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on as every engine does, and with the chains."""
+        super().restore_training_state(state)
+        self.stored_chains.load_state_dict(state["chains"])
+        self._largest_relative_gap = float(state["largest_relative_gap"])
+        self.logger.info("Read %i persistent chains.", len(self.stored_chains))
 
     def _file_attributes(self) -> FileAttributes:
         inference = self.settings.inference

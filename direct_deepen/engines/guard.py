@@ -2,6 +2,7 @@
 
 import copy
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,15 @@ class Guard:
         if not self._states or iteration >= self._states[-1][0] + self.settings.interval:
             state = copy.deepcopy((self._model.state_dict(), self._optimizer.state_dict()))
             self._states.append((iteration, *state))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is remembered."""
+        return {"states": [list(state) for state in self._states]}
+
+    def load_state_dict(self, content: Mapping[str, Any]) -> None:
+        """Remember what :meth:`state_dict` returned."""
+        self._states.clear()
+        self._states.extend((iteration, weights, optimizer) for iteration, weights, optimizer in content["states"])
 
     def forget(self) -> None:
         """Drop what is remembered: it belongs to another phase of training."""

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections import OrderedDict
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
-from direct_deepen.engines.checkpoints import LOADING_ERRORS, write_tensors
-from direct_deepen.errors import DeepenError, require
+from direct_deepen.errors import require
 
 
 def mask_digest(sampling_mask: torch.Tensor) -> str:
@@ -52,32 +52,17 @@ class PersistentChains:
         """Forget all states."""
         self._states.clear()
 
-    def save(self, path: Path, iteration: int) -> None:
-        """Write all states, with the iteration they belong to, so that a reader never finds half a file."""
-        content = {
-            "iteration": iteration,
+    def state_dict(self) -> dict[str, Any]:
+        """Return all states, in the order of their last use."""
+        return {
             "names": [[name, number] for name, number in self._states],
             "digests": [digest for digest, _ in self._states.values()],
             "images": [image for _, image in self._states.values()],
         }
-        write_tensors(path, content)
 
-    def load(self, path: Path) -> int:
-        """Read states written by :meth:`save`, in the order of their last use, and return their iteration.
-
-        Raises
-        ------
-        DeepenError
-            If the file is not one of ours.
-        """
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            entries = zip(content["names"], content["digests"], content["images"], strict=True)
-            self.clear()
-            for (name, number), digest, image in entries:
-                self.put((name, number), digest, image)
-            return int(content["iteration"])
-        except LOADING_ERRORS as error:
-            raise DeepenError(
-                f"{path}: not a file of persistent chains ({type(error).__name__}); delete it to start new chains"
-            ) from error
+    def load_state_dict(self, content: Mapping[str, Any]) -> None:
+        """Replace all states by those of :meth:`state_dict`."""
+        self.clear()
+        entries = zip(content["names"], content["digests"], content["images"], strict=True)
+        for (name, number), digest, image in entries:
+            self.put((name, number), digest, image)

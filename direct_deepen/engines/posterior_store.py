@@ -96,11 +96,11 @@ def told_of_file(path: Path) -> str:
     return f"{path}, {status.st_size} bytes, changed {status.st_mtime_ns} ns after 1970"
 
 
-def require_volumes(volumes: Mapping[Path | str, Sequence[int]]) -> None:
+def require_volumes(slices: Mapping[Path, int]) -> None:
     """Raise :class:`DeepenError` unless every volume of a dataset has a slice and a name of its own."""
     seen: dict[str, Path] = {}
-    for path, indices in ((Path(name), indices) for name, indices in volumes.items()):
-        require(len(indices) > 0, f"{path}: k-space of no slices; allowed: one or more")
+    for path, count in slices.items():
+        require(count > 0, f"{path}: k-space of no slices; allowed: one or more")
         # Both the files of DIRECT and ours are named by the last part of the path.
         other = seen.setdefault(path.stem, path)
         require(

@@ -18,19 +18,23 @@ from direct.nn.mri_models import MRIModelEngine
 from direct.utils import communication, dict_to_device
 from direct.utils.events import get_event_storage
 from omegaconf import OmegaConf
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 import direct_deepen
-from direct_deepen.engines.checkpoints import WholeCheckpointer, checkpoint_to_resume, digest_of, require_weights_of
+from direct_deepen.engines.checkpoints import LOADING_ERRORS, digest_of, require_weights_of
 from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.guard import Guard, Vitals
+from direct_deepen.engines.interrupted_run import mend, noted_checkpoint
 from direct_deepen.engines.named_slices import NamedSlices
 from direct_deepen.engines.posterior_store import PosteriorStore, require_volumes, told_of_file
+from direct_deepen.engines.prediction_bar import PredictionBar, prediction_bar
 from direct_deepen.engines.problem import Problem, names_of_batch, problem_from_batch, reference_image
 from direct_deepen.engines.random_phase import with_random_phase
 from direct_deepen.engines.reconstruction import Reconstruction
 from direct_deepen.engines.reporting import exit_on_bad_input
+from direct_deepen.engines.sample_order import SeededBatchSampler
 from direct_deepen.engines.settings import SystemSettings
+from direct_deepen.engines.training_state import StateCheckpointer, state_path
 from direct_deepen.errors import DeepenError, DivergenceError, require, require_count
 from direct_deepen.files import refusals_told
 from direct_deepen.physics.sense import sense
@@ -40,9 +44,9 @@ from direct_deepen.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes
 class PriorEngine[Settings: SystemSettings](MRIModelEngine):
     """Base of the engines: an engine adds the loss of an update and the reconstruction of a batch, nothing else.
 
-    The random numbers of an iteration come from a generator seeded by DIRECT's ``--seed``, the rank and the iteration:
-    a resumed run draws what the uninterrupted one would have drawn. A guard takes training back to its last good state
-    when an update shows trouble.
+    The random numbers of an iteration come from a generator seeded by DIRECT's ``--seed``, the rank and the iteration.
+    A resumed run goes on in the state, and with the order of samples, of the interrupted one: it becomes what that
+    would have become. A guard takes training back to its last good state when an update shows trouble.
 
     Bad settings and bad data end the command with one line in the log and exit code 2; training writes a checkpoint
     first.
@@ -80,8 +84,11 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         self.seed = torch.initial_seed()
         self._posterior_directory: Path | None = None
         self._store: PosteriorStore | None = None
+        self._bar: PredictionBar | None = None
         self._guard: Guard | None = None
         self._lr_scheduler: Any = None
+        self._start_iteration = 0
+        self._order_seed: int | None = None
 
     # ---- What an engine adds
 
@@ -257,15 +264,16 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         return sense(problem.A, problem.masked_kspace, regularization=self.settings.sense_regularization)
 
     def _reconstruct(self, data: dict[str, Any]) -> torch.Tensor:
-        if self._store is None:
+        if self._store is None or self._bar is None:
             return self.reconstruction(self._problem(data)).image
         names = names_of_batch(data)
         # DIRECT's factor takes the units of the batch to those of the file.
         factor = data["scaling_factor"]
-        image = self._store.estimate(names)
-        if image is None:
-            arrays = self.reconstruction(self._problem(data)).arrays
-            image = self._store.add(names, [in_file_units(arrays, i, factor[i]) for i in range(len(names))])
+        with self._bar.batch(names):
+            image = self._store.estimate(names)
+            if image is None:
+                arrays = self.reconstruction(self._problem(data)).arrays
+                image = self._store.add(names, [in_file_units(arrays, i, factor[i]) for i in range(len(names))])
         # Back from the units of the file in either case: a run that was cut short ends with the very same digits.
         return torch.from_numpy(image).to(factor.device) / factor[:, None, None].float()
 
@@ -286,8 +294,12 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         """Train as DIRECT does, with all cores."""
         self._lr_scheduler = lr_scheduler
         with exit_on_bad_input(), all_cores(self.device), refusals_told(Path(experiment_directory)):
-            checkpoint = checkpoint_to_resume(Path(experiment_directory)) if resume else None
-            used = checkpoint or initialization
+            used = initialization
+            if resume:
+                if communication.is_main_process():
+                    mend(Path(experiment_directory))
+                communication.synchronize()
+                used = noted_checkpoint(Path(experiment_directory)) or initialization
             if used:
                 require_weights_of(self.prior, used)
             # Now, not at the first validation hours later.
@@ -304,10 +316,47 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
                 **kwargs,
             )
 
-    def training_loop(self, *args: Any, **kwargs: Any) -> None:
-        """Run DIRECT's loop, with checkpoints that are written whole or not at all."""
-        self.checkpointer = WholeCheckpointer(self._require_checkpointer())
-        super().training_loop(*args, **kwargs)
+    def training_loop(self, training_datasets: list, start_iter: int, *args: Any, **kwargs: Any) -> None:
+        """Run DIRECT's loop from ``start_iter``, in the state that training was left in."""
+        checkpointer = self._require_checkpointer()
+        self._start_iteration, self._order_seed = start_iter, None
+        if start_iter > 0:
+            self._restore(state_path(Path(checkpointer.save_directory), start_iter - 1))
+        self.checkpointer = StateCheckpointer(checkpointer, self.training_state, start_iter - 1)
+        super().training_loop(training_datasets, start_iter, *args, **kwargs)
+
+    def _restore(self, path: Path) -> None:
+        if not path.exists():
+            self.logger.warning("%s is missing: persistent chains and the memory of the guard begin anew.", path)
+            return
+        try:
+            self.restore_training_state(torch.load(path, map_location="cpu", weights_only=True))
+        except LOADING_ERRORS as error:
+            raise DeepenError(
+                f"{path}: not a state of training ({type(error).__name__}); delete it to go on without"
+            ) from error
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what training needs to go on and DIRECT's checkpoint does not hold.
+
+        Dictionaries and lists of tensors, numbers and text, with the keys ``seed``, ``order_seed`` and ``guard``; an
+        engine with more state adds keys.
+        """
+        return {"seed": self.seed, "order_seed": self._order_seed, "guard": self.guard.state_dict()}
+
+    def restore_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on in the state that :meth:`training_state` returned, with the seeds that training began with."""
+        self.seed, self._order_seed = int(state["seed"]), int(state["order_seed"])
+        self.guard.load_state_dict(state["guard"])
+
+    def build_batch_sampler(self, dataset: Any, batch_size: int, sampler_type: str, **kwargs: Any) -> Sampler:
+        """Return DIRECT's order of samples; that of training goes on where it was left."""
+        if sampler_type != "random":
+            return super().build_batch_sampler(dataset, batch_size, sampler_type, **kwargs)
+        # As DIRECT draws it; every process takes part in both calls, whatever it has restored.
+        drawn, restored = communication.shared_random_seed(), communication.all_gather(self._order_seed)[0]
+        self._order_seed = drawn if restored is None else restored
+        return SeededBatchSampler(dataset, batch_size, seed=self._order_seed, start=self._start_iteration)
 
     def predict(
         self,
@@ -318,16 +367,17 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         **kwargs: Any,
     ) -> Any:
         """Predict as DIRECT does, with all cores, and write posterior files to the experiment directory."""
+        slices = {Path(name): len(indices) for name, indices in dataset.volume_indices.items()}  # type: ignore[attr-defined]
         self._posterior_directory = Path(experiment_directory)
         try:
-            with exit_on_bad_input(), all_cores(self.device):
-                require_volumes(dataset.volume_indices)  # type: ignore[attr-defined]
+            with exit_on_bad_input(), all_cores(self.device), prediction_bar(slices) as self._bar:
+                require_volumes(slices)
                 require_count("inference.batch_size", self.cfg.inference.batch_size)
                 if isinstance(checkpoint, str | Path) and checkpoint != "latest":
                     require_weights_of(self.prior, checkpoint)
                 return super().predict(NamedSlices(dataset), experiment_directory, checkpoint, *args, **kwargs)
         finally:
-            self._posterior_directory = self._store = None
+            self._posterior_directory = self._store = self._bar = None
 
     def reconstruct_volumes(self, data_loader: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Reconstruct as DIRECT does; in prediction, what an earlier run has finished is read from its files."""

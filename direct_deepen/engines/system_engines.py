@@ -159,6 +159,7 @@ class ELDEREngine(SystemEngine[ELDERSettings]):
             step_size=self._step_size(),
             num_steps=self.settings.inference.num_steps,
             init=self._start(problem),
+            progress=not torch.is_grad_enabled(),
         )
 
     def _step_size(self) -> torch.Tensor:

@@ -17,6 +17,7 @@ from direct_deepen.inference.noise_levels import require_falling
 from direct_deepen.physics.operator import LinearOperator, normal_over_chains
 from direct_deepen.physics.sense import require_finite_data
 from direct_deepen.priors.energy import DifferentiableEnergy, SumEnergy
+from direct_deepen.progress import FIGURES_INTERVAL, progress_bar, show_figures
 
 EnergyAt = Callable[[float], DifferentiableEnergy]
 """σ ↦ E_σ, with x − ∇E_σ(x) the mean of images whose noisy version x is, noise of standard deviation σ."""
@@ -77,7 +78,7 @@ def annealed_langevin(
     max_images
         Images given to the network at once.
     progress
-        Show a progress bar, if standard error is a terminal.
+        Show a progress bar, if standard error is a terminal: noise level and E_σ.
 
     Raises
     ------
@@ -93,11 +94,13 @@ def annealed_langevin(
     """
     conditionals = _conditionals(A, masked_kspace, noise_std, noise_levels, inner_steps, conditional_noise)
     batch = len(masked_kspace)
-    images = [
-        _anneal(conditionals, energy_at, count, inner_steps, generator, progress)
-        for count in group_sizes(num_samples, batch, max_images)
-    ]
-    return IndependentSamples(torch.cat(images), num_samples * batch * len(noise_levels) * inner_steps)
+    steps = num_samples * len(noise_levels) * inner_steps
+    with progress_bar(name="annealing", unit="step", total=steps, shown=progress) as bar:
+        images = [
+            _anneal(conditionals, energy_at, count, inner_steps, generator, bar)
+            for count in group_sizes(num_samples, batch, max_images)
+        ]
+    return IndependentSamples(torch.cat(images), batch * steps)
 
 
 @torch.no_grad()
@@ -121,7 +124,9 @@ def annealed_map(
     Complex (batch, height, width).
     """
     conditionals = _conditionals(A, masked_kspace, noise_std, noise_levels, inner_steps)
-    return _anneal(conditionals, energy_at, 1, inner_steps, None, progress)[0]
+    steps = len(noise_levels) * inner_steps
+    with progress_bar(name="annealing", unit="step", total=steps, shown=progress) as bar:
+        return _anneal(conditionals, energy_at, 1, inner_steps, None, bar)[0]
 
 
 @torch.no_grad()
@@ -168,7 +173,8 @@ def preconditioned_annealed_langevin(
     first, *_ = _conditionals(A, masked_kspace, noise_std, noise_levels, inner_steps)
     x = first.draw(first.origin(num_samples), generator)
     evaluations = 0
-    for level in _bar(noise_levels, progress):
+    bar = progress_bar(noise_levels, name="annealing", unit="level", shown=progress)
+    for level in bar:
         samples = langevin(
             A,
             masked_kspace,
@@ -183,6 +189,7 @@ def preconditioned_annealed_langevin(
             max_images=max_images,
             generator=generator,
         )
+        show_figures(bar, noise_level=level, cost=samples.cost_trace[-1])
         x = samples.images
         evaluations += samples.gradient_evaluations
     return IndependentSamples(x, evaluations)
@@ -273,7 +280,7 @@ def _anneal(
     count: int,
     inner_steps: int,
     generator: torch.Generator | None,
-    progress: bool,
+    bar: tqdm,
 ) -> torch.Tensor:
     """Run ``count`` chains through all levels by the authors' rule; without a generator there is no noise."""
 
@@ -281,17 +288,16 @@ def _anneal(
         return conditional.draw(denoised, generator) if noisy and generator is not None else conditional.mean(denoised)
 
     x = moved(conditionals[0], conditionals[0].origin(count), True)
-    for number, conditional in enumerate(_bar(conditionals, progress)):
+    for number, conditional in enumerate(conditionals):
         if number > 0 and generator is not None:
             x = x + conditional.noise(x, generator)
         energy = energy_at(conditional.level)
         for step in range(inner_steps):
-            _, gradient = energy.value_and_grad(x.flatten(0, 1))
+            value, gradient = energy.value_and_grad(x.flatten(0, 1))
             denoised = x - gradient.unflatten(0, x.shape[:2])
             require_finite_samples(denoised, "annealing", conditional.level)
+            if (number * inner_steps + step) % FIGURES_INTERVAL == 0:
+                show_figures(bar, noise_level=conditional.level, energy=value)
             x = moved(conditional, denoised, step < inner_steps - 1)
+            bar.update(count)
     return x
-
-
-def _bar[Level](levels: Sequence[Level], progress: bool) -> "tqdm[Level]":
-    return tqdm(levels, desc="annealing", unit="level", disable=None if progress else True, leave=False)

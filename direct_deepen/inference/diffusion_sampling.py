@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from tqdm import tqdm
 
 from direct_deepen.errors import require
 from direct_deepen.inference.independent_samples import IndependentSamples, group_sizes, require_finite_samples
@@ -11,6 +10,7 @@ from direct_deepen.inference.noise_levels import require_falling
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, adjoint_over_chains, forward_over_chains
 from direct_deepen.physics.sense import require_finite_data
+from direct_deepen.progress import FIGURES_INTERVAL, progress_bar, show_figures
 
 DenoiserAt = Callable[[torch.Tensor, float], torch.Tensor]
 """(x, σ) ↦ E[image | x = image + noise of standard deviation σ], complex (batch, height, width) → the same."""
@@ -61,7 +61,7 @@ def diffusion_posterior_sampling(
     max_images
         Images given to the network at once.
     progress
-        Show a progress bar, if standard error is a terminal.
+        Show a progress bar, if standard error is a terminal: noise level, and ‖AD(x) − b‖.
 
     Raises
     ------
@@ -80,30 +80,29 @@ def diffusion_posterior_sampling(
     require_falling(noise_levels)
     require_finite_data(masked_kspace)
     template = A.adjoint(masked_kspace)
-    bar = tqdm(
-        total=num_samples * len(noise_levels), desc="DPS", unit="step", disable=None if progress else True, leave=False
-    )
     parts = []
-    for count in group_sizes(num_samples, len(template), max_images):
-        shape = (count, *template.shape)
-        x = noise_levels[0] * complex_normal_like(template.expand(shape), generator=generator)
-        for level, after in zip(noise_levels, [*noise_levels[1:], 0.0], strict=True):
-            denoised, gradient = _guided(A, masked_kspace, denoiser, x, level)
-            ratio = (after / level) ** 2
-            x = x + (1 - ratio) * (denoised - x) - guidance * gradient
-            if after > 0:
-                x = x + after * (1 - ratio) ** 0.5 * complex_normal_like(x, generator=generator)
-            bar.update(count)
-            require_finite_samples(x, f"DPS with guidance {guidance!r}", level)
-        parts.append(x)
-    bar.close()
+    with progress_bar(name="DPS", unit="step", total=num_samples * len(noise_levels), shown=progress) as bar:
+        for count in group_sizes(num_samples, len(template), max_images):
+            shape = (count, *template.shape)
+            x = noise_levels[0] * complex_normal_like(template.expand(shape), generator=generator)
+            for step, (level, after) in enumerate(zip(noise_levels, [*noise_levels[1:], 0.0], strict=True)):
+                denoised, residual, gradient = _guided(A, masked_kspace, denoiser, x, level)
+                ratio = (after / level) ** 2
+                x = x + (1 - ratio) * (denoised - x) - guidance * gradient
+                if after > 0:
+                    x = x + after * (1 - ratio) ** 0.5 * complex_normal_like(x, generator=generator)
+                require_finite_samples(x, f"DPS with guidance {guidance!r}", level)
+                if step % FIGURES_INTERVAL == 0:
+                    show_figures(bar, noise_level=level, residual=residual)
+                bar.update(count)
+            parts.append(x)
     return IndependentSamples(torch.cat(parts), num_samples * len(template) * len(noise_levels))
 
 
 def _guided(
     A: LinearOperator, masked_kspace: torch.Tensor, denoiser: DenoiserAt, x: torch.Tensor, level: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return D(x) and ∇‖AD(x) − b‖ of chains (chain, batch, height, width)."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return D(x), ‖AD(x) − b‖ and its gradient, of chains (chain, batch, height, width)."""
     with torch.enable_grad():
         variable = x.detach().requires_grad_()
         denoised = denoiser(variable.flatten(0, 1), level).unflatten(0, x.shape[:2])
@@ -112,4 +111,4 @@ def _guided(
     # ∇‖r‖² = 2J_Dᴴ Aᴴ r, so ∇‖r‖ = J_Dᴴ Aᴴ r/‖r‖; zero where the data are met.
     direction = adjoint_over_chains(A, residual) / norm.clamp_min(torch.finfo(norm.dtype).tiny)[..., None, None]
     (gradient,) = torch.autograd.grad(denoised, variable, direction)
-    return denoised.detach(), gradient
+    return denoised.detach(), norm, gradient

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
 from direct_deepen.errors import DivergenceError, require
 from direct_deepen.inference.curvature import image_norm
+from direct_deepen.progress import FIGURES_INTERVAL, progress_bar, show_figures
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def iterate_to_fixed_point(
     max_iterations
         Limit, at least one.
     progress
-        Show a progress bar, if standard error is a terminal.
+        Show a progress bar, if standard error is a terminal: the relative change.
     name
         Name of the iteration in the progress bar and in errors.
 
@@ -74,20 +74,21 @@ def iterate_to_fixed_point(
     converged = torch.zeros(x.shape[0], dtype=torch.bool, device=x.device)
     change = torch.full_like(image_norm(x), float("inf"))
     iterations = 0
-    bar = tqdm(total=max_iterations, desc=name, unit="it", disable=None if progress else True, leave=False)
-    while iterations < max_iterations and not bool(converged.all()):
-        following = step(x)
-        iterations += 1
-        size = image_norm(x)
-        moved = image_norm(following - x)
-        if not bool(torch.isfinite(moved).all()):
-            raise DivergenceError(
-                f"{name}: image norms {size.tolist()} became {image_norm(following).tolist()} at iteration "
-                f"{iterations}; allowed: finite values (a smaller step may help)"
-            )
-        change = torch.where(converged, change, moved / size.clamp_min(torch.finfo(size.dtype).tiny))
-        x = torch.where(converged[:, None, None], x, following)
-        converged = converged | (moved <= tolerance * size)
-        bar.update()
-    bar.close()
+    with progress_bar(name=name, unit="step", total=max_iterations, shown=progress) as bar:
+        while iterations < max_iterations and not bool(converged.all()):
+            following = step(x)
+            size = image_norm(x)
+            moved = image_norm(following - x)
+            if not bool(torch.isfinite(moved).all()):
+                raise DivergenceError(
+                    f"{name}: image norms {size.tolist()} became {image_norm(following).tolist()} at iteration "
+                    f"{iterations + 1}; allowed: finite values (a smaller step may help)"
+                )
+            change = torch.where(converged, change, moved / size.clamp_min(torch.finfo(size.dtype).tiny))
+            if iterations % FIGURES_INTERVAL == 0:
+                show_figures(bar, change=change)
+            x = torch.where(converged[:, None, None], x, following)
+            converged = converged | (moved <= tolerance * size)
+            iterations += 1
+            bar.update()
     return FixedPointResult(x, converged, iterations, change)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, fields
 
 import torch
-from tqdm import tqdm
 
 from direct_deepen.errors import DivergenceError, require
 from direct_deepen.inference.cost import CostTerms, cost_terms, inner_product
@@ -13,6 +12,7 @@ from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.operator import BatchedOperator, LinearOperator
 from direct_deepen.physics.sense import require_finite_data, sense
 from direct_deepen.priors.energy import DifferentiableEnergy
+from direct_deepen.progress import FIGURES_INTERVAL, progress_bar, show_figures
 
 _SMALLEST_CURVATURE = 1e-4
 """Relative to ‖A‖ ≤ 1: below it the majorizer of an energy without curvature would be singular where A is."""
@@ -124,7 +124,7 @@ def mm_map(
     cg_tolerance, cg_iterations
         Relative residual and limit of the inner conjugate gradients.
     progress
-        Show a progress bar, if standard error is a terminal.
+        Show a progress bar, if standard error is a terminal: C, the step 1/L, and the number of images left.
 
     Returns
     -------
@@ -175,8 +175,8 @@ def mm_map(
     working = torch.arange(x.shape[0], device=x.device)
     divisible = isinstance(A, BatchedOperator)
 
-    bar = tqdm(total=max_iterations, desc="MAP", unit="it", disable=None if progress else True, leave=False)
-    for _ in range(max_iterations):
+    bar = progress_bar(range(max_iterations), name="MAP", unit="step", shown=progress)
+    for step in bar:
         candidate, accepted = _try_step(A, masked_kspace, energy, state, pairs, cg_tolerance, cg_iterations)
         gradient_evaluations += len(working)
         done = converged[working]
@@ -196,10 +196,10 @@ def mm_map(
         converged[working] |= (small & (flat | (in_a_row >= _PATIENCE))) | stuck
         final.write(working, state)
         history.append(final.terms.cost.clone())
-        bar.set_postfix(cost=f"{float(final.terms.cost.mean()):.4g}", left=int((~converged).sum()))
-        bar.update()
         if bool(converged.all()):
             break
+        if step % FIGURES_INTERVAL == 0:
+            show_figures(bar, cost=final.terms.cost, step=1 / final.curvature, left=(~converged).sum())
         remaining = ~converged[working]
         if divisible and not bool(remaining.all()):
             working = working[remaining]
@@ -208,7 +208,6 @@ def mm_map(
             in_a_row, flat_slope = in_a_row[remaining], flat_slope[remaining]
             masked_kspace = masked_kspace[remaining]
             A = A.select(remaining)  # type: ignore[attr-defined]
-    bar.close()
     return MapResult(
         image=final.image,
         cost_history=torch.stack(history),

@@ -6,6 +6,7 @@ from direct_deepen.errors import require
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.sense import require_finite_data, sense
 from direct_deepen.priors.energy import Energy
+from direct_deepen.progress import progress_bar
 
 
 def unrolled_gradient(
@@ -16,6 +17,7 @@ def unrolled_gradient(
     step_size: torch.Tensor | float,
     num_steps: int = 30,
     init: torch.Tensor | None = None,
+    progress: bool = False,
 ) -> torch.Tensor:
     r"""Take K gradient steps on C(x) = ½‖Ax − b‖² + E(x) (ELDER as compared with in DEEPEN, section IV).
 
@@ -38,6 +40,8 @@ def unrolled_gradient(
         K ≥ 1.
     init
         Start x_0, complex (batch, height, width); SENSE with λ = 0.01 by default.
+    progress
+        Show a progress bar, if standard error is a terminal.
 
     Returns
     -------
@@ -55,7 +59,7 @@ def unrolled_gradient(
     x = sense(A, masked_kspace) if init is None else init
     adjoint = A.adjoint(masked_kspace)
     with_graph = torch.is_grad_enabled()
-    for _ in range(num_steps):
+    for _ in progress_bar(range(num_steps), name="gradient steps", unit="step", shown=progress):
         if with_graph:
             x = x if x.requires_grad else x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(energy(x).sum(), x, create_graph=True)

@@ -7,6 +7,8 @@ import torch
 from direct_deepen.errors import require
 
 _SPATIAL = (-2, -1)
+_CPU_SAMPLES, _GPU_SAMPLES = 2**19, 2**27
+"""Complex numbers that ``normal`` works on at once: on a CPU what its last cache holds, on a GPU one GiB."""
 
 
 class SenseOperator:
@@ -31,8 +33,11 @@ class SenseOperator:
     Notes
     -----
     Images have shape (..., batch, height, width), data (..., batch, coil, height, width): extra leading dimensions,
-    such as chains, share maps and mask. Nothing given is changed. The shifts of the centred transform are folded into
-    maps and mask once, so that ``normal`` shifts images only, never coil images.
+    such as chains, share maps and mask. Nothing given is changed.
+
+    ``normal`` shifts nothing: a shift of the image multiplies its Fourier transform by phases, and these commute with
+    the mask and cancel. Nor does it transform along an axis that the mask does not change along, where the transform
+    and its inverse cancel. It takes some coils at a time, so that its memory does not grow with their number.
 
     Raises
     ------
@@ -46,9 +51,9 @@ class SenseOperator:
         self.sensitivity_map = sensitivity_map
         self.sampling_mask = sampling_mask
         real_dtype = torch.float64 if sensitivity_map.dtype == torch.complex128 else torch.float32
-        self._shifted_map = torch.fft.ifftshift(sensitivity_map, dim=_SPATIAL)
-        self._shifted_map_conj = self._shifted_map.conj().resolve_conj()
+        self._conjugate_map = sensitivity_map.conj().resolve_conj()
         self._shifted_mask = torch.fft.ifftshift(sampling_mask, dim=_SPATIAL).to(real_dtype)
+        self._masked_axes = [axis for axis in _SPATIAL if bool((sampling_mask.diff(dim=axis) != 0).any())]
 
     @property
     def norm_squared_bound(self) -> float:
@@ -57,7 +62,9 @@ class SenseOperator:
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Masked k-space Ax of an image; complex (..., batch, height, width) → (..., batch, coil, height, width)."""
-        kspace = self._shifted_kspace(image)
+        self._require_image(image)
+        coil_images = torch.fft.ifftshift(image.unsqueeze(-3) * self.sensitivity_map, dim=_SPATIAL)
+        kspace = torch.fft.fft2(coil_images, norm="ortho").mul_(self._shifted_mask)
         return torch.fft.fftshift(kspace, dim=_SPATIAL)
 
     def adjoint(self, kspace: torch.Tensor) -> torch.Tensor:
@@ -67,11 +74,25 @@ class SenseOperator:
             tuple(kspace.shape[-4:]) == expected,
             f"kspace has shape {tuple(kspace.shape)}; allowed with this sensitivity_map: (..., {str(expected)[1:]}",
         )
-        return self._combine(torch.fft.ifftshift(kspace, dim=_SPATIAL) * self._shifted_mask)
+        masked = torch.fft.ifftshift(kspace, dim=_SPATIAL) * self._shifted_mask
+        coil_images = torch.fft.fftshift(torch.fft.ifft2(masked, norm="ortho"), dim=_SPATIAL)
+        return (coil_images * self._conjugate_map).sum(dim=-3)
 
     def normal(self, image: torch.Tensor) -> torch.Tensor:
         """AᴴAx; complex (..., batch, height, width) → the same."""
-        return self._combine(self._shifted_kspace(image))
+        self._require_image(image)
+        samples = _CPU_SAMPLES if image.device.type == "cpu" else _GPU_SAMPLES
+        coils = max(1, samples // image.numel())
+        result = torch.zeros_like(image)
+        for maps, conjugate in zip(
+            self.sensitivity_map.split(coils, dim=1), self._conjugate_map.split(coils, dim=1), strict=True
+        ):
+            coil_images = image.unsqueeze(-3) * maps
+            if self._masked_axes:
+                kspace = torch.fft.fftn(coil_images, dim=self._masked_axes, norm="ortho").mul_(self._shifted_mask)
+                coil_images = torch.fft.ifftn(kspace, dim=self._masked_axes, norm="ortho")
+            result += coil_images.mul_(conjugate).sum(dim=-3)
+        return result
 
     def select(self, index: torch.Tensor) -> Self:
         """Return the operator of the images ``index`` of the batch."""
@@ -81,19 +102,13 @@ class SenseOperator:
         """Return the same operator with every sample of k-space acquired."""
         return type(self)(self.sensitivity_map, torch.ones_like(self.sampling_mask))
 
-    def _shifted_kspace(self, image: torch.Tensor) -> torch.Tensor:
-        batch, _, *size = self.sensitivity_map.shape
+    def _require_image(self, image: torch.Tensor) -> None:
+        batch, _, height, width = self.sensitivity_map.shape
         require(
-            list(image.shape[-3:]) == [batch, *size],
+            tuple(image.shape[-3:]) == (batch, height, width),
             f"image has shape {tuple(image.shape)}; allowed with this sensitivity_map: "
-            f"(..., {batch}, {size[0]}, {size[1]})",
+            f"(..., {batch}, {height}, {width})",
         )
-        coil_images = torch.fft.ifftshift(image, dim=_SPATIAL).unsqueeze(-3) * self._shifted_map
-        return torch.fft.fft2(coil_images, norm="ortho") * self._shifted_mask
-
-    def _combine(self, shifted_kspace: torch.Tensor) -> torch.Tensor:
-        coil_images = torch.fft.ifft2(shifted_kspace, norm="ortho")
-        return torch.fft.fftshift((coil_images * self._shifted_map_conj).sum(dim=-3), dim=_SPATIAL)
 
 
 def normalize_sensitivity_map(sensitivity_map: torch.Tensor) -> torch.Tensor:

@@ -6,14 +6,15 @@ import torch
 from torch import nn
 
 from direct_deepen.errors import require, require_choice, require_positive
-from direct_deepen.priors.energy import Energy
-from direct_deepen.priors.networks import ACTIVATIONS, convolutional_stack, image_to_channels
+from direct_deepen.priors.activations import ACTIVATIONS
+from direct_deepen.priors.convolutional_energy import ConvolutionalEnergy
+from direct_deepen.priors.networks import convolutional_stack
 
 HEADS = ("pooled", "flattened")
 TOPS = ("absolute", "smooth")
 
 
-class ConvEnergy(Energy):
+class ConvEnergy(ConvolutionalEnergy):
     r"""E(x) = |w · φ(x) + v|, φ a stack of 3×3 convolutions (DEEPEN, section III-B).
 
     Parameters
@@ -81,14 +82,13 @@ class ConvEnergy(Energy):
             self.head = nn.Linear(hidden_channels * self.image_size[0] * self.image_size[1], 1)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return E(x); complex (batch, height, width) → real (batch,)."""
-        require(
-            self.image_size is None or tuple(image.shape[-2:]) == self.image_size,
-            f"image has size {tuple(image.shape[-2:])}; allowed with this flattened head: {self.image_size} "
-            "(head: pooled takes any size)",
-        )
-        features = self.features(image_to_channels(image, self))
+    @property
+    def stack(self) -> nn.Sequential:
+        """The convolutions φ."""
+        return self.features
+
+    def energy_of_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Return |w · φ + v|, or its smooth form."""
         if self.image_size is None:
             scalar = self.head(features).sum(dim=(1, 2, 3))
         else:
@@ -96,3 +96,20 @@ class ConvEnergy(Energy):
         if self.top == "absolute":
             return scalar.abs()
         return torch.sqrt(scalar**2 + self.top_width**2)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return E(x); complex (batch, height, width) → real (batch,)."""
+        self._require_size(image)
+        return super().forward(image)
+
+    def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return E(x) and ∇E(x), detached; see :meth:`Energy.value_and_grad`."""
+        self._require_size(image)
+        return super().value_and_grad(image)
+
+    def _require_size(self, image: torch.Tensor) -> None:
+        require(
+            self.image_size is None or tuple(image.shape[-2:]) == self.image_size,
+            f"image has size {tuple(image.shape[-2:])}; allowed with this flattened head: {self.image_size} "
+            "(head: pooled takes any size)",
+        )

@@ -6,9 +6,7 @@ import torch
 from torch import nn
 
 from direct_deepen.errors import require, require_choice
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "softplus": nn.Softplus, "silu": nn.SiLU, "elu": nn.ELU}
-"""``relu`` is the paper's. The other three have a continuous derivative, which a Lipschitz ∇E needs."""
+from direct_deepen.priors.activations import ACTIVATIONS
 
 
 def convolutional_stack(
@@ -23,7 +21,7 @@ def convolutional_stack(
     num_layers
         Number of convolutions, at least two.
     activation
-        One of :data:`ACTIVATIONS`.
+        One of :data:`~direct_deepen.priors.activations.ACTIVATIONS`.
 
     Raises
     ------

@@ -1,13 +1,14 @@
 """The quadratic form of MuSE: half the squared distance of an image to its denoised version."""
 
 import torch
+from torch import nn
 
 from direct_deepen.errors import require_positive
-from direct_deepen.priors.energy import Energy
+from direct_deepen.priors.convolutional_energy import ConvolutionalEnergy
 from direct_deepen.priors.networks import channels_to_image, convolutional_stack, image_to_channels
 
 
-class QuadraticEnergy(Energy):
+class QuadraticEnergy(ConvolutionalEnergy):
     r"""E(x) = (w/2)‖x − ψ(x)‖², with ∇E = w(I − J_ψ)ᴴ(x − ψ(x)) and ψ(x) = x − r(x), r a stack of 3×3 convolutions.
 
     Zero on the fixed points of ψ, non-negative by construction, growing at most quadratically, and free of the image
@@ -59,6 +60,11 @@ class QuadraticEnergy(Energy):
         """Return ψ(x); complex (batch, height, width) → the same."""
         return image - channels_to_image(self.residual(image_to_channels(image, self)))
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return E(x); complex (batch, height, width) → real (batch,)."""
-        return 0.5 * self.weight * self.residual(image_to_channels(image, self)).square().sum(dim=(1, 2, 3))
+    @property
+    def stack(self) -> nn.Sequential:
+        """The network r of the residual."""
+        return self.residual
+
+    def energy_of_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Return (w/2)‖r‖²."""
+        return 0.5 * self.weight * features.square().sum(dim=(1, 2, 3))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from multiprocessing import Pipe
 
 import h5py
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 import tiny_direct
 import torch
 import yaml
+from terminals import as_standard_error
 
 from direct_deepen.cell import CellRow, run_cell
 from direct_deepen.cell_posterior import PosteriorRow, coverage, posterior_row
 from direct_deepen.csv_files import read_csv
-from direct_deepen.grid import cell_folder, gather, paired_interval, pictures, run_grid, write_results
+from direct_deepen.grid import _follow, _told, cell_folder, gather, paired_interval, pictures, run_grid, write_results
 from direct_deepen.metrics import quality
+from direct_deepen.progress import progress_bar
 from direct_deepen.study import Method, load_study
 
 COLUMNS = [
@@ -154,6 +157,24 @@ def test_a_cell_scores_what_direct_predict_reconstructs(tmp_path, study):
 
 
 @pytest.mark.usefixtures("in_folder")
+def test_the_same_seed_samples_the_same_cell_and_another_seed_another(tmp_path, study):
+    def sampled(folder, seed):
+        found = load_study(written(tmp_path / "study.yaml", content(study, seed=seed)))
+        run_cell(found, "2d4x", found.methods[1], tmp_path / folder)
+        arrays = []
+        for name in ("images", "std"):
+            with h5py.File(tmp_path / folder / f"{name}.h5") as file:
+                arrays += [file[label][()] for label in file]
+        return arrays
+
+    first, again, other = sampled("first", 1), sampled("again", 1), sampled("other", 2)
+    assert len(first) == 8
+    for mine, same, different in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(mine, same)
+        assert not np.array_equal(mine, different)
+
+
+@pytest.mark.usefixtures("in_folder")
 def test_what_is_tuned_is_the_best_on_validation_data(tmp_path, study):
     methods = content(study)["methods"]
     scores = {}
@@ -203,6 +224,19 @@ def test_any_model_of_direct_takes_part_by_its_configuration_alone(tmp_path, stu
 # ---- The grid
 
 
+def test_a_cell_tells_its_stages_and_the_bar_follows(monkeypatch):
+    terminal = as_standard_error(monkeypatch)
+    receiver, sender = Pipe(duplex=False)
+    for name, total in (("tune deepen", 2), ("test", 3)):
+        assert list(_told(sender, range(total), name=name, unit="slice", total=total)) == list(range(total))
+    sender.close()
+    with progress_bar(name="2d4x deepen", unit="slice") as bar:
+        _follow(receiver, bar, "2d4x deepen")
+        assert (bar.n, bar.total, bar.desc) == (3, 3, "2d4x deepen, test: ")
+    assert "2d4x deepen, tune deepen:   0%|" in terminal.getvalue()
+    assert "| 0/3 [" in terminal.getvalue()
+
+
 @pytest.mark.usefixtures("in_folder")
 def test_cells_that_are_done_are_kept_and_one_that_fails_loses_no_other(tmp_path, study, run_command):
     methods = {
@@ -220,6 +254,11 @@ def test_cells_that_are_done_are_kept_and_one_that_fails_loses_no_other(tmp_path
     assert list(rows[0]) == COLUMNS
     assert [row["method"] for row in rows] == 4 * ["zero_filled"]
     assert json.loads((tmp_path / "out" / "versions.json").read_text())["seed"] == 3
+    # What DIRECT says while it builds a model, and the traceback, are in a file and nowhere else.
+    said = (cell_folder(tmp_path / "out", "2d4x", "broken") / "output.log").read_text()
+    assert "DIRECT is not intended for clinical use" in said
+    assert "Traceback" in said
+    assert result.errors == [line]
     # Mend what was broken: the other cell is not run again.
     done = cell_folder(tmp_path / "out", "2d4x", "zero_filled") / "rows.csv"
     before = done.stat().st_mtime_ns

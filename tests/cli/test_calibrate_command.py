@@ -114,6 +114,23 @@ def test_the_scale_that_fits_the_validation_data_stands_beside_the_checkpoint_an
         run.again(seed=5)
 
 
+def test_the_same_seed_gives_the_same_tables_and_another_seed_others(run):
+    def tables(seed):
+        shutil.rmtree(run.output, ignore_errors=True)
+        assert run.again(seed=seed, slices=1).code == 0
+        return [(run.output / f"{name}.csv").read_bytes() for name in ("cases", "calibration_curve", "sparsification")]
+
+    def sampled():
+        # Before the scale, against the reference as it is, nothing is random but the samples.
+        rows = rows_of(run.output / "cases.csv")
+        return [row for row in rows if (row["stage"], row["reference"]) == ("before", "clean")]
+
+    first, first_sampled = tables(4), sampled()
+    assert tables(4) == first
+    tables(5)
+    assert sampled() != first_sampled
+
+
 def test_at_most_so_many_slices_are_sampled_spread_over_the_volumes(run, study, monkeypatch):
     sampled = []
 

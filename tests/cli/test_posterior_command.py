@@ -112,6 +112,19 @@ def test_landscapes_are_those_of_the_checkpoint_around_the_slices_asked_for(tmp_
     assert np.std(matplotlib_image.imread(picture)) > 0.1
 
 
+def test_the_same_seed_draws_the_same_plane_and_another_seed_another(tmp_path, study, run_command):
+    data = ["--cfg", str(study.configuration), "--data-root", study.test.name]
+
+    def drawn(seed):
+        page = tmp_path / "page.html"
+        result = run_command(["landscape", str(study.checkpoint), *data, "--seed", str(seed), "--html", str(page)])
+        return result.output, page.read_bytes()
+
+    first = drawn(0)
+    assert drawn(0) == first
+    assert drawn(1) != first
+
+
 def test_the_weights_of_the_package_are_drawn_around_the_middle_slice_of_the_first_volume(study, run_command):
     data = ["--cfg", str(study.configuration), "--data-root", study.test.name]
     result = run_command(["landscape", "pretrained", *data])

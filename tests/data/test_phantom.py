@@ -11,6 +11,7 @@ import sigpy.mri
 import torch
 
 from direct_deepen.cli import phantom as phantom_command
+from direct_deepen.cli.main import main
 from direct_deepen.data import phantom
 from direct_deepen.data.fastmri_file import root_sum_of_squares, write_fastmri_volume
 from direct_deepen.data.phantom import PhantomVolume, brain_volume, write_phantoms
@@ -285,9 +286,25 @@ def test_missing_nilearn_is_an_instruction(tmp_path, monkeypatch):
 # ---- The command
 
 
+def test_the_same_seed_writes_the_same_files_and_another_seed_others(tmp_path):
+    def written(folder, seed):
+        options = f"--volumes 2 --slices 1 --size 32 --coils 2 --seed {seed} --prefix head"
+        assert main(["phantom", str(tmp_path / folder), *options.split()]) == 0
+        return sorted((tmp_path / folder).iterdir())
+
+    first, again, other = written("first", 4), written("again", 4), written("other", 5)
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+    # All volumes differ, those of a set as well as those of two sets.
+    kspaces = set()
+    for path in (*first, *other):
+        with h5py.File(path) as file:
+            kspaces.add(file["kspace"][()].tobytes())
+    assert len(kspaces) == 4
+
+
 def test_the_command_writes_the_volumes_it_is_asked_for(tmp_path: Path):
     parser = argparse.ArgumentParser()
-    phantom_command.add_parser(parser.add_subparsers())
+    phantom_command.add_parser(parser.add_subparsers(), argparse.ArgumentParser(add_help=False))
     options = "--volumes 1 --slices 3 --size 48 --coils 2 --seed 7 --noise-std 0.01 --prefix head"
     args = parser.parse_args(["phantom", str(tmp_path), *options.split()])
     args.run(args)

@@ -97,6 +97,16 @@ def test_training_logs_a_finite_loss_and_the_average_follows_the_weights(run):
             assert float((tensor - average).abs().max()) < 0.1, key
 
 
+def test_an_interrupted_training_becomes_the_uninterrupted_one(tmp_path, volumes, run):
+    folder, name = run
+    for iterations, resume in ((ITERATIONS - 2, False), (ITERATIONS, True)):
+        part = tiny_direct.changed(config_of(folder, name), {"training.num_iterations": iterations})
+        parts = tiny_direct.direct_train(tmp_path, part, volumes, resume=resume)
+    expected = tiny_direct.weights_of(folder, ITERATIONS - 1)
+    weights = tiny_direct.weights_of(parts, ITERATIONS - 1)
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in weights.items())
+
+
 def test_prediction_is_a_posterior_with_its_mean_as_image(tmp_path, run, volume):
     folder, name = run
     output = tiny_direct.direct_predict(

@@ -1,7 +1,9 @@
 """Prediction through DIRECT's own command: DIRECT's volume, and the posterior file beside it."""
 
 import json
+import re
 import shutil
+import sys
 from importlib.metadata import version
 
 import h5py
@@ -11,6 +13,7 @@ import tiny_direct
 import torch
 from direct.data.datasets import FastMRIDataset
 from omegaconf import OmegaConf
+from terminals import as_standard_error
 
 import direct_deepen
 from direct_deepen.data.fastmri_file import write_fastmri_volume
@@ -217,6 +220,25 @@ def test_data_in_other_units_give_the_same_posterior_in_other_units(tmp_path, me
     after = arrays_of(tiny_direct.direct_predict(tmp_path / "after", mean_config, data, checkpoint))
     expected = {name: array * unit if name in IN_DATA_UNITS else array for name, array in before.items()}
     assert_close_arrays(after, expected, 3e-3)
+
+
+# ---- Progress
+
+
+def test_a_terminal_shows_volume_slice_and_solver_and_the_log_above_them(
+    tmp_path, mean_config, volumes, checkpoint, monkeypatch
+):
+    terminal = as_standard_error(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
+    text = terminal.getvalue()
+    # The batch has all slices of a volume.
+    for words in (r"predict: .*\| 2/4 .*volume 2 of 2: [ab], slice 1", "MAP: ", "Langevin: "):
+        assert re.search(words, text), words
+    # The log has lines of its own: bars are taken away before.
+    lines = [line for line in re.split("[\r\n]", text) if "Wrote posterior" in line]
+    assert len(lines) == 2
+    assert all(line.startswith("[") for line in lines)
 
 
 # ---- What a prediction depends on

@@ -1,12 +1,17 @@
-"""A run that was interrupted goes on as it would have gone on: iterations, draws, persistent chains."""
+"""A run that was interrupted goes on as it would have gone on: iterations, draws, chains, the guard, the samples.
+
+That it goes on so wherever it was killed is shown in ``test_killed_training.py``.
+"""
 
 import json
+import shutil
 
 import pytest
 import tiny_direct
 import torch
 
 from direct_deepen.engines import training_samples
+from direct_deepen.engines.guard import Guard
 from direct_deepen.engines.persistent_chains import PersistentChains
 from direct_deepen.physics.sense import sense
 
@@ -38,7 +43,7 @@ def started(monkeypatch):
 
 
 def stored_images(path):
-    content = torch.load(path, weights_only=True)
+    content = torch.load(path, weights_only=True)["chains"]
     return {(name, number): image for (name, number), image in zip(content["names"], content["images"], strict=True)}
 
 
@@ -90,7 +95,7 @@ def test_a_run_resumed_at_the_switch_still_forgets_the_warm_start(tmp_path, volu
 
 def test_a_chain_goes_on_where_the_same_slice_was_left_and_over_an_interruption(tmp_path, volumes, started):
     run = tiny_direct.direct_train(tmp_path, persistent(6), volumes)
-    states = stored_images(run / "persistent_chains_0.pt")
+    states = stored_images(run / "training_state_5_0.pt")
     assert len(states) == 4
     ends = [image for _, _, _, images in started for image in images]
     assert all(any(torch.equal(state, end) for end in ends) for state in states.values())
@@ -117,36 +122,100 @@ def test_a_chain_begins_anew_from_sense_where_the_mask_is_another(tmp_path, volu
 
 def test_a_new_run_reads_no_chains_that_an_older_one_left_in_its_folder(tmp_path, volumes, monkeypatch):
     run = tiny_direct.direct_train(tmp_path, persistent(6), volumes)
-    assert (run / "persistent_chains_0.pt").is_file()
-    monkeypatch.setattr(PersistentChains, "load", lambda *_: pytest.fail("chains were read"))
+    assert (run / "training_state_5_0.pt").is_file()
+    monkeypatch.setattr(PersistentChains, "load_state_dict", lambda *_: pytest.fail("chains were read"))
     tiny_direct.direct_train(tmp_path, persistent(6), volumes)
 
 
-def test_chains_are_written_when_direct_writes_a_checkpoint_and_only_if_there_are_any(tmp_path, volumes):
-    steps = {"training.checkpointer.checkpoint_steps": 6}
-    run = tiny_direct.direct_train(tmp_path, tiny_direct.changed(persistent(8), steps), volumes)
-    assert {path.name for path in run.glob("model_*.pt")} == {"model_6.pt", "model_7.pt"}
-    assert torch.load(run / "persistent_chains_0.pt", weights_only=True)["iteration"] == 7
-    none = tiny_direct.direct_train(tmp_path, tiny_direct.configuration(iterations=6), volumes, name="none")
-    assert not list(none.glob("persistent_chains_*"))
+def test_chains_go_on_if_training_ends_with_an_error_between_two_checkpoints(tmp_path, volumes, started, monkeypatch):
+    monkeypatch.setattr(Guard, "trouble", lambda *_: "trouble" if len(started) > 6 else None)
+    broken = tiny_direct.changed(persistent(12), {"model.objective.guard.max_rollbacks": 0})
+    with pytest.raises(SystemExit):
+        tiny_direct.direct_train(tmp_path, broken, volumes)
+    (run,) = tmp_path.glob("run")
+    assert (run / "last_model.txt").read_text() == "6"
+    assert len(stored_images(run / "training_state_6_0.pt")) == 4
 
 
-# ---- What is refused
+# ---- The state beside a checkpoint
 
 
-def test_a_damaged_file_of_chains_ends_the_command_with_one_line(tmp_path, volumes, exit_with_one_line):
+def test_the_state_is_written_with_every_checkpoint_and_kept_for_the_last_two(tmp_path, volumes):
+    steps = {"training.checkpointer.checkpoint_steps": 2}
+    run = tiny_direct.direct_train(tmp_path, tiny_direct.changed(persistent(10), steps), volumes)
+    assert {path.name for path in run.glob("model_*.pt")} == {f"model_{number}.pt" for number in (6, 8, 9)}
+    assert {path.name for path in run.glob("training_state_*")} == {"training_state_8_0.pt", "training_state_9_0.pt"}
+
+
+def test_a_run_keeps_the_seeds_it_began_with(tmp_path, volumes):
+    whole = tiny_direct.direct_train(tmp_path, persistent(9), volumes)
+    tiny_direct.direct_train(tmp_path / "parts", persistent(6), volumes)
+    parts = tiny_direct.direct_train(tmp_path / "parts", persistent(9), volumes, resume=True, seed=2)
+    other = tiny_direct.direct_train(tmp_path / "other", persistent(9), volumes, seed=2)
+    assert equal_weights(parts, whole, 8)
+    assert not equal_weights(other, whole, 8)
+
+
+def test_the_guard_goes_back_to_where_the_whole_run_goes_back(tmp_path, volumes, monkeypatch, caplog):
+    iterations = iter(())
+    monkeypatch.setattr(Guard, "trouble", lambda *_: "trouble" if next(iterations) == 7 else None)
+    interval = {"model.objective.guard.interval": 2}
+    short, long = (tiny_direct.changed(persistent(number), interval) for number in (6, 9))
+    iterations = iter(range(9))
+    whole = tiny_direct.direct_train(tmp_path, long, volumes)
+    iterations = iter(range(9))
+    tiny_direct.direct_train(tmp_path / "parts", short, volumes)
+    parts = tiny_direct.direct_train(tmp_path / "parts", long, volumes, resume=True)
+    # States of the iterations 4 and 6: only the interrupted run knew the older one.
+    lines = [message for message in caplog.messages if "Back to the state" in message]
+    assert len(lines) == 2
+    assert all("iteration 4 with half" in line for line in lines)
+    assert equal_weights(parts, whole, 8)
+
+
+def test_without_its_state_a_run_goes_on_with_new_chains_and_says_so(tmp_path, volumes, started, caplog):
     run = tiny_direct.direct_train(tmp_path, persistent(6), volumes)
-    (run / "persistent_chains_0.pt").write_bytes(b"damaged")
-    with exit_with_one_line(str(run / "persistent_chains_0.pt"), "delete it"):
+    (run / "training_state_5_0.pt").unlink()
+    tiny_direct.direct_train(tmp_path, persistent(7), volumes, resume=True)
+    (line,) = (message for message in caplog.messages if "is missing" in message)
+    assert "training_state_5_0.pt" in line
+    assert "chains" in line
+    assert (run / "last_model.txt").read_text() == "6"
+
+
+def equal_weights(run, other, iteration):
+    weights = [tiny_direct.weights_of(folder, iteration) for folder in (run, other)]
+    return all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+# ---- What is damaged
+
+
+def test_torn_files_of_direct_cost_a_warning_and_no_more_than_they_held(tmp_path, volumes, caplog):
+    steps = {"training.checkpointer.checkpoint_steps": 2}
+    run = tiny_direct.direct_train(tmp_path, tiny_direct.changed(persistent(9), steps), volumes)
+    whole = tiny_direct.weights_of(run, 8)
+    (run / "model_8.pt").write_bytes((run / "model_8.pt").read_bytes()[:-100])
+    (run / "last_model.txt").write_text("")
+    # The state of iteration 6 is there still: that of the checkpoint before.
+    tiny_direct.direct_train(tmp_path, tiny_direct.changed(persistent(9), steps), volumes, resume=True)
+    assert sum("goes on from model_6.pt" in message for message in caplog.messages) == 1
+    for name, tensor in tiny_direct.weights_of(run, 8).items():
+        assert torch.equal(tensor, whole[name])
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "truncated", "another content"])
+def test_a_damaged_state_ends_the_command_with_one_line(tmp_path, short_run, volumes, exit_with_one_line, kind):
+    shutil.copytree(short_run, tmp_path / "run")
+    path = tmp_path / "run" / "training_state_5_0.pt"
+    if kind == "another content":
+        torch.save({"chains": [1, 2]}, path)
+    else:
+        path.write_bytes({"text": b"damaged", "empty": b"", "truncated": path.read_bytes()[:-200]}[kind])
+    with exit_with_one_line(str(path), "delete it"):
         tiny_direct.direct_train(tmp_path, persistent(8), volumes, resume=True)
 
 
-@pytest.mark.parametrize("text", ["", "model_8.pt"])
-def test_a_damaged_note_of_the_last_checkpoint_ends_the_command_with_one_line(
-    tmp_path, trained, volumes, exit_with_one_line, text
-):
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "last_model.txt").write_text(text)
-    with exit_with_one_line(str(run / "last_model.txt"), "allowed", "model_<number>.pt"):
-        tiny_direct.direct_train(tmp_path, tiny_direct.configuration(), volumes, resume=True)
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory, volumes):
+    return tiny_direct.direct_train(tmp_path_factory.mktemp("short"), persistent(6), volumes)

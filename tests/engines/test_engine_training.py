@@ -11,7 +11,7 @@ import tiny_direct
 import torch
 from direct.utils.events import EventStorage
 
-from direct_deepen.engines import deepen_engine
+from direct_deepen.engines import deepen_engine, prior_engine
 from direct_deepen.engines.problem import problem_from_batch, reference_image
 from direct_deepen.errors import DivergenceError
 
@@ -104,7 +104,7 @@ def test_the_draws_of_an_iteration_follow_from_seed_rank_and_iteration_alone(tmp
     assert first_draw(engine, 5) == reference
     assert first_draw(tiny_direct.build_engine(tmp_path, config, seed=3), 5) == reference
     others = [first_draw(engine, 6), first_draw(tiny_direct.build_engine(tmp_path, config, seed=4), 5)]
-    monkeypatch.setattr(deepen_engine.communication, "get_rank", lambda: 1)
+    monkeypatch.setattr(prior_engine.communication, "get_rank", lambda: 1)
     others.append(first_draw(engine, 5))
     assert len({reference, *others}) == 4
 

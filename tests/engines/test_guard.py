@@ -97,6 +97,20 @@ def test_it_has_no_state_before_the_first_and_after_forgetting(guard):
     assert not guard.has_state
 
 
+def test_what_another_guard_remembered_is_gone_back_to(guard, model, optimizer):
+    states = {}
+    for iteration in range(25):
+        states[iteration] = state_of(model, optimizer)
+        guard.remember(iteration)
+        take_a_step(model, optimizer)
+    other = Guard(guard.settings, model, optimizer)
+    other.load_state_dict(guard.state_dict())
+    # Remembered at 0, 10 and 20; the next is due at 30.
+    other.remember(29)
+    assert other.roll_back() == 10
+    assert all(torch.equal(now, then) for now, then in zip(state_of(model, optimizer), states[10], strict=True))
+
+
 # ---- In training
 
 
@@ -155,7 +169,7 @@ def test_going_back_empties_the_memory_of_persistent_chains(tmp_path, volumes, t
     persistent = {"noise": 0.0, "sense": 0.0, "persistent": 1.0}
     changes = {f"model.objective.chains.{kind}.fraction": fraction for kind, fraction in persistent.items()}
     run = tiny_direct.direct_train(tmp_path, tiny_direct.changed(configuration(11), changes), volumes)
-    chains = torch.load(run / "persistent_chains_0.pt", weights_only=True)
+    chains = torch.load(run / "training_state_10_0.pt", weights_only=True)["chains"]
     # Four slices were in it before; iteration 10 put two back.
     assert len(chains["names"]) == 2
 

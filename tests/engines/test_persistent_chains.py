@@ -1,4 +1,4 @@
-"""The memory of persistent chains: what it gives back, forgets, and finds on disk."""
+"""The memory of persistent chains: what it gives back, forgets, and restores."""
 
 import pytest
 import torch
@@ -83,63 +83,21 @@ def test_one_other_sample_or_another_shape_is_another_digest():
     assert len({DIGEST, mask_digest(flipped), mask_digest(MASK.reshape(1, 8, 6)), OTHER_DIGEST}) == 4
 
 
-# ---- On disk
+# ---- As content of a file
 
 
-def test_what_is_read_is_what_was_written_in_the_order_of_use(tmp_path):
+def test_what_is_restored_is_what_was_kept_in_the_order_of_use():
     chains = chains_of(("a.h5", 0), ("a.h5", 1), ("b.h5", 0))
     assert chains.get(("a.h5", 0), DIGEST) is not None
-    chains.save(tmp_path / "chains.pt", 41)
     smaller = PersistentChains(2)
-    assert smaller.load(tmp_path / "chains.pt") == 41
+    smaller.load_state_dict(chains.state_dict())
     assert len(smaller) == 2
     assert torch.equal(smaller.get(("a.h5", 0), DIGEST), image(0.0))
     assert torch.equal(smaller.get(("b.h5", 0), DIGEST), image(2.0))
 
 
-def test_reading_forgets_what_was_there(tmp_path):
-    chains_of(("a.h5", 0)).save(tmp_path / "chains.pt", 1)
+def test_restoring_forgets_what_was_there():
     chains = chains_of(("b.h5", 0))
-    chains.load(tmp_path / "chains.pt")
+    chains.load_state_dict(chains_of(("a.h5", 0)).state_dict())
     assert chains.get(("b.h5", 0), DIGEST) is None
     assert len(chains) == 1
-
-
-def test_a_writing_that_fails_leaves_the_older_file_whole(tmp_path, full_disk, one_line_error):
-    path = tmp_path / "chains.pt"
-    chains_of(("a.h5", 0)).save(path, 1)
-
-    with full_disk(), one_line_error(str(path), "No space left"):
-        chains_of(("b.h5", 0)).save(path, 2)
-    chains = PersistentChains(10)
-    assert chains.load(path) == 1
-    assert chains.get(("a.h5", 0), DIGEST) is not None
-
-
-def damaged_contents():
-    good = {"iteration": 1, "names": [["a.h5", 0]], "digests": [DIGEST], "images": [image(0.0)]}
-    return {
-        "text": b"not a file of torch",
-        "empty": b"",
-        "a list": [1, 2],
-        "no images": {key: value for key, value in good.items() if key != "images"},
-        "fewer digests": good | {"digests": []},
-        "names without slices": good | {"names": ["a.h5"]},
-        "images that are none": good | {"images": ["image"]},
-    }
-
-
-@pytest.mark.parametrize("kind", ["truncated", *damaged_contents()])
-def test_a_damaged_file_is_refused_by_its_name(tmp_path, one_line_error, kind):
-    path = tmp_path / "persistent_chains_0.pt"
-    if kind == "truncated":
-        chains_of(("a.h5", 0)).save(path, 1)
-        path.write_bytes(path.read_bytes()[:-200])
-    else:
-        content = damaged_contents()[kind]
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            torch.save(content, path)
-    with one_line_error(str(path), "delete it"):
-        PersistentChains(10).load(path)

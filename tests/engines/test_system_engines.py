@@ -67,6 +67,15 @@ def trained(request, tmp_path_factory, volumes):
     return request.param, config, run, output
 
 
+def test_an_interrupted_training_becomes_the_uninterrupted_one(tmp_path, volumes, trained):
+    _, config, run, _ = trained
+    for iterations, resume in ((6, False), (8, True)):
+        part = tiny_direct.changed(config, {"training.num_iterations": iterations})
+        parts = tiny_direct.direct_train(tmp_path, part, volumes, resume=resume)
+    expected = tiny_direct.weights_of(run, 7)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in tiny_direct.weights_of(parts, 7).items())
+
+
 def test_training_logs_a_finite_loss_and_changes_every_weight(trained, tmp_path):
     _, config, run, _ = trained
     lines = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]

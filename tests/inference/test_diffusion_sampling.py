@@ -47,13 +47,14 @@ def test_guidance_goes_down_the_gradient_of_the_misfit_through_the_denoiser(rand
         return image / (1 + level * image.abs().square())
 
     x = draw(1, 2, 6, 5, seed=2)
-    denoised, gradient = _guided(A, data, curved, x, 0.4)
+    denoised, residual, gradient = _guided(A, data, curved, x, 0.4)
     torch.testing.assert_close(denoised[0], curved(x[0], 0.4))
     direction = draw(1, 2, 6, 5, seed=3)
 
     def misfit(image):
         return torch.linalg.vector_norm((A.forward(curved(image[0], 0.4)) - data).flatten(1), dim=1)
 
+    torch.testing.assert_close(residual[0], misfit(x))
     slope = (misfit(x + 1e-6 * direction) - misfit(x - 1e-6 * direction)) / 2e-6
     expected = (gradient[0].conj() * direction[0]).real.sum(dim=(1, 2))
     torch.testing.assert_close(slope, expected, rtol=1e-6, atol=1e-8)
@@ -75,7 +76,7 @@ def test_guidance_pulls_to_the_data(random_operator, draw):
 def test_data_that_are_met_exactly_do_not_divide_by_zero(inpainting_operator):
     A = inpainting_operator(torch.ones(1, 1, 4, dtype=torch.float64))
     zeros = torch.zeros(1, 1, 4, dtype=torch.complex128)
-    _, gradient = _guided(A, zeros, denoiser, zeros[None], 1.0)
+    _, _, gradient = _guided(A, zeros, denoiser, zeros[None], 1.0)
     assert torch.equal(gradient, zeros[None])
 
 

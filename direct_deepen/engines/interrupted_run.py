@@ -1,0 +1,88 @@
+"""What a killed training leaves behind: files that DIRECT writes in place may have lost their end."""
+
+import logging
+import zipfile
+from pathlib import Path
+
+from direct_deepen.files import write_text
+
+LAST = "last_model.txt"
+"""Where DIRECT notes the iteration of its last checkpoint."""
+
+_LOG = "metrics.json"
+
+
+def noted_checkpoint(run: Path) -> Path | None:
+    """Return the checkpoint that DIRECT resumes from, after :func:`mend`; None where there is none."""
+    number = _noted_number(run)
+    return None if number is None else _checkpoint(run, number)
+
+
+def mend(run: Path) -> None:
+    """Let DIRECT resume from the newest whole checkpoint of its run, and append to a log of whole lines.
+
+    DIRECT writes ``model_<n>.pt`` first and ``last_model.txt`` after it, both in place. What is found damaged, and
+    what is used instead, is one warning in the log; damaged checkpoints stay where they are. Where no checkpoint is
+    whole, training begins anew. A note of a checkpoint that somebody removed stays, if there is no other.
+    """
+    _drop_unfinished_line(run / _LOG)
+    last, noted = run / LAST, _noted_number(run)
+    numbers = _numbers_by_preference(run, noted)
+    if noted is not None and not numbers:
+        return
+    whole = next((number for number in numbers if _is_whole(_checkpoint(run, number))), None)
+    damaged = numbers if whole is None else numbers[: numbers.index(whole)]
+    found = [f"{_checkpoint(run, number).name} is incomplete" for number in damaged]
+    if whole != noted or (last.exists() and noted is None):
+        found.insert(0, f"{LAST} {_content(last)}")
+    if not found:
+        return
+    if whole is None:
+        last.unlink(missing_ok=True)
+        used = "no checkpoint is whole, and training begins anew"
+    else:
+        write_text(last, str(whole))
+        used = f"training goes on from {_checkpoint(run, whole).name}, the newest that is whole"
+    logging.getLogger("direct_deepen").warning("%s: %s: %s.", run, ", ".join(found), used)
+
+
+def _numbers_by_preference(run: Path, noted: int | None) -> list[int]:
+    """Return the numbers of all checkpoints, the one to resume from first, then what may stand in for it.
+
+    That is the one noted, so that an older one can be noted by hand, but for newer ones that were written after the
+    note: DIRECT was killed before it noted them.
+    """
+    noted_at = (run / LAST).stat().st_mtime_ns if noted is not None else 0
+
+    def preference(number: int) -> tuple[bool, bool, int]:
+        after = noted is not None and number > noted and _checkpoint(run, number).stat().st_mtime_ns > noted_at
+        return after, number == noted, number
+
+    stems = [path.stem.removeprefix("model_") for path in run.glob("model_*.pt")]
+    return sorted((int(stem) for stem in stems if stem.isdecimal()), key=preference, reverse=True)
+
+
+def _checkpoint(run: Path, number: int) -> Path:
+    return run / f"model_{number}.pt"
+
+
+def _noted_number(run: Path) -> int | None:
+    last = run / LAST
+    text = last.read_text(encoding="utf-8", errors="replace").strip() if last.is_file() else ""
+    return int(text) if text.isdecimal() else None
+
+
+def _content(last: Path) -> str:
+    return f"holds {last.read_text(encoding='utf-8', errors='replace')!r}" if last.is_file() else "is missing"
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the end is there: PyTorch's files are zip archives, whose directory is written last."""
+    return zipfile.is_zipfile(path)
+
+
+def _drop_unfinished_line(log: Path) -> None:
+    """Cut off what follows the last end of a line: DIRECT would append the next line to it."""
+    if log.is_file():
+        with log.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)

@@ -1,0 +1,188 @@
+"""A training in a process of its own that kills itself, at a call or in the middle of a file.
+
+Processes are copies of a server that has imported DIRECT: a training takes a second, importing DIRECT ten.
+"""
+
+import builtins
+import io
+import json
+import multiprocessing
+import os
+import re
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CALL = "call"
+"""The kind of a moment that is no file operation: the call of any Python function."""
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(
+    ["pytest", "direct.train", "direct.predict", "torch.utils.tensorboard", "direct_deepen.engines.deepen_engine"]
+)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Where a training ends.
+
+    Attributes
+    ----------
+    kind
+        :data:`CALL`, or a file operation, as :func:`train` tells them.
+    number
+        How many such events pass before.
+    size
+        Bytes of the file that are still written.
+    """
+
+    kind: str
+    number: int
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a training that came to its end did.
+
+    Attributes
+    ----------
+    operations
+        Kind and size of every file operation, in order.
+    calls
+        Number of calls of Python functions.
+    """
+
+    operations: list[tuple[str, int]]
+    calls: int
+
+
+def train(run: Path, config: dict[str, Any], data: Path, *, kill: Kill | None = None) -> Record | None:
+    """Run ``direct train --resume`` in another process; None if it was killed.
+
+    Beside the run lie ``<name>.log``, what it said, and ``<name>.samples``, a line of JSON for every iteration.
+    """
+    process = _CONTEXT.Process(target=_train, args=(run, config, data, kill))
+    process.start()
+    process.join(120)
+    if process.exitcode == -signal.SIGKILL:
+        return None
+    assert process.exitcode == 0, run.with_suffix(".log").read_text()
+    operations, calls = json.loads(run.with_suffix(".record").read_text())
+    return Record([(kind, size) for kind, size in operations], calls)
+
+
+def _train(run: Path, config: dict[str, Any], data: Path, kill: Kill | None) -> None:
+    import tiny_direct
+    import torch
+
+    from direct_deepen.engines.prior_engine import PriorEngine
+
+    torch.set_num_threads(1)
+    # Locks of processes that are killed would be reported as lost; those of this kind have no name to lose.
+    multiprocessing.set_start_method("fork", force=True)
+    run.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(run.with_suffix(".log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+
+    samples = os.open(run.with_suffix(".samples"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    train_on = PriorEngine._train_on
+
+    def noting(engine: Any, batch: dict[str, Any], problem: Any) -> Any:
+        from direct.utils.events import get_event_storage
+
+        os.write(samples, (json.dumps([get_event_storage().iter, problem.names]) + "\n").encode())
+        return train_on(engine, batch, problem)
+
+    PriorEngine._train_on = noting
+    watch = _Watch(run, kill)
+    tiny_direct.direct_train(run.parent, config, data, resume=True, name=run.name)
+    run.with_suffix(".record").write_text(json.dumps([watch.operations, watch.calls]))
+
+
+class _Watch:
+    """Counts calls, and what is done to files below a folder, and ends this process when it is time."""
+
+    def __init__(self, folder: Path, kill: Kill | None) -> None:
+        self.operations: list[list[Any]] = []
+        self.calls = 0
+        self._folder = folder
+        self._kill = kill
+        self._seen = 0
+        self._open, self._replace, self._remove = open, os.replace, os.unlink
+        builtins.open = io.open = self._opened
+        os.replace, os.unlink = self._replaced, self._removed
+        monitoring = sys.monitoring
+        monitoring.use_tool_id(monitoring.PROFILER_ID, "kill")
+        monitoring.register_callback(monitoring.PROFILER_ID, monitoring.events.PY_START, self._called)
+        monitoring.set_events(monitoring.PROFILER_ID, monitoring.events.PY_START)
+
+    def _called(self, *_: Any) -> None:
+        self.calls += 1
+        if self._kill is not None and self._kill.kind == CALL and self.calls > self._kill.number:
+            die()
+
+    def _opened(self, file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        opened = self._open(file, mode, *args, **kwargs)
+        if mode in ("r", "rb") or not self._is_ours(file):
+            return opened
+        dies = self._is_time("write", file)
+        return _WatchedFile(opened, self.operations[-1], self._kill.size if dies else None)
+
+    def _replaced(self, source: Any, target: Any) -> None:
+        if self._is_ours(target) and self._is_time("rename", source):
+            die()
+        self._replace(source, target)
+
+    def _removed(self, path: Any, **kwargs: Any) -> None:
+        if self._is_ours(path) and self._is_time("remove", path):
+            die()
+        self._remove(path, **kwargs)
+
+    def _is_ours(self, path: Any) -> bool:
+        return isinstance(path, str | os.PathLike) and Path(path).is_relative_to(self._folder)
+
+    def _is_time(self, verb: str, path: Any) -> bool:
+        kind = f"{verb} {re.sub('[0-9]+', '<n>', Path(path).name)}"
+        self.operations.append([kind, 0])
+        if self._kill is None or kind != self._kill.kind:
+            return False
+        self._seen += 1
+        return self._seen == self._kill.number + 1
+
+
+class _WatchedFile:
+    """A file that counts what is written to it and, if it is to, ends the process after so many bytes."""
+
+    def __init__(self, file: Any, operation: list[Any], last: int | None) -> None:
+        self._file, self._operation, self._last = file, operation, last
+
+    def write(self, content: Any) -> int:
+        left = None if self._last is None else self._last - self._operation[1]
+        if left is not None and len(content) >= left:
+            self._file.write(content[:left])
+            self._file.flush()
+            die()
+        self._operation[1] += len(content)
+        return self._file.write(content)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._last is not None:
+            die()
+
+    def __enter__(self) -> "_WatchedFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

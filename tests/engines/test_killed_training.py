@@ -1,0 +1,109 @@
+"""Training that is killed, wherever it is, and resumed becomes what it would have become: bit for bit."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny_direct
+import torch
+from killed_training import CALL, Kill, train
+
+CHECKPOINTS = (6, 8, 10, 11)
+
+
+@pytest.fixture(scope="module")
+def config():
+    """Twelve iterations with persistent chains, a checkpoint every two, and states for the guard every three."""
+    fractions = {"noise": 0.0, "sense": 0.0, "persistent": 1.0}
+    changes = {f"model.objective.chains.{kind}.fraction": fraction for kind, fraction in fractions.items()}
+    changes |= {"training.checkpointer.checkpoint_steps": 2, "model.objective.guard.interval": 3}
+    return tiny_direct.changed(tiny_direct.configuration(iterations=12, warm_start=3), changes)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, config, volumes):
+    """The uninterrupted run, and what it did."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    return SimpleNamespace(run=run, record=train(run, config, volumes))
+
+
+def drawn_kills(record, count):
+    """Kills at random moments, then in writing every kind of file, and so on, at random places of a whole run."""
+    generator = np.random.default_rng(count)
+    sizes = {}
+    for kind, size in record.operations:
+        sizes.setdefault(kind, []).append(size)
+    first = [CALL, "write model_<n>.pt", "write last_model.txt"]
+    kinds = first + [kind for kind in sizes if kind not in first]
+    for index in range(count):
+        kind = kinds[index % len(kinds)]
+        if kind == CALL:
+            yield Kill(CALL, int(generator.integers(record.calls)))
+        else:
+            number = int(generator.integers(len(sizes[kind])))
+            yield Kill(kind, number, int(generator.integers(sizes[kind][number] + 1)))
+
+
+def content_of(path):
+    content = torch.load(path, weights_only=True)
+    content.pop("__datetime__", None)
+    return content
+
+
+def assert_equal(found, expected):
+    """Numbers, texts and tensors in dictionaries and lists are the same to the last bit."""
+    assert type(found) is type(expected)
+    if isinstance(expected, dict):
+        assert list(found) == list(expected)
+        assert_equal(list(found.values()), list(expected.values()))
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_equal(one, other)
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected)
+    else:
+        assert found == expected
+
+
+def samples_of(run):
+    """Every iteration with the samples it took; those that were done twice, twice."""
+    lines = run.with_suffix(".samples").read_text().splitlines()
+    return [(iteration, tuple(map(tuple, names))) for iteration, names in map(json.loads, lines)]
+
+
+def assert_became(run, whole):
+    expected_samples = dict(samples_of(whole.run))
+    assert sorted(expected_samples) == list(range(12))
+    assert set(samples_of(run)) == set(expected_samples.items())
+    names = {f"model_{iteration}.pt" for iteration in CHECKPOINTS}
+    assert {path.name for path in run.glob("model_*")} == names
+    for name in (*names, "training_state_11_0.pt"):
+        assert_equal(content_of(run / name), content_of(whole.run / name))
+    assert (run / "last_model.txt").read_text() == "11"
+    found, expected = rates_of(run).items(), rates_of(whole.run).items()
+    assert found <= expected
+    # DIRECT writes the line after the checkpoint.
+    assert {iteration for iteration, _ in expected - found} <= set(CHECKPOINTS)
+
+
+def rates_of(run):
+    """The learning rate of every iteration in DIRECT's log, every line of which is whole; iteration 0 has none."""
+    lines = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
+    return {line["iteration"]: line.get("lr") for line in lines}
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_killed_training_becomes_the_uninterrupted_one(tmp_path, whole, config, volumes, count):
+    kills, runs = 0, [tmp_path / "run_0"]
+    for kill in drawn_kills(whole.record, count):
+        # A resumed run may end before it comes to that place: then it is that of a new one.
+        if train(runs[-1], config, volumes, kill=kill) is not None:
+            runs.append(tmp_path / f"run_{len(runs)}")
+            assert train(runs[-1], config, volumes, kill=kill) is None
+        kills += 1
+    train(runs[-1], config, volumes)
+    assert kills == count
+    for run in runs:
+        assert_became(run, whole)
