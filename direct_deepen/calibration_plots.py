@@ -17,7 +17,7 @@ from direct_deepen.calibration_study import (
     mean_over,
     select,
 )
-from direct_deepen.figure import blank_figure
+from direct_deepen.figure import blank_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,7 @@ def plot_calibration(assessments: Sequence[Assessment], path: Path) -> None:
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=7, frameon=False)
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path)
 
 
 def _calibration_curves(axis: "Axes", assessments: Sequence[Assessment], pixels: str) -> None:

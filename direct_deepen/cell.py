@@ -1,7 +1,6 @@
 """One cell of a benchmark: one method on one problem, tuned on validation data and scored on test data."""
 
 import logging
-import os
 import resource
 import tempfile
 import time
@@ -11,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import torch
 from direct.environment import setup_inference_environment
 from direct.utils import dict_to_device, set_all_seeds
@@ -24,6 +22,7 @@ from direct_deepen.data.problems import Case, cases, inference_dataset
 from direct_deepen.engines.checkpoints import require_weights_of, weights_of
 from direct_deepen.engines.prior_engine import PriorEngine, all_cores
 from direct_deepen.errors import require
+from direct_deepen.files import write_hdf5
 from direct_deepen.metrics import quality
 from direct_deepen.progress import Track, progress_bar
 from direct_deepen.scoring import REGULARIZATIONS, best_value, classical
@@ -136,7 +135,6 @@ def run_cell(
                 posteriors.append(_posterior_row(method.name, problem, label, result, engine.settings.inference, case))
                 deviations[label] = (result.arrays["std"][0] / case.problem.scale).float().cpu()
     peak = _peak_memory_mb(device) - before
-    folder.mkdir(parents=True, exist_ok=True)
     _write_images(folder / IMAGES, images)
     _write_images(folder.parent / REFERENCES, references)
     if posteriors:
@@ -166,11 +164,7 @@ class _Data:
 
 def _write_images(path: Path, images: Mapping[str, torch.Tensor]) -> None:
     """Write magnitudes by label, so that a reader never finds half a file."""
-    temporary = path.with_suffix(f".{os.getpid()}")
-    with h5py.File(temporary, "w") as file:
-        for label, image in images.items():
-            file[label] = image.numpy()
-    os.replace(temporary, path)
+    write_hdf5(path, ((label, image.numpy()) for label, image in images.items()), {})
 
 
 def _wait(device: str) -> None:

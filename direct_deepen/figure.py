@@ -1,8 +1,11 @@
 """Figures of matplotlib without pyplot: no display, no global state."""
 
+import io
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from direct_deepen.errors import extra
+from direct_deepen.errors import extra, require_choice
+from direct_deepen.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,3 +22,18 @@ def blank_figure(width: float, height: float) -> "Figure":
     with extra("demo", "figures need matplotlib"):
         from matplotlib.figure import Figure
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure in the format that the ending of the name asks for.
+
+    Raises
+    ------
+    DeepenError
+        If matplotlib does not know the format, or the file cannot be written.
+    """
+    kind = path.suffix.removeprefix(".").lower()
+    require_choice(f"{path}: the ending", kind, tuple(sorted(figure.canvas.get_supported_filetypes())))
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, dpi=150)
+    write_file(path, content.getvalue())

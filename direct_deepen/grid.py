@@ -27,6 +27,7 @@ from direct_deepen.cell import DEVIATIONS, IMAGES, POSTERIOR_ROWS, REFERENCES, R
 from direct_deepen.cell_posterior import PosteriorRow
 from direct_deepen.csv_files import read_csv, write_csv
 from direct_deepen.errors import DeepenError, require
+from direct_deepen.files import write_text
 from direct_deepen.progress import progress_bar
 from direct_deepen.scoring import Picture
 from direct_deepen.study import Method, Study
@@ -131,7 +132,9 @@ def _run(cell: "partial[None]", error: Path, cores: Sequence[int], sender: Conne
             # Whatever it was, it is the caller's to tell: this process ends here.
             text = str(failure.__cause__ or failure) if isinstance(failure, SystemExit) else str(failure)
             kind = "" if isinstance(failure, DeepenError | SystemExit) else f"{type(failure).__name__}: "
-            error.write_text(kind + (text.splitlines() or [""])[0], encoding="utf-8")
+            with suppress(DeepenError):
+                # On a full disk the exit code has to do.
+                write_text(error, kind + (text.splitlines() or [""])[0])
             raise SystemExit(1) from failure
 
 
@@ -165,11 +168,11 @@ def write_results(study: Study, output: Path) -> str:
         "threads": torch.get_num_threads(),
         "seed": study.seed,
     }
-    (output / "versions.json").write_text(json.dumps(versions, indent=1) + "\n", encoding="utf-8")
+    write_text(output / "versions.json", json.dumps(versions, indent=1) + "\n")
     text = "\n".join(
         _table(problem, rows, study.reference) + _posterior_table(problem, posteriors) for problem in study.problems
     )
-    (output / "table.md").write_text(text, encoding="utf-8")
+    write_text(output / "table.md", text)
     return text
 
 

@@ -9,7 +9,6 @@ Whatever they are given as text is shown as that text.
 
 import base64
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -20,6 +19,7 @@ from typing import NewType
 import numpy as np
 
 from direct_deepen.errors import require
+from direct_deepen.files import write_text
 from direct_deepen.pictures import Panel, indexed_png, number_text, palette
 
 Html = NewType("Html", str)
@@ -65,13 +65,7 @@ def page(title: str, *parts: Html, subtitle: str = "") -> Html:
 
 def write_page(path: Path, content: Html) -> None:
     """Write a page; a reader never finds half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, content)
 
 
 # ---- Parts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from direct_deepen.errors import extra
-from direct_deepen.figure import blank_figure
+from direct_deepen.figure import blank_figure, write_figure
 from direct_deepen.html_page import Html, Reel, page, paragraph, viewer
 from direct_deepen.landscape import AXIS, Landscape, minimiser
 from direct_deepen.pictures import Panel
@@ -51,8 +51,7 @@ def plot_landscapes(landscapes: Mapping[str, Landscape], path: Path) -> None:
             axis.imshow(image.numpy(), cmap="gray", vmin=0.0, vmax=float(landscape.image.abs().max()))
             axis.set_title(title, fontsize=8)
             axis.set_axis_off()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path)
 
 
 def draw_contours(axis: "Axes", values: torch.Tensor, title: str) -> None:

@@ -1,10 +1,12 @@
 """Posterior files as NIfTI images, for the viewers of neuroimaging."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
 
 from direct_deepen.errors import extra, require
+from direct_deepen.files import write_file
 from direct_deepen.posterior_file import PosteriorVolume
 
 
@@ -26,20 +28,19 @@ def write_nifti(volume: PosteriorVolume, path: Path) -> list[Path]:
     Raises
     ------
     DeepenError
-        If nibabel is not installed, the name ends otherwise, or the file holds no image.
+        If nibabel is not installed, the name ends otherwise, the file holds no image, or an image cannot be written.
     """
     with extra("nifti", "NIfTI images need nibabel"):
         from nibabel import Nifti1Image
     ending = next((ending for ending in (".nii.gz", ".nii") if path.name.endswith(ending)), "")
     require(ending != "", f"{path}: allowed: a name that ends with .nii or .nii.gz")
     kinds = volume.estimates() + (["std"] if "std" in volume.arrays else [])
-    path.parent.mkdir(parents=True, exist_ok=True)
     written = []
     for kind in kinds:
         image = Nifti1Image(np.abs(volume.arrays[kind]).astype(np.float32).T, affine=None)
         image.header["descrip"] = f"{kind}, units of the data, voxel size unknown".encode()
         target = path.with_name(f"{path.name.removesuffix(ending)}_{kind}{ending}")
-        temporary = target.with_name(f"part_{target.name}")
-        image.to_filename(temporary)
-        written.append(temporary.replace(target))
+        content = image.to_bytes()
+        write_file(target, gzip.compress(content, mtime=0) if ending == ".nii.gz" else content)
+        written.append(target)
     return written

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from direct_deepen.errors import require
-from direct_deepen.figure import blank_figure
+from direct_deepen.figure import blank_figure, write_figure
 from direct_deepen.metrics import quality
 from direct_deepen.pictures import Panel, number_text
 
@@ -60,7 +60,7 @@ def plot_comparison(pictures: Sequence["Picture"], path: Path) -> None:
             _show(bottom[column], ERROR_GAIN * (image - picture.reference).abs(), peak, "")
             score = quality(image, picture.reference)
             bottom[column].set_xlabel(f"{score.psnr:.1f} dB, {score.ssim:.3f}", fontsize=8)
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def plot_posterior(pictures: Sequence["Picture"], path: Path) -> None:
@@ -84,7 +84,7 @@ def plot_posterior(pictures: Sequence["Picture"], path: Path) -> None:
             _show(axis, image, high, title if row == 0 else "", colours)
         bar = figure.colorbar(axes[row][-1].images[0], ax=axes[row][-1], fraction=0.046)
         bar.ax.tick_params(labelsize=7)
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def plot_panels(panels: Sequence[Panel], number: int, title: str, path: Path) -> None:
@@ -104,7 +104,7 @@ def plot_panels(panels: Sequence[Panel], number: int, title: str, path: Path) ->
         bar.ax.tick_params(labelsize=7, length=0)
     for axis in places[len(panels) :]:
         axis.set_axis_off()
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def plot_uncertainty(pictures: Sequence["Picture"], path: Path, *, methods: Sequence[str] = ()) -> None:
@@ -135,7 +135,7 @@ def plot_uncertainty(pictures: Sequence["Picture"], path: Path, *, methods: Sequ
             else:
                 bottom[column].set_axis_off()
             top[column].set_xlabel(f"{quality(picture.images[name], picture.reference).psnr:.1f} dB", fontsize=8)
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def _zoom(reference: torch.Tensor) -> tuple[slice, slice]:
@@ -160,7 +160,3 @@ def _show(axis: "Axes", image: torch.Tensor, peak: float, title: str, colours: s
         spine.set_visible(False)
     if title:
         axis.set_title(title, fontsize=9)
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    figure.savefig(path, dpi=150)

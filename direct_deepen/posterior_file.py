@@ -16,6 +16,7 @@ dataset                             type    axes                          meanin
 ``split_r_hat``                     real    slice, row, column            convergence of the magnitude, near 1 is good
 ``effective_sample_size``           real    slice, row, column            of the magnitude
 ``image``                           complex slice, row, column            of systems that have neither MAP nor mean
+``slice_number``                    integer slice                         number in the volume's file, from 0
 ``scale``                           real    slice                         intensity scale
 ``cost``                            real    slice                         C at the MAP image, in scaled intensities
 ``converged``                       boolean slice                         whether MAP met its tolerance
@@ -25,6 +26,8 @@ dataset                             type    axes                          meanin
 ``map_gradient_evaluations``,       real    slice                         evaluations of ∇E
 ``posterior_gradient_evaluations``
 =================================== ======= ============================= ============================================
+
+The reconstruction that DIRECT writes is the magnitude of ``mean``, ``map`` or ``image``, the first that is there.
 
 A file has those of its method: ``mean`` and what follows from samples in posterior mode only, ``map`` and its figures
 where there is an energy to minimise, diagnostics where four or more states of a chain were kept.
@@ -42,14 +45,17 @@ Attributes of the file:
                                     samples about their mean that it fitted; 1 where it was not (DEEPEN)
 ``seed``                            of DIRECT's ``--seed``
 ``configuration``                   the model section, YAML
+``data_configuration``              the section ``inference.dataset``, YAML: masks and transforms
+``data``                            the volume's file: path as given, bytes, and when it was changed
+``weights_sha256``                  of all weights that were used
+``device``                          ``cpu`` or ``cuda``
 ``direct_deepen_version``,          versions of the packages
 ``direct_version``,
 ``torch_version``
 =================================== ====================================================================================
 """
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +64,7 @@ import h5py
 import numpy as np
 
 from direct_deepen.errors import DeepenError, require
+from direct_deepen.files import write_hdf5
 
 type FileAttributes = dict[str, str | float | list[float]]
 """What an HDF5 file can say of itself, by name."""
@@ -66,7 +73,7 @@ IN_DATA_UNITS = ("image", "map", "mean", "std", "std_complex", "quantiles", "sam
 """Datasets in the units of the data."""
 
 ESTIMATES = ("map", "mean", "image")
-"""Datasets that are reconstructions."""
+"""Datasets that are reconstructions; where there are several, the last is the one that was asked for."""
 
 MEANING = {
     "units": f"{', '.join(IN_DATA_UNITS)}: of the k-space in the volume's file, by an orthonormal Fourier transform",
@@ -80,6 +87,11 @@ _ENDING = ".posterior.h5"
 def posterior_path(directory: Path, volume: Path) -> Path:
     """Return where the posterior of a volume lies."""
     return directory / f"{volume.stem}{_ENDING}"
+
+
+def final_estimate(names: Iterable[str]) -> str:
+    """Return which of the datasets of a file is the reconstruction that was asked for."""
+    return [name for name in ESTIMATES if name in set(names)][-1]
 
 
 @dataclass(frozen=True)
@@ -171,10 +183,10 @@ class PosteriorWriter:
     slices
         Number of slices of every volume.
     attributes
-        Attributes of every file.
+        Attributes of the file of every volume.
     """
 
-    def __init__(self, directory: Path, slices: Mapping[Path, int], attributes: FileAttributes) -> None:
+    def __init__(self, directory: Path, slices: Mapping[Path, int], attributes: Mapping[Path, FileAttributes]) -> None:
         self.directory = directory
         self._slices = dict(slices)
         self._attributes = dict(attributes)
@@ -186,7 +198,7 @@ class PosteriorWriter:
         Raises
         ------
         DeepenError
-            If the volume is unknown.
+            If the volume is unknown, or its file cannot be written.
         """
         require(volume in self._slices, f"{volume}: not a volume of this run")
         pending = self._pending.setdefault(volume, {})
@@ -195,17 +207,8 @@ class PosteriorWriter:
             return None
         del self._pending[volume]
         path = posterior_path(self.directory, volume)
-        self._write(path, [pending[number] for number in sorted(pending)])
+        slices = [pending[number] for number in sorted(pending)]
+        # What is in the file is forgotten at once: with samples it is much.
+        datasets = ((name, np.stack([arrays.pop(name) for arrays in slices])) for name in list(slices[0]))
+        write_hdf5(path, datasets, self._attributes[volume])
         return path
-
-    def _write(self, path: Path, slices: list[dict[str, np.ndarray]]) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        try:
-            with h5py.File(temporary, "w") as file:
-                file.attrs.update(self._attributes)
-                for name in slices[0]:
-                    file.create_dataset(name, data=np.stack([arrays[name] for arrays in slices]))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)

@@ -1,13 +1,12 @@
 """Posterior samples on disk, so that a run of hours that is cut short goes on where it was."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from direct_deepen.engines.calibration_file import SamplingSettings
-from direct_deepen.engines.checkpoints import LOADING_ERRORS, digest_of
+from direct_deepen.engines.checkpoints import LOADING_ERRORS, digest_of, write_tensors
 from direct_deepen.engines.problem import Problem
 from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.inference.diagnostics import diagnose
@@ -37,8 +36,5 @@ def kept_posterior(path: Path, key: str, sample: Callable[[], Posterior]) -> Pos
         pass
     posterior = sample()
     images = posterior.images.cpu()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    torch.save({"key": key, "images": images, "num_chains": posterior.diagnostics.num_chains}, temporary)
-    os.replace(temporary, path)
+    write_tensors(path, {"key": key, "images": images, "num_chains": posterior.diagnostics.num_chains})
     return Posterior(images=images, diagnostics=posterior.diagnostics)

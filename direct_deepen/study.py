@@ -112,7 +112,7 @@ def load_study(path: Path) -> Study:
     require(path.is_file(), f"{path}: no such study")
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, UnicodeDecodeError, YAMLError) as error:
         raise DeepenError(f"{path}: no YAML: {str(error).splitlines()[0]}") from error
     require(isinstance(content, dict), f"{path}: holds no keys; allowed: {', '.join(_KEYS)}")
     assert isinstance(content, dict)

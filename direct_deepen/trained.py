@@ -82,7 +82,7 @@ def _model_section(configuration: Path, allowed: tuple[str, ...]) -> dict[str, A
         require_choice("model.model_name", section.model_name, allowed)
         name = section.model_name.rpartition(".")[2]
         settings = OmegaConf.merge(OmegaConf.structured(getattr(config, f"{name}Config")), section)
-    except (OmegaConfBaseException, AttributeError, YAMLError) as error:
+    except (OmegaConfBaseException, AttributeError, UnicodeDecodeError, YAMLError) as error:
         raise DeepenError(f"{configuration}: model: {str(error).splitlines()[0]}") from error
     arguments = OmegaConf.to_container(settings)
     assert isinstance(arguments, dict)

@@ -1,9 +1,12 @@
 """What the tests of the mathematical core share: random tensors, small operators and the registry of energies."""
 
+import errno
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +138,28 @@ def expect_one_line(*words: str, error: type[DeepenError] = DeepenError) -> Iter
 def one_line_error() -> Callable[..., AbstractContextManager[None]]:
     """``with one_line_error("argument", ...):`` expects a :class:`DeepenError` of one line that has all these words."""
     return expect_one_line
+
+
+# ---- Disks
+
+
+def _fill_up(self: Path, content: bytes) -> int:
+    with self.open("wb") as file:
+        file.write(content[: len(content) // 2])
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractContextManager[None]]:
+    """``with full_disk():`` the disk is full before a file is whole."""
+
+    @contextmanager
+    def fill() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", _fill_up)
+            yield
+
+    return fill
 
 
 # ---- Global random state

@@ -12,6 +12,7 @@ PACKAGE = Path(direct_deepen.__file__).parent
 
 ALLOWED = {
     "errors": set(),
+    "files": {"errors"},
     "progress": set(),
     "physics": {"errors", "physics"},
     "priors": {"errors", "physics", "priors"},
@@ -19,10 +20,10 @@ ALLOWED = {
     "inference": {"errors", "physics", "priors", "inference", "progress"},
     "posterior": {"errors", "physics", "priors", "inference"},
     "calibration": {"errors", "physics", "priors", "inference", "posterior", "progress"},
-    "posterior_file": {"errors", "physics", "priors", "inference", "posterior"},
+    "posterior_file": {"errors", "files", "physics", "priors", "inference", "posterior"},
     "landscape": {"errors", "physics", "priors", "inference", "progress"},
     "pictures": {"errors"},
-    "html_page": {"errors", "pictures"},
+    "html_page": {"errors", "files", "pictures"},
 }
 """The mathematical core, and what each part may import of this package: imports point one way along the flow."""
 

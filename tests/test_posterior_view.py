@@ -147,8 +147,8 @@ def test_the_page_names_the_volume_and_has_its_configuration(references):
 
 def test_the_picture_shows_one_slice_of_every_panel(tmp_path, monkeypatch, references):
     figures_drawn = []
-    save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: (figures_drawn.append(figure), save(figure, path)))
+    save = plots.write_figure
+    monkeypatch.setattr(plots, "write_figure", lambda figure, path: (figures_drawn.append(figure), save(figure, path)))
     shown = panels(posterior_volume(), references)
     plots.plot_panels(shown, 1, "brain", tmp_path / "slice.png")
     drawn = [axes.images[0] for axes in figures_drawn[0].axes if axes.images]

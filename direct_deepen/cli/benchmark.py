@@ -75,7 +75,6 @@ def run(args: argparse.Namespace) -> None:
 
     require(args.figure_slices >= 1, f"--figure-slices is {args.figure_slices}; allowed: >= 1")
     study = load_study(args.study)
-    args.output.mkdir(parents=True, exist_ok=True)
     with stage("cells"):
         failures = run_grid(study, args.output, jobs=args.jobs, device=args.device)
     told = f"{len(failures)} of {len(study.cells())} cells failed: {'; '.join(failures)}"

@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
     from direct_deepen.data.problems import inference_dataset
     from direct_deepen.engines.calibration_file import calibration_path, write_calibration
     from direct_deepen.errors import require
+    from direct_deepen.files import write_text
     from direct_deepen.pretrained import load_pretrained
     from direct_deepen.trained import load_settings, load_trained
 
@@ -109,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
     write_csv(args.output / "calibration_curve.csv", curve_rows(assessments))
     write_csv(args.output / "sparsification.csv", sparsification_rows(assessments))
     table = markdown_table(assessments, calibration)
-    (args.output / "table.md").write_text(table, encoding="utf-8")
+    write_text(args.output / "table.md", table)
     plot_calibration(assessments, args.output / "calibration.png")
     path = args.output / "pretrained.calibration.yaml" if args.checkpoint is None else calibration_path(args.checkpoint)
     write_calibration(path, calibration)

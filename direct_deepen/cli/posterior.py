@@ -86,7 +86,6 @@ def run(args: argparse.Namespace) -> None:
         for name, value in values.items():
             print(f"  {name}: {value}")
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         title = f"{volume.name}, slice {shown} of {len(of_slices)}"
         plot_panels(panels(volume, references), shown - 1, title, args.out)
         print(f"wrote {args.out}")

@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
     from direct_deepen.csv_files import write_csv
     from direct_deepen.errors import require
+    from direct_deepen.files import write_text
     from direct_deepen.plots import plot_comparison, plot_posterior
     from direct_deepen.predictions import Prediction
     from direct_deepen.scoring import compare, markdown_table, spread_over_error, summarize, tune
@@ -79,7 +80,6 @@ def run(args: argparse.Namespace) -> None:
         rows, pictures = compare(test, predictions, regularizations=regularizations)
     summaries = summarize(rows)
 
-    args.output.mkdir(parents=True, exist_ok=True)
     write_csv(args.output / "results.csv", [asdict(summary) for summary in summaries])
     write_csv(args.output / "cases.csv", [asdict(row) for row in rows])
     table = markdown_table(summaries)
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     for name in pictures[0].std:
         ratio = spread_over_error(pictures, name)
         note += f"Mean standard deviation over mean absolute error of {name}_mmse: {ratio:.2f}.\n"
-    (args.output / "table.md").write_text(table + note, encoding="utf-8")
+    write_text(args.output / "table.md", table + note)
     # Slices of different volumes, spread over the set.
     step = max(1, len(pictures) // args.figure_slices)
     shown = pictures[step // 2 :: step][: args.figure_slices]

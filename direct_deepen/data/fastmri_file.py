@@ -1,15 +1,13 @@
 """One volume of k-space as a file in fastMRI's HDF5 format, which DIRECT's ``FastMRIDataset`` reads unchanged."""
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 
 from direct_deepen.errors import require
+from direct_deepen.files import write_hdf5
 from direct_deepen.physics.fourier import ifft2
 
 AttributeValue = str | int | float
@@ -78,13 +76,13 @@ def write_fastmri_volume(
 ) -> None:
     """Write one volume in fastMRI's HDF5 format, whole or not at all.
 
-    The file is written under another name in the same folder, without the ``.h5`` that DIRECT looks for, and renamed
-    when it is complete: a run that is killed leaves no half-written volume, and an older file stays until then.
+    Until it is complete the file has another name, without the ``.h5`` that DIRECT looks for: a run that is killed
+    leaves no half-written volume, and an older file stays until then.
 
     Parameters
     ----------
     path
-        The file to write or replace. Its folder exists.
+        The file to write or replace.
     kspace
         Complex (slices, coils, rows, columns): fully sampled, DIRECT's centred orthonormal Fourier transform.
     attributes
@@ -96,7 +94,8 @@ def write_fastmri_volume(
     Raises
     ------
     DeepenError
-        If ``kspace`` has another number of dimensions, no sample, is not complex, or holds a value that is not finite.
+        If ``kspace`` has another number of dimensions, no sample, is not complex, or holds a value that is not finite,
+        or the file cannot be written.
     """
     require(
         kspace.ndim == 4 and kspace.size > 0 and np.iscomplexobj(kspace),
@@ -105,7 +104,7 @@ def write_fastmri_volume(
     require(bool(np.isfinite(kspace).all()), "kspace holds a value that is not finite; allowed: finite numbers")
     num_slices, _, rows, columns = kspace.shape
     reconstruction = root_sum_of_squares(kspace)
-    contents = {
+    contents: dict[str, np.ndarray | bytes] = {
         "kspace": kspace.astype(np.complex64, copy=False),
         "reconstruction_rss": reconstruction,
         "ismrmrd_header": ismrmrd_header(num_slices, rows, columns).encode(),
@@ -118,11 +117,4 @@ def write_fastmri_volume(
         "norm": float(np.linalg.norm(reconstruction)),
         **(attributes or {}),
     }
-    # A name of its own for each writer, so that two processes writing the same volume do not meet in one file.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
-        unfinished = Path(folder) / "volume"
-        with h5py.File(unfinished, "w") as file:
-            for name, array in contents.items():
-                file.create_dataset(name, data=array)
-            file.attrs.update(labels)
-        os.replace(unfinished, path)
+    write_hdf5(path, contents.items(), labels)

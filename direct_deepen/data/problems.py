@@ -20,6 +20,7 @@ from torch.utils.data import default_collate
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from direct_deepen.engines.coil_maps import coil_maps_of_batch
+from direct_deepen.engines.named_slices import read_slice
 from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image
 from direct_deepen.errors import DeepenError, require
 
@@ -96,7 +97,9 @@ def _require_volume(path: Path) -> None:
     """Raise unless a file can be read: DIRECT leaves out those that cannot, with no more than a warning."""
     try:
         with h5py.File(path, "r") as file:
-            require("kspace" in file, f"{path}: no fastMRI volume: it holds no `kspace`")
+            shape = getattr(file.get("kspace"), "shape", ())
+            require(len(shape) > 0, f"{path}: no fastMRI volume: it holds no array `kspace`")
+            require(min(shape) > 0, f"{path}: kspace has shape {shape}; allowed: no axis of length zero")
     except OSError as error:
         raise DeepenError(f"{path}: no fastMRI volume: {str(error).splitlines()[0]}") from error
 
@@ -131,11 +134,7 @@ def cases(
     require(len(paths) > 0, f"{volume}: no such volume in the data")
     for path in paths:
         for index in dataset.volume_indices[path]:
-            try:
-                batch = dict_to_device(default_collate([dataset[index]]), device)
-            except (ArithmeticError, LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError) as error:
-                message = (str(error).splitlines() or [""])[0]
-                raise DeepenError(f"{path}: slice cannot be read: {type(error).__name__}: {message}") from error
+            batch = dict_to_device(default_collate([read_slice(dataset, index)]), device)
             problem = problem_from_batch(batch, coil_maps_of_batch(batch, coil_maps, cache))
             reference = reference_image(batch, problem)
             ((name, number),) = problem.names

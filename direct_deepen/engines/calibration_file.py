@@ -1,6 +1,5 @@
 """The calibration that stands beside a checkpoint: one scale for its posteriors, and what it was fitted to."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from direct_deepen.engines.checkpoints import digest_of
 from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.errors import DeepenError, require, require_positive
+from direct_deepen.files import write_text
 
 _HEADER = """\
 # Written by `direct-deepen calibrate`. `direct predict` rescales the posterior samples of these weights about their
@@ -100,10 +100,7 @@ def calibration_path(checkpoint: Path) -> Path:
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration; a reader never finds half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(_HEADER + OmegaConf.to_yaml(OmegaConf.structured(calibration)), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, _HEADER + OmegaConf.to_yaml(OmegaConf.structured(calibration)))
 
 
 def read_calibration(path: Path) -> Calibration:

@@ -1,18 +1,24 @@
 """Checking a checkpoint before DIRECT loads it: one line about what is wrong instead of a traceback."""
 
 import hashlib
+import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
+from direct.checkpointer import Checkpointer
 from direct.utils.io import check_is_valid_url
 from torch import nn
 
 from direct_deepen.errors import DeepenError, require
+from direct_deepen.files import refusals_told, write_file
 
 LOADING_ERRORS = (
-    RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, ModuleNotFoundError,
+    RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, OSError, ModuleNotFoundError,
     UnpicklingError,
 )  # fmt: skip
 """What ``torch.load`` raises on files it did not write, and reading the content of one that somebody else did."""
@@ -32,6 +38,61 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
         return {name: torch.as_tensor(tensor) for name, tensor in weights.items()}
     except LOADING_ERRORS as error:
         raise DeepenError(f"{path}: no checkpoint of DIRECT ({type(error).__name__})") from error
+
+
+def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors, numbers and text, as ``torch.load`` reads them, whole or not at all.
+
+    Raises
+    ------
+    DeepenError
+        If the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_file(path, buffer.getvalue())
+
+
+class WholeCheckpointer(Checkpointer):
+    """DIRECT's checkpointer, whose files are there whole or not at all, which DIRECT writes in place.
+
+    Parameters
+    ----------
+    checkpointer
+        DIRECT's own.
+    """
+
+    save_directory: Path
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        super().__init__(
+            checkpointer.save_directory,
+            checkpointer.save_to_disk,
+            model=checkpointer.model,
+            **checkpointer.checkpointables,
+        )
+
+    def save(self, iteration: int, **kwargs: Any) -> None:
+        """Write a checkpoint, and then the note that it is the last one.
+
+        Raises
+        ------
+        DeepenError
+            If the disk is full or read-only; what was there before stays.
+        """
+        run = Path(self.save_directory)
+        with (
+            refusals_told(run / f"model_{iteration}.pt"),
+            TemporaryDirectory(dir=run, prefix=".checkpoint-", ignore_cleanup_errors=True) as folder,
+        ):
+            self.save_directory = Path(folder)
+            try:
+                super().save(iteration, **kwargs)
+            finally:
+                self.save_directory = run
+            # Of the two, model_<iteration>.pt first.
+            for path in sorted(Path(folder).iterdir(), reverse=True):
+                os.replace(path, run / path.name)
 
 
 def digest_of(weights: Mapping[str, torch.Tensor]) -> str:

@@ -1,7 +1,7 @@
 """Coil maps of a batch: DIRECT's, or ESPIRiT's, computed once for every slice and mask."""
 
 import hashlib
-import os
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 
 from direct_deepen.engines.problem import to_complex
 from direct_deepen.errors import require_choice
+from direct_deepen.files import write_file
 from direct_deepen.physics.espirit import espirit_maps
 from direct_deepen.physics.phase import align_phase
 from direct_deepen.physics.sense_operator import SenseOperator
@@ -68,12 +69,9 @@ def espirit_maps_of_batch(masked_kspace: torch.Tensor, sampling_mask: torch.Tens
             continue
         maps.append(espirit_maps(kspace, mask))
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Named by process: two ranks may come to the same slice at once.
-            temporary = path.with_suffix(f".{os.getpid()}.part")
-            with temporary.open("wb") as file:
-                np.save(file, maps[-1].cpu().numpy())
-            os.replace(temporary, path)
+            content = io.BytesIO()
+            np.save(content, maps[-1].cpu().numpy())
+            write_file(path, content.getvalue())
     return torch.stack(maps)
 
 

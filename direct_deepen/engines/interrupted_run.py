@@ -1,9 +1,10 @@
 """What a killed training leaves behind: files that DIRECT writes in place may have lost their end."""
 
 import logging
-import os
 import zipfile
 from pathlib import Path
+
+from direct_deepen.files import write_text
 
 LAST = "last_model.txt"
 """Where DIRECT notes the iteration of its last checkpoint."""
@@ -40,7 +41,7 @@ def mend(run: Path) -> None:
         last.unlink(missing_ok=True)
         used = "no checkpoint is whole, and training begins anew"
     else:
-        _write_whole(last, str(whole))
+        write_text(last, str(whole))
         used = f"training goes on from {_checkpoint(run, whole).name}, the newest that is whole"
     logging.getLogger("direct_deepen").warning("%s: %s: %s.", run, ", ".join(found), used)
 
@@ -78,12 +79,6 @@ def _content(last: Path) -> str:
 def _is_whole(path: Path) -> bool:
     """Whether the end is there: PyTorch's files are zip archives, whose directory is written last."""
     return zipfile.is_zipfile(path)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _drop_unfinished_line(log: Path) -> None:

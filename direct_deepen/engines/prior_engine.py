@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from direct.engine import DoIterationOutput
 from direct.nn.adaptive.utils import export_sampling_mask
@@ -20,21 +21,24 @@ from omegaconf import OmegaConf
 from torch.utils.data import Dataset, Sampler
 
 import direct_deepen
-from direct_deepen.engines.checkpoints import LOADING_ERRORS, require_weights_of
+from direct_deepen.engines.checkpoints import LOADING_ERRORS, digest_of, require_weights_of
 from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.guard import Guard, Vitals
 from direct_deepen.engines.interrupted_run import mend, noted_checkpoint
+from direct_deepen.engines.named_slices import NamedSlices
+from direct_deepen.engines.posterior_store import PosteriorStore, require_volumes, told_of_file
 from direct_deepen.engines.prediction_bar import PredictionBar, prediction_bar
-from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image
+from direct_deepen.engines.problem import Problem, names_of_batch, problem_from_batch, reference_image
 from direct_deepen.engines.random_phase import with_random_phase
 from direct_deepen.engines.reconstruction import Reconstruction
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.sample_order import SeededBatchSampler
 from direct_deepen.engines.settings import SystemSettings
 from direct_deepen.engines.training_state import StateCheckpointer, state_path
-from direct_deepen.errors import DeepenError, DivergenceError, require
+from direct_deepen.errors import DeepenError, DivergenceError, require, require_count
+from direct_deepen.files import refusals_told
 from direct_deepen.physics.sense import sense
-from direct_deepen.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes, PosteriorWriter
+from direct_deepen.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes
 
 
 class PriorEngine[Settings: SystemSettings](MRIModelEngine):
@@ -78,7 +82,8 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
             )
         # What --seed set in this process; reading it changes nothing.
         self.seed = torch.initial_seed()
-        self._writer: PosteriorWriter | None = None
+        self._posterior_directory: Path | None = None
+        self._store: PosteriorStore | None = None
         self._bar: PredictionBar | None = None
         self._guard: Guard | None = None
         self._lr_scheduler: Any = None
@@ -121,6 +126,19 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
     def before_update(self, iteration: int) -> None:
         """Prepare the optimizer for an iteration; by default nothing is to be done."""
 
+    def build_metrics(self, metrics_list: Any) -> dict[str, Callable]:
+        """Return DIRECT's metrics of these names.
+
+        Raises
+        ------
+        DeepenError
+            If DIRECT has none of a name.
+        """
+        try:
+            return super().build_metrics(metrics_list)
+        except AttributeError as error:
+            raise DeepenError(f"metrics are {list(metrics_list)!r}; allowed: those of DIRECT ({error})") from error
+
     # ---- An iteration
 
     @property
@@ -144,11 +162,10 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         try:
             with torch.no_grad():
                 data["sensitivity_map"] = self.compute_sensitivity_map(data["sensitivity_map"])
-                problem = problem_from_batch(data, self._coil_maps(data))
             if self.model.training:
-                image, losses = self._train_on(data, problem)
+                image, losses = self._train_on(data, self._problem(data))
             else:
-                image, losses = self._reconstruct(data, problem), {}
+                image, losses = self._reconstruct(data), {}
         except DeepenError as error:
             # A RuntimeError makes DIRECT's training loop write a checkpoint before it ends.
             raise RuntimeError(str(error)) from error
@@ -159,9 +176,10 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
             sampling_mask=export_sampling_mask(data),
         )
 
-    def _coil_maps(self, data: dict[str, Any]) -> torch.Tensor | None:
+    @torch.no_grad()
+    def _problem(self, data: dict[str, Any]) -> Problem:
         cache = None if self.checkpointer is None else Path(self.checkpointer.save_directory) / "coil_maps"
-        return coil_maps_of_batch(data, self.settings.coil_maps, cache)
+        return problem_from_batch(data, coil_maps_of_batch(data, self.settings.coil_maps, cache))
 
     def _train_on(self, data: dict[str, Any], problem: Problem) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         objective = self.settings.objective
@@ -245,27 +263,19 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         """Return the SENSE solution of the configuration."""
         return sense(problem.A, problem.masked_kspace, regularization=self.settings.sense_regularization)
 
-    def _reconstruct(self, data: dict[str, Any], problem: Problem) -> torch.Tensor:
-        if self._writer is None or self._bar is None:
-            return self.reconstruction(problem).image
-        with self._bar.batch(problem.names):
-            result = self.reconstruction(problem)
-            self._write_posterior(self._writer, data, problem, result.arrays)
-        return result.image
-
-    def _write_posterior(
-        self, writer: PosteriorWriter, data: dict[str, Any], problem: Problem, arrays: dict[str, torch.Tensor]
-    ) -> None:
+    def _reconstruct(self, data: dict[str, Any]) -> torch.Tensor:
+        if self._store is None or self._bar is None:
+            return self.reconstruction(self._problem(data)).image
+        names = names_of_batch(data)
         # DIRECT's factor takes the units of the batch to those of the file.
         factor = data["scaling_factor"]
-        for i, (name, number) in enumerate(problem.names):
-            in_file_units = {
-                key: (value[i] * factor[i] if key in IN_DATA_UNITS else value[i]).cpu().numpy()
-                for key, value in arrays.items()
-            }
-            path = writer.add(Path(name), number, in_file_units)
-            if path is not None:
-                self.logger.info("Wrote posterior: %s.", path)
+        with self._bar.batch(names):
+            image = self._store.estimate(names)
+            if image is None:
+                arrays = self.reconstruction(self._problem(data)).arrays
+                image = self._store.add(names, [in_file_units(arrays, i, factor[i]) for i in range(len(names))])
+        # Back from the units of the file in either case: a run that was cut short ends with the very same digits.
+        return torch.from_numpy(image).to(factor.device) / factor[:, None, None].float()
 
     # ---- DIRECT's commands
 
@@ -275,6 +285,7 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         lr_scheduler: Any,
         training_datasets: list[Dataset],
         experiment_directory: Path,
+        validation_datasets: list[Dataset] | None = None,
         *args: Any,
         resume: bool = False,
         initialization: Path | str | None = None,
@@ -282,7 +293,7 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
     ) -> None:
         """Train as DIRECT does, with all cores."""
         self._lr_scheduler = lr_scheduler
-        with exit_on_bad_input(), all_cores(self.device):
+        with exit_on_bad_input(), all_cores(self.device), refusals_told(Path(experiment_directory)):
             used = initialization
             if resume:
                 if communication.is_main_process():
@@ -291,11 +302,14 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
                 used = noted_checkpoint(Path(experiment_directory)) or initialization
             if used:
                 require_weights_of(self.prior, used)
+            # Now, not at the first validation hours later.
+            self.build_metrics(self.cfg.validation.metrics)
             super().train(
                 optimizer,
                 lr_scheduler,
-                training_datasets,
+                [NamedSlices(dataset) for dataset in training_datasets],
                 experiment_directory,
+                [NamedSlices(dataset) for dataset in validation_datasets or []],
                 *args,
                 resume=resume,
                 initialization=initialization,
@@ -354,14 +368,27 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
     ) -> Any:
         """Predict as DIRECT does, with all cores, and write posterior files to the experiment directory."""
         slices = {Path(name): len(indices) for name, indices in dataset.volume_indices.items()}  # type: ignore[attr-defined]
-        self._writer = PosteriorWriter(Path(experiment_directory), slices, self._file_attributes())
+        self._posterior_directory = Path(experiment_directory)
         try:
             with exit_on_bad_input(), all_cores(self.device), prediction_bar(slices) as self._bar:
+                require_volumes(slices)
+                require_count("inference.batch_size", self.cfg.inference.batch_size)
                 if isinstance(checkpoint, str | Path) and checkpoint != "latest":
                     require_weights_of(self.prior, checkpoint)
-                return super().predict(dataset, experiment_directory, checkpoint, *args, **kwargs)
+                return super().predict(NamedSlices(dataset), experiment_directory, checkpoint, *args, **kwargs)
         finally:
-            self._writer = self._bar = None
+            self._posterior_directory = self._store = self._bar = None
+
+    def reconstruct_volumes(self, data_loader: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Reconstruct as DIRECT does; in prediction, what an earlier run has finished is read from its files."""
+        if self._posterior_directory is not None:
+            # Only now the weights are loaded.
+            volumes = data_loader.batch_sampler.sampler.volume_indices
+            shared = self._file_attributes()
+            attributes = {Path(name): shared | {"data": told_of_file(Path(name))} for name in volumes}
+            slices = {Path(name): len(indices) for name, indices in volumes.items()}
+            self._store = PosteriorStore(self._posterior_directory, slices, attributes)
+        yield from super().reconstruct_volumes(data_loader, *args, **kwargs)
 
     def _file_attributes(self) -> FileAttributes:
         return {
@@ -371,7 +398,18 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
             "torch_version": str(torch.__version__),
             "seed": self.seed,
             "configuration": OmegaConf.to_yaml(self.cfg.model),
+            "data_configuration": OmegaConf.to_yaml(self.cfg.inference.dataset),
+            "weights_sha256": digest_of(torch.nn.ModuleDict({"model": self.prior, **self.models}).state_dict()),
+            "device": str(self.device).partition(":")[0],
         }
+
+
+def in_file_units(arrays: Mapping[str, torch.Tensor], index: int, factor: torch.Tensor) -> dict[str, np.ndarray]:
+    """Return what there is of one image of a batch, with intensities times a factor."""
+    return {
+        name: (value[index] * factor if name in IN_DATA_UNITS else value[index]).cpu().numpy()
+        for name, value in arrays.items()
+    }
 
 
 def settings_from_config[Settings: SystemSettings](cfg: Any, settings_type: type[Settings]) -> Settings:

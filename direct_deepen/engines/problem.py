@@ -11,6 +11,9 @@ from direct_deepen.physics.scale import intensity_scale
 from direct_deepen.physics.sense import require_finite_data
 from direct_deepen.physics.sense_operator import SenseOperator
 
+_SMALLEST, _LARGEST = 1e-15, 1e15
+"""Of the largest sample: with room for smaller ones, and for the sums over pixels and coils."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -61,9 +64,10 @@ def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | Non
     Raises
     ------
     DeepenError
-        If the data are not finite, the mask is empty or shapes do not fit; the message names files and slices.
+        If the data are not finite, or too large or small for single precision, the mask is empty or shapes do not fit;
+        the message names files and slices.
     """
-    names = [(str(name), int(number)) for name, number in zip(data["filename"], data["slice_no"], strict=True)]
+    names = names_of_batch(data)
     where = ", ".join(f"{name} slice {number}" for name, number in names)
     masked_kspace = to_complex(data["masked_kspace"])
     maps = to_complex(data["sensitivity_map"]) if sensitivity_map is None else sensitivity_map
@@ -74,12 +78,27 @@ def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | Non
     )
     try:
         require_finite_data(masked_kspace)
+        _require_squares(masked_kspace)
         A = SenseOperator(maps, data["sampling_mask"].squeeze(-1))
         scale = intensity_scale(A, masked_kspace)
     except ValueError as error:
         require(False, f"{where}: {error}")
         raise
     return Problem(A, masked_kspace / scale[:, None, None, None], scale, names)
+
+
+def _require_squares(masked_kspace: torch.Tensor) -> None:
+    """Raise :class:`DeepenError` where squares leave the range of a float: DIRECT's coil maps would be wrong."""
+    for largest in masked_kspace.abs().flatten(1).amax(dim=1).tolist():
+        require(
+            largest == 0 or _SMALLEST <= largest <= _LARGEST,
+            f"the largest sample of masked_kspace is {largest:.2g}; allowed: {_SMALLEST:g} to {_LARGEST:g}",
+        )
+
+
+def names_of_batch(data: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return file and slice of every image of a batch of DIRECT."""
+    return [(str(name), int(number)) for name, number in zip(data["filename"], data["slice_no"], strict=True)]
 
 
 def reference_image(data: dict[str, Any], problem: Problem) -> torch.Tensor:

@@ -21,11 +21,13 @@ def exit_on_bad_input() -> Iterator[None]:
         found = deepen_error_of(error)
         if found is None:
             raise
+        # A process that loads data hands over the text of the traceback as the message; its end is the message.
+        message = str(found).rpartition(f"{DeepenError.__name__}: ")[2].strip()
         logger = logging.getLogger("direct_deepen")
         if logger.hasHandlers():
-            logger.error(str(found))
+            logger.error(message)
         else:
-            print(f"direct-deepen: error: {found}", file=sys.stderr)
+            print(f"direct-deepen: error: {message}", file=sys.stderr)
         raise SystemExit(2) from error
 
 

@@ -83,12 +83,16 @@ def intensity_scale(A: LinearOperator, masked_kspace: torch.Tensor) -> torch.Ten
         bool(acquired.flatten(1).any(dim=1).all()),
         "sampling_mask has no sample in the central disc of k-space; allowed: masks that sample the centre",
     )
+    # In units of a power of two, which costs no digit: squares of large or small numbers leave the range of a float.
+    largest = masked_kspace.abs().flatten(1).amax(dim=1)
+    unit = torch.ldexp(torch.ones_like(largest), largest.frexp().exponent)
+    masked_kspace = masked_kspace / unit[:, None, None, None]
     filled = masked_kspace
     if not bool((acquired == disc).all()):
         # The regularisation only has to keep the unmeasured part of the image from growing.
         image = sense(A, masked_kspace, regularization=1e-2, tolerance=1e-3, max_iterations=30)
         filled = torch.where(acquired, masked_kspace, A.fully_sampled().forward(image))
-    scale = full_sampling_scale(filled)
+    scale = full_sampling_scale(filled) * unit
     require(
         bool((scale > 0).all()),
         "masked_kspace is zero in the central disc of k-space; allowed: data with a signal there",

@@ -22,7 +22,7 @@ def picture(number, *, posteriors=("deepen",)):
 def drawn(monkeypatch):
     """The figures, in place of their files."""
     figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots, "write_figure", lambda figure, path: figures.append(figure))
     return figures
 
 

@@ -73,7 +73,7 @@ def test_without_a_log_the_seconds_are_not_a_number(tmp_path, study):
 
 def test_a_volume_is_written_when_its_last_slice_comes_in_the_order_of_slices(tmp_path):
     volume = tmp_path / "data" / "a.h5"
-    writer = PosteriorWriter(tmp_path / "output", {volume: 3}, {"noise_std": 0.01})
+    writer = PosteriorWriter(tmp_path / "output", {volume: 3}, {volume: {"noise_std": 0.01}})
     for number in (2, 0):
         assert writer.add(volume, number, {"map": np.full((2, 2), number), "cost": np.float64(number)}) is None
         assert not list(tmp_path.rglob("*.h5"))
@@ -90,18 +90,3 @@ def test_a_slice_of_an_unknown_volume_is_refused(tmp_path, one_line_error):
     writer = PosteriorWriter(tmp_path, {tmp_path / "a.h5": 1}, {})
     with one_line_error("b.h5", "not a volume"):
         writer.add(tmp_path / "b.h5", 0, {})
-
-
-def test_a_writing_that_fails_leaves_no_file_and_the_older_one_whole(tmp_path, monkeypatch):
-    volume = tmp_path / "a.h5"
-    PosteriorWriter(tmp_path, {volume: 1}, {}).add(volume, 0, {"map": np.zeros((2, 2))})
-    before = (tmp_path / "a.posterior.h5").read_bytes()
-
-    def fail(*_, **__):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(h5py.File, "create_dataset", fail)
-    with pytest.raises(OSError, match="no space"):
-        PosteriorWriter(tmp_path, {volume: 1}, {}).add(volume, 0, {"map": np.ones((2, 2))})
-    assert (tmp_path / "a.posterior.h5").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["a.posterior.h5"]

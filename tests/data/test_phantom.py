@@ -207,14 +207,13 @@ def test_an_interrupted_write_leaves_no_file_and_keeps_the_old_one(tmp_path, mon
     kept = tmp_path / "kept.h5"
     write_fastmri_volume(kept, small_kspace())
     old = kept.read_bytes()
-    create_dataset = h5py.File.create_dataset
 
-    def create_then_stop(self, name, **keywords):
-        if name != "kspace":
-            raise KeyboardInterrupt
-        return create_dataset(self, name, **keywords)
+    def write_half_then_stop(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(h5py.File, "create_dataset", create_then_stop)
+    monkeypatch.setattr(Path, "write_bytes", write_half_then_stop)
     for path in (kept, tmp_path / "new.h5"):
         with pytest.raises(KeyboardInterrupt):
             write_fastmri_volume(path, 2 * small_kspace())

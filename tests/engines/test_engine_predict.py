@@ -24,6 +24,7 @@ NUMBER = (tiny_direct.SLICES,)
 
 MAP_ARRAYS = {
     "map": (IMAGE, "c"),
+    "slice_number": (NUMBER, "i"),
     "scale": (NUMBER, "f"),
     "cost": (NUMBER, "f"),
     "converged": (NUMBER, "b"),

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from direct_deepen.engines import interrupted_run
 from direct_deepen.engines.interrupted_run import mend, noted_checkpoint
 
 
@@ -157,7 +156,7 @@ def test_a_mending_that_is_killed_leaves_the_note_for_the_next(tmp_path, mended,
     def kill(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(interrupted_run.os, "replace", kill)
+    monkeypatch.setattr("os.replace", kill)
     with pytest.raises(KeyboardInterrupt):
         mend(tmp_path)
     monkeypatch.undo()

@@ -1,0 +1,79 @@
+"""Files that are whole or not there, whatever happens while they are written."""
+
+import errno
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from direct_deepen.errors import DeepenError
+
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What a disk says that takes no more, or nothing."""
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file, and the folders above it; a reader finds the old one or the new one, never half of it.
+
+    Raises
+    ------
+    DeepenError
+        If it cannot be written: the disk is full or read-only, or there is a file where a folder is to be.
+    """
+    # Named by process: two may write the same file at once.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise DeepenError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text as UTF-8; errors are those of :func:`write_file`."""
+    write_file(path, text.encode())
+
+
+def write_hdf5(path: Path, datasets: Iterable[tuple[str, np.ndarray | bytes]], attributes: Mapping[str, Any]) -> None:
+    """Write datasets by name, taken one after another, and attributes; errors are those of :func:`write_file`."""
+    # In memory first: HDF5 ends the process (segmentation fault) where it closes a file and the disk is full.
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.attrs.update(attributes)
+        for name, array in datasets:
+            file.create_dataset(name, data=array)
+    write_file(path, content.getvalue())
+
+
+@contextmanager
+def refusals_told(path: Path) -> Iterator[None]:
+    """Write within this context by other means than this module's.
+
+    Raises
+    ------
+    DeepenError
+        If the disk refused, or whatever else was raised because of that; it names ``path`` and the reason.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        refusal = _refusal_of(error)
+        if refusal is None:
+            raise
+        raise DeepenError(f"{refusal.filename or path}: cannot be written: {refusal.strerror}") from error
+
+
+def _refusal_of(error: BaseException | None) -> OSError | None:
+    """Return the refusal that an exception is, was raised from, or was raised while handling."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in _REFUSALS):
+        error = error.__cause__ or error.__context__
+    return error

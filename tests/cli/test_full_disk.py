@@ -1,0 +1,107 @@
+"""A full disk: every command ends with one line that names the file, and leaves no part of one."""
+
+import pytest
+import yaml
+
+from direct_deepen.data import phantom as phantoms
+
+
+def posterior(study, out):
+    return ["posterior", str(study.prediction / "a.posterior.h5"), "--html", str(out / "page.html")]
+
+
+def posterior_picture(study, out):
+    return ["posterior", str(study.prediction / "a.posterior.h5"), "--out", str(out / "slice.png")]
+
+
+def posterior_nifti(study, out):
+    return ["posterior", str(study.prediction / "a.posterior.h5"), "--nifti", str(out / "image.nii.gz")]
+
+
+def landscape(study, out):
+    return [
+        "landscape", str(study.checkpoint), "--cfg", str(study.configuration), "--data-root", study.test.name,
+        "--out", str(out / "landscape.png"),
+    ]  # fmt: skip
+
+
+def score(study, out):
+    return study.arguments(out)
+
+
+def calibrate(study, out):
+    return [
+        "calibrate", str(out), "--cfg", str(study.configuration), "--checkpoint", str(study.checkpoint),
+        "--data-root", study.test.name, "--validation-root", study.validation.name,
+    ]  # fmt: skip
+
+
+def report(study, out):
+    return ["report", str(study.checkpoint.parent), "--out", str(out / "report.html")]
+
+
+def phantom_volumes(study, out):
+    return ["phantom", str(out), "--volumes", "2", "--slices", "1", "--size", "32", "--coils", "2", "--seed", "1"]
+
+
+COMMANDS = {
+    posterior: "page.html",
+    posterior_picture: "slice.png",
+    posterior_nifti: "image_map.nii.gz",
+    landscape: "landscape.png",
+    score: "results.csv",
+    calibrate: "validation",
+    report: "report.html",
+    phantom_volumes: "phantom_001_000.h5",
+}
+"""Every command that writes, and the file that it comes to first."""
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, study, run_command, full_disk, command):
+    out = tmp_path / "out"
+    with full_disk():
+        result = run_command(command(study, out))
+    assert result.code == 2
+    (line,) = [line for line in result.errors if "error" in line]
+    assert str(out) in line
+    assert COMMANDS[command] in line
+    assert line.endswith(": cannot be written: No space left on device")
+    assert [path for path in out.rglob("*") if path.is_file()] == []
+
+
+def test_the_benchmark_tells_of_a_full_disk_when_its_cells_are_done(tmp_path, study, run_command, full_disk):
+    content = {
+        "test": "test", "validation": "validation", "reference": "zero_filled", "seed": 0,
+        "problems": {"2d4x": str(study.configuration)}, "methods": {"zero_filled": {"classical": "zero_filled"}},
+    }  # fmt: skip
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(content))
+    cell = tmp_path / "out" / "cells" / "2d4x" / "zero_filled"
+    cell.mkdir(parents=True)
+    header = "method,mask,case,psnr,ssim,nmse,seconds,gradient_evaluations,peak_memory_mb,parameters,seed,tuned\n"
+    (cell / "rows.csv").write_text(f"{header}zero_filled,2d4x,a.h5#0,20,0.5,0.1,1,0,1,0,0,nan\n")
+    with full_disk():
+        result = run_command(["benchmark", str(tmp_path / "out"), "--study", str(path)])
+    assert result.code == 2
+    told = f"direct-deepen: error: {tmp_path / 'out' / 'results.csv'}: cannot be written: No space left on device"
+    assert [line for line in result.errors if "error" in line] == [told]
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["rows.csv"]
+
+
+def test_volumes_that_were_whole_when_the_disk_was_full_stay(tmp_path, study, run_command, full_disk, monkeypatch):
+    disk, written = full_disk(), []
+    original = phantoms.write_fastmri_volume
+
+    def full_after_the_first(path, *args, **kwargs):
+        if written:
+            disk.__enter__()
+        written.append(path)
+        original(path, *args, **kwargs)
+
+    monkeypatch.setattr(phantoms, "write_fastmri_volume", full_after_the_first)
+    result = run_command(phantom_volumes(study, tmp_path / "out"))
+    disk.__exit__(None, None, None)
+    assert result.code == 2
+    assert "phantom_001_001.h5: cannot be written" in result.errors[-1]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["phantom_001_000.h5"]

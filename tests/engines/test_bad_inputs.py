@@ -1,0 +1,465 @@
+"""What is wrong with data, settings and files, and what one is told of it: one line, or a right answer all the same."""
+
+import os
+import pickle
+from collections.abc import Callable
+from contextlib import chdir
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tiny_direct
+import torch
+
+from direct_deepen.cli.main import main
+from direct_deepen.data.fastmri_file import ismrmrd_header
+from direct_deepen.engines.checkpoints import weights_of
+from direct_deepen.engines.problem import problem_from_batch
+from direct_deepen.errors import DeepenError
+from direct_deepen.pretrained import load_pretrained
+from direct_deepen.sample_store import kept_posterior
+from direct_deepen.trained import load_denoiser, load_settings, load_trained
+
+KSPACE = tiny_direct.draw_kspace(0)
+ODD = tiny_direct.draw_kspace(0, size=47)[:, :, 7:40]
+
+
+def with_value(kspace, value):
+    """K-space whose second slice holds a value somewhere."""
+    changed = kspace.copy()
+    changed[1, 0, 16, 16] = value
+    return changed
+
+
+def write(path, kspace=KSPACE, *, header=True, mask=None):
+    """An HDF5 file of whatever kind of k-space."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["kspace"] = kspace
+        if header is True:
+            file["ismrmrd_header"] = ismrmrd_header(len(kspace), *KSPACE.shape[-2:]).encode()
+        elif header:
+            file["ismrmrd_header"] = header
+        if mask is not None:
+            file["mask"] = mask
+
+
+def columns(value):
+    """A mask of columns as fastMRI's test files have it, with a value where samples are."""
+    mask = np.zeros(KSPACE.shape[-1])
+    mask[12:20] = mask[::3] = value
+    return mask
+
+
+# ---- Data and settings of ``direct predict``
+
+
+@dataclass
+class Data:
+    """What a folder holds, and words of the one line that ``direct predict`` is to say of it; none where it works."""
+
+    name: str
+    files: Callable[[Path], Any]
+    words: tuple[str, ...] = ()
+    changes: dict[str, Any] = field(default_factory=dict)
+    transforms: dict[str, Any] = field(default_factory=dict)
+
+
+OWN_MASK = {"inference.dataset.pass_mask": True, "inference.dataset.transforms.masking": None}
+UNREAD = ("a.h5", "slice 0 cannot be read")
+
+REFUSED_DATA = [
+    Data("real k-space", lambda d: write(d / "a.h5", KSPACE.real), UNREAD),
+    Data("integer k-space", lambda d: write(d / "a.h5", (99 * KSPACE.real).astype(int)), UNREAD),
+    Data("boolean k-space", lambda d: write(d / "a.h5", KSPACE.real > 0), UNREAD),
+    Data("text for k-space", lambda d: write(d / "a.h5", np.full(KSPACE.shape, b"x")), UNREAD),
+    Data("k-space of two axes", lambda d: write(d / "a.h5", KSPACE[0, 0]), UNREAD),
+    Data("k-space of five axes", lambda d: write(d / "a.h5", np.stack([KSPACE, KSPACE])), UNREAD),
+    Data("no coil", lambda d: write(d / "a.h5", KSPACE[:, :0]), UNREAD),
+    Data("no row", lambda d: write(d / "a.h5", KSPACE[:, :, :0]), UNREAD),
+    Data(
+        "a volume of no slices among others",
+        lambda d: (write(d / "a.h5", KSPACE[:0]), write(d / "b.h5")),
+        ("a.h5", "no slices"),
+    ),
+    Data("not a number", lambda d: write(d / "a.h5", with_value(KSPACE, np.nan)), ("a.h5", "slice 1", "NaN")),
+    Data("infinity", lambda d: write(d / "a.h5", with_value(KSPACE, np.inf)), ("a.h5", "slice 1", "infinite")),
+    Data("a slice of zeros", lambda d: write(d / "a.h5", KSPACE * [[[[1]]], [[[0]]]]), ("a.h5", "slice 1", "is zero")),
+    Data("too large", lambda d: write(d / "a.h5", KSPACE * np.complex64(1e25)), ("a.h5", "e+2", "1e-15 to 1e+15")),
+    Data("too small", lambda d: write(d / "a.h5", KSPACE * np.complex64(1e-25)), ("a.h5", "e-2", "1e-15 to 1e+15")),
+    Data("a header that is no XML", lambda d: write(d / "a.h5", header=b"<no xml"), (*UNREAD, "unclosed token")),
+    Data("a mask of zeros", lambda d: write(d / "a.h5", mask=columns(0)), ("a.h5", "sampling_mask", "zero"), OWN_MASK),
+    Data("a mask too short", lambda d: write(d / "a.h5", mask=columns(1)[:30]), UNREAD, OWN_MASK),
+    Data("a mask that is not there", lambda d: write(d / "a.h5"), (*UNREAD, "mask"), OWN_MASK),
+    Data(
+        "two volumes of one name",
+        lambda d: (write(d / "x" / "a.h5"), write(d / "y" / "a.h5")),
+        ("x/a.h5 and data/y/a.h5", "both be written to a.h5", "different names"),
+        {"inference.dataset.filenames_filter": ["data/x/a.h5", "data/y/a.h5"]},
+    ),
+    *(
+        Data(f"{key}: {value}", lambda d: write(d / "a.h5"), words, {key: value})
+        for key, value, words in (
+            ("model.noise_std", -1.0, ("model.noise_std is -1.0", "allowed: a finite number > 0")),
+            ("model.inference.num_samples", 0, ("model.inference.num_samples is 0", "allowed: an integer >= 1")),
+            ("model.inference.keep", 9, ("model.inference.keep is 9", "allowed: 1 to model.inference.num_steps = 8")),
+            ("inference.batch_size", 0, ("inference.batch_size is 0", "allowed: an integer >= 1")),
+            ("inference.metrics", ["sharpness"], ("metrics", "'sharpness'", "those of DIRECT")),
+            ("inference.dataset.transforms.masking.accelerations", [0.0], (*UNREAD, "division by zero")),
+        )
+    ),
+]
+
+
+def directory(tmp_path):
+    """A folder ``data``, named as DIRECT is told: masks follow from the path."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("case", REFUSED_DATA, ids=lambda case: case.name)
+def test_direct_predict_ends_with_one_line_about(tmp_path, map_config, checkpoint, exit_with_one_line, case):
+    data = directory(tmp_path)
+    case.files(data)
+    config = tiny_direct.changed(map_config, case.changes)
+    with exit_with_one_line(*case.words):
+        tiny_direct.direct_predict(tmp_path / "out", config, data, checkpoint)
+    assert not list((tmp_path / "out").glob("*.h5*"))
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory, map_config, checkpoint):
+    """``predicted(files)``: what DIRECT's reconstruction of the only volume is."""
+
+    def predict(files, changes=None, transforms=None):
+        folder = tmp_path_factory.mktemp("predicted")
+        data = directory(folder)
+        files(data)
+        config = tiny_direct.with_transforms(tiny_direct.changed(map_config, changes or {}), transforms or {})
+        output = tiny_direct.direct_predict(folder / "out", config, data, checkpoint)
+        (path,) = [path for path in output.glob("*.h5") if "posterior" not in path.name]
+        with h5py.File(path) as file:
+            return file["reconstruction"][()]
+
+    return predict
+
+
+@pytest.fixture(scope="module")
+def expected(predicted):
+    """The reconstruction of the volume that is as it should be."""
+    return predicted(lambda d: write(d / "a.h5"))
+
+
+SAME = [
+    Data("double precision", lambda d: write(d / "a.h5", KSPACE.astype(np.complex128))),
+    Data(
+        "real and imaginary part apart", lambda d: write(d / "a.h5", KSPACE.view(np.float32).reshape(*KSPACE.shape, 2))
+    ),
+    Data("no header", lambda d: write(d / "a.h5", header=None)),
+    Data("a file beside it that is no HDF5", lambda d: (write(d / "a.h5"), (d / "b.h5").write_text("text"))),
+    Data("a folder beside it with the name of a file", lambda d: (write(d / "a.h5"), (d / "b.h5").mkdir())),
+]
+
+
+@pytest.mark.parametrize("case", SAME, ids=lambda case: case.name)
+def test_direct_predict_gives_the_same_image_with(predicted, expected, case):
+    np.testing.assert_array_equal(predicted(case.files), expected)
+
+
+@pytest.mark.parametrize("unit", [2.0**40, 2.0**-40])
+def test_k_space_of_other_units_gives_the_image_in_these_units_to_the_last_digit(predicted, expected, unit):
+    found = predicted(lambda d: write(d / "a.h5", KSPACE * np.complex64(unit)))
+    np.testing.assert_array_equal(found, expected * np.float32(unit))
+
+
+@pytest.mark.parametrize("unit", [1e12, 1e-12])
+def test_k_space_of_units_that_are_no_power_of_two_is_rounded_once_more(predicted, expected, unit):
+    found = predicted(lambda d: write(d / "a.h5", KSPACE * np.complex64(unit)))
+    # Some 10⁻⁷, carried along by fifteen iterations.
+    np.testing.assert_allclose(found, expected * unit, rtol=0, atol=1e-4 * unit * expected.max())
+
+
+@pytest.mark.parametrize("value", [2, 0.5, -1, np.nan])
+def test_a_mask_of_other_values_samples_where_it_is_not_zero(predicted, value):
+    of_ones = predicted(lambda d: write(d / "a.h5", mask=columns(1)), OWN_MASK)
+    np.testing.assert_array_equal(predicted(lambda d: write(d / "a.h5", mask=columns(value)), OWN_MASK), of_ones)
+
+
+@pytest.mark.parametrize(
+    ("kspace", "pad"),
+    [
+        (KSPACE[:1], [32, 32]),
+        (ODD, [33, 47]),
+        (tiny_direct.draw_kspace(0, coils=1), [32, 32]),
+        (tiny_direct.draw_kspace(0, coils=64), [32, 32]),
+    ],
+    ids=["one slice", "odd sizes", "one coil", "64 coils"],
+)
+def test_sizes_out_of_the_ordinary_are_reconstructed(predicted, kspace, pad):
+    found = predicted(lambda d: write(d / "a.h5", kspace, header=None), transforms={"augmentation.pad": pad})
+    images = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, (-2, -1)), norm="ortho"), (-2, -1))
+    reference = np.linalg.norm(images, axis=1)
+    assert found.shape == reference.shape
+    # A quarter of the samples, and an energy of nine iterations: nearer to the object than nothing is.
+    assert np.linalg.norm(found - reference) < 0.8 * np.linalg.norm(reference)
+
+
+def test_names_with_spaces_unicode_and_braces_are_kept(tmp_path, map_config, checkpoint):
+    data = tmp_path / "Daten für 脑 {0} %s"
+    write(data / "Kopf 1 'é' µ.h5")
+    output = tiny_direct.direct_predict(tmp_path / "Aus gabe ñ", map_config, data, checkpoint)
+    assert {path.name for path in output.glob("*.h5")} == {"Kopf 1 'é' µ.h5", "Kopf 1 'é' µ.posterior.h5"}
+
+
+def test_a_mistake_in_a_process_that_loads_data_is_one_line_too(exit_with_one_line):
+    from torch._utils import ExceptionWrapper
+
+    from direct_deepen.engines.reporting import exit_on_bad_input
+
+    with exit_with_one_line("data/a.h5: slice 0 cannot be read: TypeError: no number"), exit_on_bad_input():
+        try:
+            raise DeepenError("data/a.h5: slice 0 cannot be read: TypeError: no number")
+        except DeepenError:
+            wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+        wrapped.reraise()
+
+
+def test_training_names_a_slice_that_cannot_be_read_before_anything_is_trained(
+    tmp_path, map_config, exit_with_one_line
+):
+    data = directory(tmp_path)
+    write(data / "a.h5", KSPACE.real)
+    with exit_with_one_line("a.h5", "cannot be read"):
+        tiny_direct.direct_train(tmp_path, map_config, data)
+
+
+def test_training_names_a_metric_that_validation_would_not_find(tmp_path, map_config, volumes, exit_with_one_line):
+    config = tiny_direct.changed(map_config, {"validation.metrics": ["sharpness"]})
+    with exit_with_one_line("metrics", "sharpness"):
+        tiny_direct.direct_train(tmp_path, config, volumes)
+    assert not list(tmp_path.rglob("metrics.json"))
+
+
+def test_coil_maps_of_another_shape_are_named(batch, one_line_error):
+    maps = torch.zeros(3, 2, 32, 32, dtype=torch.complex64)
+    with one_line_error("sensitivity_map has shape (3, 2, 32, 32)", "masked_kspace (3, 3, 32, 32)", ".h5 slice"):
+        problem_from_batch(batch, maps)
+
+
+# ---- What DIRECT refuses before it comes to this package: its own errors name the key
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model.no_such_key": 1}, "no_such_key"),
+        ({"model.noise_std": "loud"}, "full_key: noise_std"),
+        ({"model.noise_std": None}, "full_key: noise_std"),
+        ({"model.inference.num_steps": 1.5}, "full_key: inference.num_steps"),
+    ],
+)
+def test_a_key_or_type_that_the_model_section_has_not_is_named_by_direct(
+    tmp_path, map_config, volumes, checkpoint, changes, words
+):
+    from omegaconf.errors import OmegaConfBaseException
+
+    with pytest.raises(OmegaConfBaseException, match=words):
+        tiny_direct.direct_predict(tmp_path, tiny_direct.changed(map_config, changes), volumes, checkpoint)
+
+
+@pytest.mark.parametrize("files", [lambda d: None, lambda d: (d / "a.h5").write_text("text")], ids=["empty", "text"])
+def test_a_folder_without_a_volume_is_told_by_direct(tmp_path, map_config, checkpoint, caplog, files):
+    data = directory(tmp_path)
+    files(data)
+    with caplog.at_level("INFO"), pytest.raises(SystemExit):
+        tiny_direct.direct_predict(tmp_path / "out", map_config, data, checkpoint)
+    assert "Inference dataset is empty. Terminating inference..." in [record.getMessage() for record in caplog.records]
+
+
+# ---- Files that somebody else wrote
+
+
+class Payload:
+    """What runs when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def payload(tmp_path):
+    """A checkpoint that would make a folder if it were unpickled, and that folder."""
+    mark, path = tmp_path / "executed", tmp_path / "model_8.pt"
+    torch.save({"model": {"weight": Payload(mark)}, "key": "k", "images": Payload(mark)}, path)
+    yield SimpleNamespace(path=path, mark=mark)
+    assert not mark.exists()
+
+
+def test_the_payload_would_be_executed_by_a_loader_that_trusts_it(payload):
+    with pytest.raises(FileExistsError, match="executed"):
+        # Twice in the file: the second finds the folder there.
+        torch.load(payload.path, weights_only=False)
+    payload.mark.rmdir()
+
+
+def test_direct_predict_executes_nothing(tmp_path, map_config, volumes, payload, exit_with_one_line):
+    with exit_with_one_line(str(payload.path), "no checkpoint of DIRECT (UnpicklingError)"):
+        tiny_direct.direct_predict(tmp_path / "out", map_config, volumes, payload.path)
+
+
+def test_direct_train_executes_nothing(tmp_path, map_config, volumes, payload, exit_with_one_line):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model_8.pt").write_bytes(payload.path.read_bytes())
+    (run / "last_model.txt").write_text("8")
+    with exit_with_one_line(str(run / "model_8.pt"), "no checkpoint of DIRECT"):
+        tiny_direct.direct_train(tmp_path, map_config, volumes, resume=True)
+    with exit_with_one_line(str(payload.path), "no checkpoint of DIRECT"):
+        tiny_direct.direct_train(tmp_path / "other", map_config, volumes, initialization=payload.path)
+
+
+def test_the_functions_for_python_execute_nothing(tmp_path, map_config, payload, monkeypatch, one_line_error):
+    path = tiny_direct.write_configuration(tmp_path / "a.yaml", map_config)
+    with one_line_error(str(payload.path), "no checkpoint of DIRECT"):
+        load_trained(payload.path, path)
+    dps = tiny_direct.write_configuration(
+        tmp_path / "dps.yaml", tiny_direct.GENERATE.configurations()["phantom_dps.yaml"]
+    )
+    with one_line_error(str(payload.path), "no checkpoint of DIRECT"):
+        load_denoiser(payload.path, dps)
+    with one_line_error(str(payload.path), "no checkpoint of DIRECT"):
+        weights_of(payload.path)
+    # What somebody put in the place of the weights of the package, and of samples kept on disk.
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "energy.pt").write_bytes(payload.path.read_bytes())
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
+    with one_line_error("energy.pt", "damaged weights"):
+        load_pretrained()
+    with pytest.raises(ZeroDivisionError):
+        kept_posterior(payload.path, "k", lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"model": {}}, "is missing"),
+        ({"model": {"old.weight": torch.zeros(3)}}, "is missing"),
+        ({"model": None}, "no checkpoint of DIRECT"),
+        ({"state_dict": {}}, "no checkpoint of DIRECT"),
+        ([1, 2], "no checkpoint of DIRECT"),
+        (torch.zeros(3), "no checkpoint of DIRECT"),
+    ],
+    ids=["no weights", "old names", "nothing", "another package's", "a list", "a tensor"],
+)
+def test_checkpoints_of_another_kind_are_named(tmp_path, map_config, one_line_error, content, words):
+    torch.save(content, tmp_path / "model.pt")
+    configuration = tiny_direct.write_configuration(tmp_path / "a.yaml", map_config)
+    with one_line_error(str(tmp_path / "model.pt"), words):
+        load_trained(tmp_path / "model.pt", configuration)
+
+
+def test_a_checkpoint_that_is_a_folder_or_a_bare_pickle_is_named(tmp_path, map_config, volumes, exit_with_one_line):
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps({"model": {}}))
+    for path in (tmp_path, tmp_path / "pickle.pt"):
+        with exit_with_one_line(str(path), "checkpoint"):
+            tiny_direct.direct_predict(tmp_path / "out", map_config, volumes, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model: [", "model"),
+        ("- a list", "model"),
+        ("", "model"),
+        ("a: \x00", "model"),
+        ("model: {model_name: deepen.energies.QuadraticEnergy, no_such_key: 1}", "no_such_key"),
+        ("model: {model_name: deepen.energies.QuadraticEnergy, noise_std: loud}", "loud"),
+        ("model: {model_name: deepen.energies.QuadraticEnergy, inference: 3}", "model"),
+        ("model: {model_name: deepen.energies.QuadraticEnergy, noise_std: -1}", "model.noise_std is -1"),
+        ("model: {model_name: varnet.VarNet}", "varnet.VarNet"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_named(tmp_path, one_line_error, text, words):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with one_line_error(words):
+        load_settings(path)
+
+
+# ---- The commands of ``direct-deepen``
+
+
+def latin1(path):
+    path.write_bytes("größe: 1\n".encode("latin-1"))
+
+
+COMMANDS = [
+    ("posterior none.posterior.h5", "none.posterior.h5: no such file"),
+    ("posterior text.h5", "text.h5: no output of `direct predict`"),
+    ("posterior volume.h5", "volume.h5: holds none of map, mean, image"),
+    ("posterior folder", "folder: no such file"),
+    ("report none --out out.html", "none: no such folder"),
+    ("report folder --out out.html", "folder"),
+    ("report damaged --out out.html", "damaged"),
+    ("benchmark out --study none.yaml", "none.yaml: no such study"),
+    ("benchmark out --study text.h5", "text.h5"),
+    ("benchmark out --study latin1.yaml", "latin1.yaml"),
+    ("benchmark out --study list.yaml", "list.yaml: holds no keys"),
+    ("landscape pretrained --cfg none.yaml --data-root data", "none.yaml: no such configuration"),
+    ("landscape none.pt --cfg good.yaml --data-root data", "none.pt: no such checkpoint"),
+    ("landscape pretrained --cfg latin1.yaml --data-root data", "latin1.yaml"),
+    ("landscape pretrained --cfg good.yaml --data-root none", "none: no such folder"),
+    ("landscape pretrained --cfg good.yaml --data-root folder", "folder: holds no .h5 file"),
+    ("landscape pretrained --cfg good.yaml --data-root real", "cannot be read"),
+    ("calibrate out --cfg none.yaml --data-root data --validation-root data", "none.yaml: no such configuration"),
+    ("calibrate out --cfg latin1.yaml --data-root data --validation-root data", "latin1.yaml"),
+    ("calibrate out --cfg mean.yaml --data-root none --validation-root data", "none: no such folder"),
+    ("calibrate out --cfg mean.yaml --checkpoint folder --data-root data --validation-root data", "folder: no such"),
+    ("score out --cfg latin1.yaml --data-root data --validation-root data", "latin1.yaml"),
+    ("score out --cfg good.yaml --data-root none --validation-root data", "none: no such folder"),
+    ("score out --cfg good.yaml --data-root empty --validation-root data", "empty/a.h5: kspace has shape (0,"),
+    ("phantom text.h5 --volumes 1 --slices 1 --size 32 --seed 1", "text.h5"),
+    ("phantom out --volumes 0 --slices 1 --seed 1", "num_volumes is 0"),
+]
+"""What is typed in the folder below, and what the one line says."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, map_config, mean_config):
+    path = tmp_path_factory.mktemp("commands")
+    for name in ("folder", "damaged", "empty", "data", "real"):
+        (path / name).mkdir()
+    write(path / "data" / "a.h5")
+    write(path / "real" / "a.h5", KSPACE.real)
+    write(path / "empty" / "a.h5", KSPACE[:0])
+    write(path / "volume.h5")
+    (path / "text.h5").write_text("no HDF5: [")
+    (path / "list.yaml").write_text("- a\n- b\n")
+    latin1(path / "latin1.yaml")
+    (path / "damaged" / "metrics.json").write_text('{"iteration": 1, "loss"}\n')
+    tiny_direct.write_configuration(path / "good.yaml", map_config)
+    tiny_direct.write_configuration(path / "mean.yaml", mean_config)
+    return path
+
+
+@pytest.mark.parametrize(("command", "words"), COMMANDS)
+def test_a_command_ends_with_one_line(folder, capsys, command, words):
+    with chdir(folder):
+        assert main(command.split()) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("direct-deepen: error: ")]
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert not (folder / "out").exists()
+    assert not (folder / "out.html").exists()
+
+
+def test_there_are_forty_and_more():
+    assert len(REFUSED_DATA) + len(SAME) + len(COMMANDS) >= 40

@@ -1,0 +1,93 @@
+"""A disk that is full or read-only: DIRECT's commands end with one line, and what is done is kept."""
+
+import builtins
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import tiny_direct
+import torch
+from direct.utils.events import JSONWriter
+
+from direct_deepen.engines import deepen_engine
+
+
+def six_and_eight():
+    """A configuration that writes the checkpoints 6 and 8."""
+    config = tiny_direct.configuration(iterations=9, warm_start=6)
+    return tiny_direct.changed(config, {"training.checkpointer.checkpoint_steps": 6})
+
+
+def files_of(run):
+    """The names of checkpoints, of their parts, and of folders they may have been written in."""
+    return {path.name for path in run.iterdir() if "model" in path.name or "checkpoint" in path.name}
+
+
+@pytest.fixture
+def full_after_the_first_checkpoint(monkeypatch):
+    """DIRECT's second checkpoint goes to a device that is always full."""
+    opened = []
+
+    def on_a_full_device(path, mode="r", **options):
+        if mode == "wb":
+            opened.append(path)
+        if len(opened) > 1:
+            Path(path).write_bytes(b"half a checkpoint")
+        return builtins.open("/dev/full" if len(opened) > 1 else path, mode, **options)
+
+    monkeypatch.setattr("direct.checkpointer.open", on_a_full_device, raising=False)
+
+
+@pytest.mark.usefixtures("full_after_the_first_checkpoint")
+def test_a_checkpoint_that_does_not_fit_is_named_and_the_one_before_can_be_resumed(
+    tmp_path, volumes, exit_with_one_line
+):
+    run = tmp_path / "run"
+    with exit_with_one_line(f"{run / 'model_8.pt'}: cannot be written: No space left on device"):
+        tiny_direct.direct_train(tmp_path, six_and_eight(), volumes)
+    assert files_of(run) == {"model_6.pt", "last_model.txt"}
+    assert (run / "last_model.txt").read_text() == "6"
+    assert torch.load(run / "model_6.pt", weights_only=True)["model"]
+
+
+def test_checkpoints_are_where_direct_looks_for_them(trained):
+    assert {"model_8.pt", "last_model.txt"} == files_of(trained)
+    assert (trained / "last_model.txt").read_text() == "8"
+
+
+def test_a_log_that_does_not_fit_ends_training_with_one_line_about_its_folder(
+    tmp_path, volumes, exit_with_one_line, monkeypatch
+):
+    def refuse(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(JSONWriter, "write", refuse)
+    with exit_with_one_line(f"{tmp_path / 'run'}: cannot be written: No space left on device"):
+        tiny_direct.direct_train(tmp_path, six_and_eight(), volumes)
+
+
+def test_a_posterior_that_does_not_fit_ends_prediction_and_the_next_run_computes_only_what_is_missing(
+    tmp_path, mean_config, volumes, checkpoint, exit_with_one_line, full_disk, monkeypatch
+):
+    computed = []
+    original = deepen_engine.reconstruct
+
+    def full_at_the_second(problem, *args, **kwargs):
+        computed.append(problem.names[0][0].rpartition("/")[2].removesuffix(".h5"))
+        if len(computed) == 2:
+            disk.__enter__()
+        return original(problem, *args, **kwargs)
+
+    disk = full_disk()
+    monkeypatch.setattr(deepen_engine, "reconstruct", full_at_the_second)
+    with exit_with_one_line(".posterior.h5: cannot be written: No space left on device"):
+        tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
+    disk.__exit__(None, None, None)
+    first, second = computed
+    assert [path.name for path in tmp_path.glob("*.h5*")] == [f"{first}.posterior.h5"]
+    tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
+    assert computed == [first, second, second]
+    assert {path.name for path in tmp_path.glob("*.h5*")} == {
+        f"{name}{kind}.h5" for name in "ab" for kind in ("", ".posterior")
+    }
