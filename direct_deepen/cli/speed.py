@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from direct_deepen.errors import require
+    from direct_deepen.files import write_text
     from direct_deepen.speed.figures import Figures, measure_direct, measure_memory, measure_steps, table
     from direct_deepen.speed.setting import Setting
 
@@ -73,7 +74,6 @@ def run(args: argparse.Namespace) -> None:
         measure_memory(figures, setting, args.configuration, args.baseline)
     if "direct" in args.parts:
         measure_direct(figures, setting, args.configuration)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(figures.as_dictionary(setting), indent=2) + "\n", encoding="utf-8")
+    write_text(args.json, json.dumps(figures.as_dictionary(setting), indent=2) + "\n")
     print(table(figures))
     print(f"wrote {args.json}")
