@@ -117,7 +117,7 @@ SOLVERS = [
     ),
     Solver(
         lambda A, b, **p: langevin(A, b, Bowl(), noise_std=0.1, generator=generator(), **SAMPLING, **p).images,
-        "Langevin", (), 300,
+        "Langevin", ("cost", "step"), 300,
     ),
     Solver(
         lambda A, b, **p: diffusion_posterior_sampling(

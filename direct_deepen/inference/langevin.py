@@ -13,6 +13,7 @@ from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, norm_squared, normal_over_chains
 from direct_deepen.physics.sense import require_finite_data, sense
 from direct_deepen.priors.energy import DifferentiableEnergy
+from direct_deepen.progress import progress_bar, show_figures
 
 STARTS = ("noise", "sense")
 
@@ -208,9 +209,7 @@ def langevin(
     kept_steps = torch.linspace(num_steps, burn_in, keep + 1, dtype=torch.float64)[:-1].round().long().flip(0)
     schedule = _Schedule(num_steps, burn_in, set(kept_steps.tolist()), step_size, metropolis)
     group = max(1, max_images // starts.shape[1])
-    bar = tqdm(
-        total=num_steps * num_samples, desc="Langevin", unit="step", disable=None if progress else True, leave=False
-    )
+    bar = progress_bar(total=num_steps * num_samples, name="Langevin", unit="step", shown=progress)
     runs = [
         _run(target, chains, schedule, generator, bar, first_chain)
         for first_chain, chains in zip(range(0, num_samples, group), starts.split(group), strict=True)
@@ -286,9 +285,10 @@ class _Target:
         normal = normal_over_chains(self.A, image)
         value, prior_gradient = self.energy.value_and_grad(image.flatten(0, 1))
         prior_gradient = prior_gradient.unflatten(0, image.shape[:2])
-        data_cost = 0.5 * inner_product(image, normal - 2 * self.adjoint_data) + self.data_energy
         # Not in place on the first result, which may be the image itself (A = I).
-        gradient = (normal - self.adjoint_data).add_(prior_gradient)
+        gradient = normal - self.adjoint_data
+        data_cost = 0.5 * inner_product(image, gradient - self.adjoint_data) + self.data_energy
+        gradient += prior_gradient
         return _Point(image, data_cost + value.double().unflatten(0, image.shape[:2]), prior_gradient, gradient)
 
     def slope(self, point: _Point) -> torch.Tensor:
@@ -339,7 +339,8 @@ def _run(
     slope = target.slope(point) if schedule.metropolis else None
     log_metropolis_scale = torch.zeros_like(step_size)
     accepted_sum = torch.zeros_like(step_size)
-    kept, costs, norms = [], [], []
+    # Made before the steps: what is made between them, and stays, would keep the memory of temporaries in pieces.
+    costs, norms, kept = _trace(point.cost, schedule), _trace(image_norm(start), schedule), []
 
     for step in range(1, schedule.num_steps + 1):
         proposal = target(_propose(target, point, step_size, generator))
@@ -362,22 +363,28 @@ def _run(
         if step > schedule.burn_in:
             accepted_sum += accepted
         point = _merge(accepted, proposal, point) if schedule.metropolis else proposal
-        costs.append(point.cost)
-        norms.append(image_norm(point.image))
+        costs[step - 1] = point.cost
+        norms[step - 1] = image_norm(point.image)
         if step % _FINITE_CHECK_INTERVAL == 0 or step == schedule.num_steps:
-            _require_finite(norms[-1], step, step_size, first_chain)
+            _require_finite(norms[step - 1], step, step_size, first_chain)
+            show_figures(bar, cost=point.cost, step=step_size)
         if step in schedule.kept_steps:
             kept.append(point.image)
         bar.update(start.shape[0])
     return _Run(
         images=torch.stack(kept, dim=1),
         step_size=step_size,
-        cost_trace=torch.stack(costs),
-        norm_trace=torch.stack(norms),
+        cost_trace=costs,
+        norm_trace=norms,
         curvature=curvature,
         acceptance=accepted_sum / (schedule.num_steps - schedule.burn_in),
         gradient_evaluations=evaluations * start.shape[0] * start.shape[1],
     )
+
+
+def _trace(values: torch.Tensor, schedule: _Schedule) -> torch.Tensor:
+    """Return room for such values of every step."""
+    return values.new_empty(schedule.num_steps, *values.shape)
 
 
 def _observed_curvature(move: torch.Tensor, gradient_change: torch.Tensor) -> torch.Tensor:

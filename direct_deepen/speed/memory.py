@@ -1,4 +1,4 @@
-"""Peak memory of one thing, in a process of its own: ``python -m direct_deepen.speed.memory KIND SETTING …``."""
+"""Peak memory of one thing, in a process of its own: ``python -m direct_deepen.speed.memory KIND SETTING … RESULT``."""
 
 import gc
 import json
@@ -44,15 +44,19 @@ def peak_memory_mb(kind: str, setting: Setting, *, configuration: Path | None = 
         Where the system does not tell peaks of memory (it has to be Linux), or the process fails.
     """
     require(_RESET.exists(), "memory is measured on Linux only: /proc/self/clear_refs is missing")
-    arguments = [kind, json.dumps(asdict(setting)), str(configuration or ""), str(num_steps)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.run(
-        [sys.executable, "-m", __name__, *arguments], capture_output=True, text=True, check=False, env=environment
-    )
-    lines = process.stdout.strip().splitlines()
-    if process.returncode != 0 or not lines:
-        raise DeepenError(f"memory of {kind}: {(process.stderr.strip().splitlines() or ['no result'])[-1]}")
-    return float(lines[-1])
+    with tempfile.TemporaryDirectory() as scratch:
+        result = Path(scratch) / "result"
+        arguments = [kind, json.dumps(asdict(setting)), str(configuration or ""), str(num_steps), str(result)]
+        process = subprocess.run(
+            [sys.executable, "-m", __name__, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+        )
+        if not result.exists():
+            raise DeepenError(f"memory of {kind}: {(process.stderr.strip().splitlines() or ['no result'])[-1]}")
+        return float(result.read_text())
 
 
 def _status_mb(key: str) -> float:
@@ -97,4 +101,6 @@ def _main(kind: str, setting: Setting, configuration: str, num_steps: int) -> fl
 
 
 if __name__ == "__main__":
-    print(_main(sys.argv[1], Setting(**json.loads(sys.argv[2])), sys.argv[3], int(sys.argv[4])))
+    _kind, _setting, _configuration, _num_steps, _result = sys.argv[1:]
+    _grown = _main(_kind, Setting(**json.loads(_setting)), _configuration, int(_num_steps))
+    Path(_result).write_text(str(_grown))

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from direct_deepen.inference import langevin
+from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.priors.activations import Elu
 from direct_deepen.speed.setting import Workload
 
@@ -81,14 +82,15 @@ def naive_step(work: Workload) -> Callable[[], None]:
     its adjoint.
     """
     energy = plain_energy(work)
+    generator = torch.Generator(work.image.device).manual_seed(0)
 
     def step() -> None:
         x = work.image.clone().requires_grad_()
         value = energy(torch.stack([x.real, x.imag], dim=1)).sum()
         (prior_gradient,) = torch.autograd.grad(value, x, create_graph=True)
         gradient = work.A.adjoint(work.A.forward(x) - work.masked_kspace) + prior_gradient
-        x = x - STEP_SIZE * gradient + NOISE_STD * STEP_SIZE**0.5 * torch.randn_like(x) * 2**0.5
-        x.detach()
+        noise = complex_normal_like(work.image, generator=generator)
+        x = (x - STEP_SIZE * gradient + NOISE_STD * STEP_SIZE**0.5 * noise).detach()
 
     return step
 
