@@ -8,6 +8,9 @@ from direct_deepen.priors.energy import DifferentiableEnergy
 
 def image_norm(images: torch.Tensor) -> torch.Tensor:
     """Euclidean norm of every image; (..., height, width) → (...)."""
+    if images.is_complex():
+        # Of the components: ten times as fast on a CPU as the norm of complex numbers.
+        return torch.linalg.vector_norm(torch.view_as_real(images.resolve_conj()), dim=(-3, -2, -1))
     return torch.linalg.vector_norm(images, dim=(-2, -1))
 
 

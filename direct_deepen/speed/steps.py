@@ -21,7 +21,7 @@ from direct_deepen.speed.setting import Workload
 
 STEP_SIZE = 0.1
 NOISE_STD = 0.01
-CHAIN_STEPS = 20
+CHAIN_STEPS = 50
 """Steps of the chains whose time is taken; the evaluation at the start counts too."""
 
 
