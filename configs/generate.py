@@ -133,6 +133,7 @@ def deepen_model(
             "start": "map",
             "step_size": None,
             "preconditioner": None,
+            "convolutions": "float32",
             "max_images": 32,
             **WRITTEN,
         },

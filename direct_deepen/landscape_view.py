@@ -55,9 +55,10 @@ def plot_landscapes(landscapes: Mapping[str, Landscape], path: Path) -> None:
 
 
 def draw_contours(axis: "Axes", values: torch.Tensor, title: str) -> None:
-    """Draw the logarithm of values over the plane, and a cross at their minimum."""
+    """Draw the logarithm of values over the plane with its scale, and a cross at their minimum."""
     alpha_s, alpha_z = minimiser(values)
-    axis.contourf(AXIS, AXIS, values.log10().numpy(), levels=20)
+    drawn = axis.contourf(AXIS, AXIS, values.log10().numpy(), levels=20)
+    axis.figure.colorbar(drawn, ax=axis, fraction=0.046, label="log₁₀", ticks=list(drawn.levels)[::5])
     axis.plot(alpha_z, alpha_s, "+", color=_MINIMUM, markersize=10)
     axis.set(xlabel=r"$\alpha_z$ (noise)", ylabel=r"$\alpha_s$ (aliasing)")
     axis.set_title(f"{title}: ({alpha_z:.2f}, {alpha_s:.2f})", fontsize=8)
@@ -94,7 +95,6 @@ def _contour_png(values: torch.Tensor) -> bytes:
         axis = figure.subplots()
         draw_contours(axis, values, "minimum")
         axis.set_aspect("equal")
-        figure.colorbar(axis.collections[0], ax=axis, fraction=0.046, label="log₁₀")
     file = BytesIO()
     figure.savefig(file, format="png", dpi=130, transparent=True)
     return file.getvalue()

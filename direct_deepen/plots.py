@@ -83,6 +83,7 @@ def plot_posterior(pictures: Sequence["Picture"], path: Path) -> None:
         for axis, (image, high, title, colours) in zip(axes[row], columns, strict=True):
             _show(axis, image, high, title if row == 0 else "", colours)
         bar = figure.colorbar(axes[row][-1].images[0], ax=axes[row][-1], fraction=0.046)
+        bar.set_label("intensity, as in the file", fontsize=7)
         bar.ax.tick_params(labelsize=7)
     write_figure(figure, path)
 

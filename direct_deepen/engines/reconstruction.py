@@ -14,6 +14,7 @@ from direct_deepen.physics.sense import sense
 from direct_deepen.posterior import Posterior
 from direct_deepen.posterior_file import FileAttributes
 from direct_deepen.priors.energy import DifferentiableEnergy, SumEnergy
+from direct_deepen.priors.reduced_precision import ReducedPrecision
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,6 @@ def reconstruct(
     the one :meth:`~direct_deepen.Posterior.rescaled` by it.
     """
     inference = settings.inference
-    energy = SumEnergy([(inference.prior_weight, energy)])
     begin = time.perf_counter()
     result = _map(problem, energy, settings)
     batch = len(problem.names)
@@ -75,7 +75,6 @@ def sample_posterior(
     problem: Problem, energy: DifferentiableEnergy, settings: DeepenSettings, *, seed: int
 ) -> Posterior:
     """Return the posterior of one image, as :func:`reconstruct` samples it, in scaled intensities."""
-    energy = SumEnergy([(settings.inference.prior_weight, energy)])
     map_image = _map(problem, energy, settings).image
     return Posterior.from_samples(_samples(problem, energy, settings, map_image, seed))
 
@@ -84,7 +83,7 @@ def _map(problem: Problem, energy: DifferentiableEnergy, settings: DeepenSetting
     return mm_map(
         problem.A,
         problem.masked_kspace,
-        energy,
+        SumEnergy([(settings.inference.prior_weight, energy)]),
         init=sense(problem.A, problem.masked_kspace, regularization=settings.sense_regularization),
         tolerance=settings.inference.tolerance,
         max_iterations=settings.inference.max_iterations,
@@ -97,10 +96,12 @@ def _samples(
 ) -> Samples:
     """Sample the posterior of one image."""
     inference = settings.inference
+    if inference.convolutions == "bfloat16":
+        energy = ReducedPrecision(energy)
     return langevin(
         problem.A,
         problem.masked_kspace,
-        energy,
+        SumEnergy([(inference.prior_weight, energy)]),
         noise_std=settings.noise_std,
         num_steps=inference.num_steps,
         num_samples=inference.num_samples,

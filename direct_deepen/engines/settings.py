@@ -14,6 +14,7 @@ from direct_deepen.errors import (
 )
 
 ESTIMATORS = ("map", "posterior_mean")
+CONVOLUTIONS = ("float32", "bfloat16")
 
 
 @dataclass
@@ -260,6 +261,8 @@ class InferenceSettings(MapSettings, SampleSettings):
         τ; null adapts it during burn-in.
     preconditioner
         μ of chains that step in the metric of the data, which converge in a quarter of the steps; null for the paper's.
+    convolutions
+        ``float32``, or ``bfloat16``: precision of the convolutions in the gradients of the chains. MAP keeps float32.
     """
 
     estimator: str = "map"
@@ -268,12 +271,14 @@ class InferenceSettings(MapSettings, SampleSettings):
     start: str = "map"
     step_size: float | None = None
     preconditioner: float | None = None
+    convolutions: str = "float32"
 
     def __post_init__(self) -> None:
         MapSettings.__post_init__(self)
         SampleSettings.__post_init__(self)
         require_choice("model.inference.estimator", self.estimator, ESTIMATORS)
         require_choice("model.inference.start", self.start, ("sense", "noise", "map"))
+        require_choice("model.inference.convolutions", self.convolutions, CONVOLUTIONS)
         for name in ("step_size", "preconditioner"):
             if getattr(self, name) is not None:
                 require_positive(f"model.inference.{name}", getattr(self, name))

@@ -7,6 +7,7 @@ from direct_deepen.priors.diffusion_network import DiffusionDenoiser
 from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy
 from direct_deepen.priors.noise_conditional_energy import NoiseConditionalEnergy
 from direct_deepen.priors.quadratic_energy import QuadraticEnergy
+from direct_deepen.priors.reduced_precision import ReducedPrecision
 
 __all__ = [
     "Averaged",
@@ -18,5 +19,6 @@ __all__ = [
     "ImageNetwork",
     "NoiseConditionalEnergy",
     "QuadraticEnergy",
+    "ReducedPrecision",
     "SumEnergy",
 ]

@@ -42,17 +42,21 @@ class ConvolutionalEnergy(Energy):
         """Return E(x) and ∇E(x), detached; see :meth:`Energy.value_and_grad`."""
         if not has_kernels(self.stack):
             return super().value_and_grad(image)
+        return self.value_and_grad_by_pass(image, image.real.dtype)
+
+    def value_and_grad_by_pass(self, image: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return E(x) and ∇E(x), detached and of the precision of the image, by convolutions in ``dtype``."""
         values, gradients = [], []
         with torch.inference_mode(mode=False), torch.no_grad():
             channels = image_to_channels(image, self)
             for part in channels.split(images_at_once(channels)):
-                passed = ConvolutionalPass(self.stack, part)
+                passed = ConvolutionalPass(self.stack, part.to(dtype))
                 with torch.enable_grad():
-                    output = passed.output.detach().requires_grad_()
+                    output = passed.output.detach().to(channels.dtype).requires_grad_()
                     value = self.energy_of_features(output)
                     (gradient,) = torch.autograd.grad(value.sum(), output)
                 values.append(value.detach())
-                gradients.append(channels_to_image(passed.pull_back(gradient)))
+                gradients.append(channels_to_image(passed.pull_back(gradient).to(channels.dtype)))
         return torch.cat(values), torch.cat(gradients)
 
     def _weights(self) -> list[nn.Parameter]:

@@ -12,7 +12,6 @@ with g_l the derivative by the convolution's result and :math:`W^T \star` the co
 channels swapped.
 """
 
-import threading
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -23,6 +22,7 @@ from torch.nn.grad import conv2d_weight
 
 from direct_deepen.priors.activations import KERNELS, Kernel
 from direct_deepen.priors.fast_convolutions import convolution_by_rows_of_four, convolution_to_few_channels
+from direct_deepen.priors.scratch import Scratch
 
 _STRIP_PIXELS = 25600
 """Pixels of a strip for every thread of a CPU: 6 MB at 64 channels, which stay in its last cache."""
@@ -64,7 +64,8 @@ class ConvolutionalPass:
     stack
         A network for which :func:`has_kernels` holds.
     channels
-        Images, real (batch, channel, height, width), of the precision of the weights.
+        Images, real (batch, channel, height, width). Convolutions run, and activations lie, in their precision; what
+        comes between two convolutions is computed in single precision at least.
 
     Attributes
     ----------
@@ -89,10 +90,7 @@ class ConvolutionalPass:
             self._convolutions, self._kernels, pairwise(self._activations), strict=True
         ):
             for rows, strip in _convolved_strips(source, convolution.weight, convolution.bias):
-                if kernel is None:
-                    target[:, :, rows].copy_(strip)
-                else:
-                    kernel.write(strip, target[:, :, rows])
+                _write(kernel, strip, target[:, :, rows])
         self.output = self._activations[-1][:, :, 1:-1]
 
     def pull_back(self, gradient: torch.Tensor) -> torch.Tensor:
@@ -120,11 +118,7 @@ class ConvolutionalPass:
 
     def _backward(self, gradient: torch.Tensor, last: int = 0) -> Iterator[int]:
         """Yield the layers from the last to the first, each when the gradient by its convolution's result is known."""
-        kernel, output = self._kernels[-1], self._activations[-1][:, :, 1:-1]
-        if kernel is None:
-            output.copy_(gradient)
-        else:
-            kernel.pull_back(gradient, output, output)
+        _pull_back(self._kernels[-1], gradient, self._activations[-1][:, :, 1:-1])
         for layer in reversed(range(len(self._convolutions))):
             yield layer
             if layer < last:
@@ -132,10 +126,31 @@ class ConvolutionalPass:
             turned = self._convolutions[layer].weight.flip(2, 3).transpose(0, 1)
             below, source, target = self._kernels[layer - 1], self._activations[layer + 1], self._activations[layer]
             for rows, strip in _convolved_strips(source, turned, None):
-                if layer == 0 or below is None:
-                    target[:, :, rows].copy_(strip)
-                else:
-                    below.pull_back(strip, target[:, :, rows], target[:, :, rows])
+                _pull_back(None if layer == 0 else below, strip, target[:, :, rows])
+
+
+def _write(kernel: Kernel | None, x: torch.Tensor, target: torch.Tensor) -> None:
+    """Put the activation of x into ``target``."""
+    if kernel is None:
+        target.copy_(x)
+    elif x.dtype == target.dtype:
+        kernel.write(x, target)
+    else:
+        activation = torch.empty_like(x)
+        kernel.write(x, activation)
+        target.copy_(activation)
+
+
+def _pull_back(kernel: Kernel | None, gradient: torch.Tensor, target: torch.Tensor) -> None:
+    """Put the gradient by what an activation was made of in the place of the activation."""
+    if kernel is None:
+        target.copy_(gradient)
+    elif gradient.dtype == target.dtype:
+        kernel.pull_back(gradient, target, target)
+    else:
+        by_input = torch.empty_like(gradient)
+        kernel.pull_back(gradient, target.to(gradient.dtype), by_input)
+        target.copy_(by_input)
 
 
 def _strips(padded: torch.Tensor) -> Iterator[tuple[int, int]]:
@@ -156,10 +171,17 @@ def _strips(padded: torch.Tensor) -> Iterator[tuple[int, int]]:
 def _convolved_strips(
     source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Convolve images with a row of zeros above and below; yield rows of such images and what belongs there."""
+    """Convolve images with a row of zeros above and below; yield rows of such images and what belongs there.
+
+    What belongs there is of single precision at least.
+    """
+    weight = weight.to(source.dtype)
+    bias = None if bias is None else bias.to(source.dtype)
+    work_dtype = torch.promote_types(source.dtype, torch.float32)
     on_cpu, width = source.device.type == "cpu", source.shape[0] * source.shape[3]
     narrow = on_cpu and 9 * weight.shape[0] <= weight.shape[1]
-    wide = on_cpu and min(weight.shape[:2]) >= _WINOGRAD_CHANNELS
+    # Its sums and differences would cost a low precision its last digits.
+    wide = on_cpu and min(weight.shape[:2]) >= _WINOGRAD_CHANNELS and source.dtype == work_dtype
     for first, rows in _strips(source):
         strip = source[:, :, first : first + rows + 2]
         if narrow:
@@ -168,26 +190,10 @@ def _convolved_strips(
             result = convolution_by_rows_of_four(strip, weight, bias)
         else:
             result = functional.conv2d(strip, weight, bias, padding=(0, 1))
-        yield slice(first + 1, first + rows + 1), result
+        yield slice(first + 1, first + rows + 1), result.to(work_dtype)
 
 
-class _Memory(threading.local):
-    """A stretch of memory of every thread for every type of number; it grows to what a pass needs and stays."""
-
-    def __init__(self) -> None:
-        self._stretches: dict[torch.dtype, torch.Tensor] = {}
-
-    def stretch(self, length: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return numbers of any value."""
-        known = self._stretches.get(dtype)
-        if known is None or len(known) < length:
-            # The old one goes first: both together would be the peak.
-            self._stretches.pop(dtype, None)
-            known = self._stretches[dtype] = torch.empty(length, dtype=dtype)
-        return known[:length]
-
-
-_MEMORY = _Memory()
+_ACTIVATIONS = Scratch()
 
 
 def _scratch(like: torch.Tensor, widths: list[int]) -> list[torch.Tensor]:
@@ -196,7 +202,7 @@ def _scratch(like: torch.Tensor, widths: list[int]) -> list[torch.Tensor]:
     lengths = [batch * (height + 2) * width * channels for channels in widths]
     # On a GPU PyTorch's own allocator keeps memory for the next pass.
     cpu = like.device.type == "cpu"
-    memory = _MEMORY.stretch(sum(lengths), like.dtype) if cpu else like.new_empty(sum(lengths))
+    memory = _ACTIVATIONS.stretch(sum(lengths), like.dtype) if cpu else like.new_empty(sum(lengths))
     buffers = []
     for channels, stretch in zip(widths, memory.split(lengths), strict=True):
         buffer = stretch.view(batch, height + 2, width, channels).permute(0, 3, 1, 2)

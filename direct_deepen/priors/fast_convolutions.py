@@ -6,6 +6,8 @@ All take images with a row above and below that belongs to the neighbourhood, an
 import torch
 from torch.nn import functional
 
+from direct_deepen.priors.scratch import Scratch
+
 # Winograd's F(4, 3) at the points 0, ±1, ±2 and infinity: six numbers of a kernel of three.
 _OF_KERNEL = (
     (1 / 4, 0, 0),
@@ -15,6 +17,7 @@ _OF_KERNEL = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
+_ROWS = Scratch()
 
 
 def convolution_by_rows_of_four(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -52,28 +55,37 @@ def convolution_by_rows_of_four(x: torch.Tensor, weight: torch.Tensor, bias: tor
     def convolved(rows: torch.Tensor, number: int, bias: torch.Tensor | None = None) -> torch.Tensor:
         return functional.conv2d(rows, kernels[number], bias, padding=(0, 1))
 
-    height = x.shape[2] - 2
+    batch, channels, padded_height, width = x.shape
+    height, out_channels = padded_height - 2, len(weight)
+    lengths = [batch * height // 4 * width * count for count in (*[channels] * 3, *[out_channels] * 2)]
+    even, odd, rows, near, far = (
+        memory.view(batch, height // 4, width, -1).permute(0, 3, 1, 2)
+        for memory in _ROWS.stretch(sum(lengths), x.dtype).split(lengths)
+    )
+    result = x.new_empty(batch, height, width, out_channels).permute(0, 3, 1, 2)
+
     d0, d1, d2, d3, d4, d5 = (x[:, :, row : row + height - 3 : 4] for row in range(6))
-    even, odd = d4 - d2, d3 - d1
-    rows = d0 - d2
-    m0 = convolved(torch.add(even, rows, alpha=4, out=rows), 0)
-    m3 = convolved(torch.add(even, odd, alpha=2, out=rows), 3)
-    m4 = convolved(torch.sub(even, odd, alpha=2, out=rows), 4)
-    m5 = convolved(torch.sub(d5, d3, out=rows).sub_(odd, alpha=4), 5)
     torch.sub(d4, d2, alpha=4, out=even)
     torch.sub(d3, d1, alpha=4, out=odd)
     # The second row of products is in all four rows of the result with weight one: there the bias goes.
     m1 = convolved(torch.add(even, odd, out=rows), 1, bias)
     m2 = convolved(torch.sub(even, odd, out=rows), 2)
+    torch.add(m1, m2, out=near)
+    near_difference = m1.sub_(m2)
 
-    batch, channels, _, width = m0.shape
-    result = x.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
-    near, near_difference = m1 + m2, m1.sub_(m2)
-    far, far_difference = torch.add(m3, m4, out=m2), m3.sub_(m4)
-    torch.add(m0.add_(near), far, out=result[:, :, 0::4])
+    torch.sub(d4, d2, out=even)
+    torch.sub(d3, d1, out=odd)
+    m3 = convolved(torch.add(even, odd, alpha=2, out=rows), 3)
+    m4 = convolved(torch.sub(even, odd, alpha=2, out=rows), 4)
+    torch.add(m3, m4, out=far)
+    far_difference = m3.sub_(m4)
     torch.add(near_difference, far_difference, alpha=2, out=result[:, :, 1::4])
     torch.add(near, far, alpha=4, out=result[:, :, 2::4])
-    torch.add(near_difference.add_(m5), far_difference, alpha=8, out=result[:, :, 3::4])
+
+    m0 = convolved(torch.add(even, torch.sub(d0, d2, out=rows), alpha=4, out=rows), 0)
+    torch.add(m0.add_(near), far, out=result[:, :, 0::4])
+    m5 = convolved(torch.sub(d5, d3, out=rows).sub_(odd, alpha=4), 5)
+    torch.add(m5.add_(near_difference), far_difference, alpha=8, out=result[:, :, 3::4])
     return result
 
 
@@ -93,14 +105,14 @@ def convolution_to_few_channels(x: torch.Tensor, weight: torch.Tensor, bias: tor
 
     Returns
     -------
-    (batch, few channels, height, width), with channels last in memory.
+    (batch, few channels, height, width), with channels last in memory, of single precision at least.
     """
     batch, channels, padded_height, width = x.shape
     few, height = weight.shape[0], padded_height - 2
     products = x.permute(0, 2, 3, 1).reshape(-1, channels) @ weight.permute(1, 2, 3, 0).reshape(channels, 9 * few)
     products = products.view(batch, padded_height, width, 3, 3, few)
     # A column to spare at both sides takes what is shifted out.
-    result = x.new_zeros(batch, height, width + 2, few)
+    result = x.new_zeros(batch, height, width + 2, few, dtype=torch.promote_types(x.dtype, torch.float32))
     if bias is not None:
         result += bias
     for row in range(3):

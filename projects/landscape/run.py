@@ -57,7 +57,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for mask in MASKS:
         found = test_slices(mask, arguments.stability / "data/64/test")
-        figure, axes = plt.subplots(len(models), 2 * len(SLICES), figsize=(14, 5), layout="constrained")
+        figure, axes = plt.subplots(len(models), 2 * len(SLICES), figsize=(15, 5), layout="constrained")
         for column, number in enumerate(SLICES):
             for row, (name, energy) in enumerate(models.items()):
                 case, generator = found[number], torch.Generator().manual_seed(number)

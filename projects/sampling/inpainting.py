@@ -100,7 +100,8 @@ def main() -> None:
         f"{float(posterior.std[0][~missing].mean() / error[~missing].mean()):.2f}.",
     ]
     (results / "inpainting.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    shown = {name: found[0].abs() for name, found in images.items()}
+    titles = {"smooth": "smoothness alone", "deepen + smooth": "DEEPEN + smoothness, MAP"}
+    shown = {titles.get(name, name): found[0].abs() for name, found in images.items()}
     plot_comparison([Picture("brain", truth[0].abs(), shown, {})], results / "inpainting.png")
 
 

@@ -131,12 +131,20 @@ def report(output: Path, rows: list[dict[str, Any]]) -> None:
         )
     (output / "severing.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     figure, panels = plt.subplots(1, 3, figsize=(10, 3), layout="constrained")
-    for panel, key in zip(panels, ("psnr", "seconds_per_update", "peak_memory_mb"), strict=True):
+    labels = {
+        "psnr": "PSNR of MAP (dB)",
+        "seconds_per_update": "seconds an update",
+        "peak_memory_mb": "peak memory added (MB)",
+    }
+    for panel, (key, label) in zip(panels, labels.items(), strict=True):
         for arm in ("severed", "unsevered"):
             mine = [row for row in rows if row["arm"] == arm]
-            panel.plot([int(r["steps"]) for r in mine], [float(r[key]) for r in mine], "o", label=arm, fillstyle="none")
-        panel.set(xlabel="Langevin steps", ylabel=key.replace("_", " "))
-    panels[0].legend()
+            name = "gradient cut" if arm == "severed" else "backpropagated through the chain"
+            panel.plot(
+                [int(r["steps"]) for r in mine], [float(r[key]) for r in mine], "o", label=name, fillstyle="none"
+            )
+        panel.set(xlabel="Langevin steps", xticks=sorted({int(row["steps"]) for row in rows}), ylabel=label)
+    panels[2].legend(fontsize=8)
     figure.savefig(output / "severing.png", dpi=120)
     print("\n".join(lines))
 

@@ -155,11 +155,17 @@ def noise(output: Path, results: Path) -> list[dict[str, Any]]:
                 "MAP at the end (dB)": f"{found['end']:.2f}",
             }
         )
-        (line,) = axes.plot([entry["iteration"] - 300 for entry in contrastive], curvatures, label=f"c = {name}")
+        if not contrastive:
+            # Trouble came before the first figures were logged.
+            continue
+        (line,) = axes.plot(
+            [entry["iteration"] - 300 for entry in contrastive], curvatures, label=f"c = {name.replace('sqrt', '√')}"
+        )
         if factor >= 1:
             axes.axhline(law(factor), color=line.get_color(), linestyle=":")
     axes.set(xlabel="contrastive update", ylabel="largest difference quotient of ∇E", yscale="log")
-    axes.legend()
+    axes.plot([], [], "k:", label="h of the law")
+    axes.legend(ncols=2)
     figure.savefig(results / "noise.png", dpi=120)
     plt.close(figure)
     return rows
@@ -177,7 +183,7 @@ def curves(output: Path, results: Path) -> None:
             updates = [line["iteration"] - lines[0]["iteration"] for line in lines]
             panels[0, column].plot(updates, [line["train/energy_gap"] / unit for line in lines], linewidth=0.8)
             panels[1, column].plot(updates, [line["train/curvature"] for line in lines], linewidth=0.8)
-        panels[0, column].set(title=f"{size}×{size}", ylabel="(E⁺ − E⁻)/E₀")
+        panels[0, column].set(title=f"{size}×{size}, a line for every seed", ylabel="gap (E⁺ − E⁻)/E₀")
         panels[1, column].set(xlabel="contrastive update", ylabel="largest difference quotient of ∇E")
     figure.savefig(results / "curves.png", dpi=120)
     plt.close(figure)

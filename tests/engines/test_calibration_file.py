@@ -102,7 +102,7 @@ def test_all_that_the_spread_depends_on_is_compared(calibrated, one_line_error):
         with one_line_error("model_8.calibration.yaml", f"with {name}", "direct-deepen calibrate"):
             calibrated.calibration.require_fit_to(calibrated.path, weights, other)
     # What only costs time is free.
-    free = replace(settings, inference=replace(settings.inference, max_images=1, tolerance=1e-3))
+    free = replace(settings, inference=replace(settings.inference, max_images=1, convolutions="bfloat16"))
     calibrated.calibration.require_fit_to(calibrated.path, weights, free)
 
 

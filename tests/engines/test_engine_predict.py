@@ -254,6 +254,18 @@ def test_the_same_seed_predicts_the_same_and_another_seed_other_samples_but_the_
     assert not np.array_equal(arrays_of(other)["mean"], arrays_of(mean_prediction)["mean"])
 
 
+def test_chains_have_convolutions_of_16_bits_on_request_and_map_has_not(
+    tmp_path, mean_config, volume, checkpoint, mean_prediction
+):
+    config = tiny_direct.changed(mean_config, {"model.inference.convolutions": "bfloat16"})
+    reduced = arrays_of(tiny_direct.direct_predict(tmp_path, config, volume, checkpoint))
+    full = arrays_of(mean_prediction)
+    np.testing.assert_array_equal(reduced["map"], full["map"])
+    assert not np.array_equal(reduced["mean"], full["mean"])
+    # The same noise drives both chains: what is left is the rounding of gradients.
+    np.testing.assert_allclose(reduced["mean"], full["mean"], atol=0.1 * float(full["std"].mean()))
+
+
 def test_slices_and_volumes_have_random_numbers_of_their_own(tmp_path, mean_config, checkpoint):
     # Four times the same data: any equal samples would come from equal random numbers.
     data = tmp_path / "data"

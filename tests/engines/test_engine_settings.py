@@ -55,6 +55,7 @@ REFUSED = [
     ("inference.start", "zero"),
     *(("inference.step_size", value) for value in (0.0, -1.0, INFINITY, NOT_A_NUMBER)),
     *(("inference.preconditioner", value) for value in (0.0, -1.0, INFINITY, NOT_A_NUMBER)),
+    ("inference.convolutions", "float16"),
     ("inference.max_images", 0),
     *(("inference.quantiles", value) for value in REFUSED_QUANTILES),
 ]

@@ -1,0 +1,35 @@
+"""The scripts of the page on speed, at toy sizes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import tiny_direct
+from project_scripts import loaded_scripts
+
+from direct_deepen.speed.setting import Setting
+
+
+def test_scaling_measures_every_value_of_every_axis_and_draws_it(tmp_path, monkeypatch):
+    with loaded_scripts("speed", ("scaling",)) as scripts:
+        scaling = scripts["scaling"]
+        monkeypatch.setattr(scaling, "AXES", {"size": (8, 12), "steps": (1, 2), "coils": (1, 3), "batch": (1, 2)})
+        rows = scaling.measure(Setting(size=8, channels=2, coils=2, repetitions=1))
+        scaling.plot(rows, tmp_path / "scaling.png")
+    expected = [(axis, value) for axis, values in scaling.AXES.items() for value in values]
+    assert [(row["axis"], row["value"]) for row in rows] == expected
+    assert all(row["seconds"] > 0 and row["floor_seconds"] > 0 for row in rows)
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+
+
+def test_two_processes_end_with_the_weights_of_one(tmp_path):
+    script = tiny_direct.REPOSITORY / "projects" / "speed" / "two_processes.py"
+    output = tmp_path / "two_processes.json"
+    toy = ["--size", "16", "--channels", "4", "--steps", "3", "--updates", "3"]
+    subprocess.run([sys.executable, str(script), *toy, "--output", str(output)], check=True, timeout=120)
+    figures = json.loads(output.read_text())
+    # The mean over two images, once by gloo and once by one sum of single precision.
+    assert figures["largest_relative_difference_of_weights"] == pytest.approx(0, abs=1e-6)
+    assert figures["largest_relative_change_of_weights"] > 1e-4
+    assert len(figures["images_a_second"]) == 3
