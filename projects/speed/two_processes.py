@@ -48,7 +48,8 @@ def run(setting: Setting, images: list[int], updates: int, num_steps: int, *, pa
     """Seconds of an update, the first one left out, and the weights after all of them."""
     work = workload(setting)
     energy = DistributedDataParallel(work.energy) if parallel else work.energy
-    optimizer = torch.optim.SGD(work.energy.parameters(), lr=1e-4)
+    # The loss is a sum over pixels.
+    optimizer = torch.optim.SGD(work.energy.parameters(), lr=8.0 / (setting.channels * setting.size**2))
     for number in range(updates):
         if number == 1:
             begin = time.perf_counter()

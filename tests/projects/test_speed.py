@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
 import tiny_direct
 from project_scripts import loaded_scripts
 
@@ -29,7 +28,9 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
     toy = ["--size", "16", "--channels", "4", "--steps", "3", "--updates", "3"]
     subprocess.run([sys.executable, str(script), *toy, "--output", str(output)], check=True, timeout=120)
     figures = json.loads(output.read_text())
-    # The mean over two images, once by gloo and once by one sum of single precision.
-    assert figures["largest_relative_difference_of_weights"] == pytest.approx(0, abs=1e-6)
-    assert figures["largest_relative_change_of_weights"] > 1e-4
+    # A sum for the mean, or weights that are not sent, would differ by as much as they change. What is left is the
+    # rounding of differences of energies, in single precision.
+    change = figures["largest_relative_change_of_weights"]
+    assert change > 1e-4
+    assert figures["largest_relative_difference_of_weights"] < 0.02 * change
     assert len(figures["images_a_second"]) == 3
