@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from direct_deepen.errors import require
-from direct_deepen.physics.fourier import ifft2
 from direct_deepen.physics.scale import intensity_scale
 from direct_deepen.physics.sense import require_finite_data
 from direct_deepen.physics.sense_operator import SenseOperator
@@ -41,7 +40,9 @@ class Problem:
         return image * self.scale[:, None, None]
 
     def select(self, index: torch.Tensor) -> "Problem":
-        """Return the problem of the images ``index`` (integers) of the batch."""
+        """Return the problem of the images ``index`` (integers) of the batch; without a copy if these are all."""
+        if index.tolist() == list(range(len(self.names))):
+            return self
         return Problem(
             self.A.select(index),
             self.masked_kspace[index],
@@ -118,8 +119,7 @@ def reference_image(data: dict[str, Any], problem: Problem) -> torch.Tensor:
         bool(torch.isfinite(torch.view_as_real(kspace)).all()),
         f"kspace of {problem.names} has NaN or infinite values; allowed: finite values",
     )
-    image = (ifft2(kspace) * problem.A.sensitivity_map.conj()).sum(dim=1)
-    return image / problem.scale[:, None, None]
+    return problem.A.fully_sampled().adjoint(kspace) / problem.scale[:, None, None]
 
 
 def to_complex(tensor: torch.Tensor) -> torch.Tensor:

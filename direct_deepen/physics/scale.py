@@ -91,7 +91,8 @@ def intensity_scale(A: LinearOperator, masked_kspace: torch.Tensor) -> torch.Ten
     if not bool((acquired == disc).all()):
         # The regularisation only has to keep the unmeasured part of the image from growing.
         image = sense(A, masked_kspace, regularization=1e-2, tolerance=1e-3, max_iterations=30)
-        filled = torch.where(acquired, masked_kspace, A.fully_sampled().forward(image))
+        # What is not acquired is zero in the data.
+        filled = A.fully_sampled().forward(image).mul_(~acquired).add_(masked_kspace)
     scale = full_sampling_scale(filled) * unit
     require(
         bool((scale > 0).all()),

@@ -8,7 +8,7 @@ from direct_deepen.errors import require
 
 _SPATIAL = (-2, -1)
 _CPU_SAMPLES, _GPU_SAMPLES = 2**19, 2**27
-"""Complex numbers that ``normal`` works on at once: on a CPU what its last cache holds, on a GPU one GiB."""
+"""Complex numbers worked on at once: on a CPU what its last cache holds, on a GPU one GiB."""
 
 
 class SenseOperator:
@@ -35,9 +35,10 @@ class SenseOperator:
     Images have shape (..., batch, height, width), data (..., batch, coil, height, width): extra leading dimensions,
     such as chains, share maps and mask. Nothing given is changed.
 
+    All take some coils at a time, so that what they need besides data and images does not grow with their number.
     ``normal`` shifts nothing: a shift of the image multiplies its Fourier transform by phases, and these commute with
     the mask and cancel. Nor does it transform along an axis that the mask does not change along, where the transform
-    and its inverse cancel. It takes some coils at a time, so that its memory does not grow with their number.
+    and its inverse cancel.
 
     Raises
     ------
@@ -51,7 +52,6 @@ class SenseOperator:
         self.sensitivity_map = sensitivity_map
         self.sampling_mask = sampling_mask
         real_dtype = torch.float64 if sensitivity_map.dtype == torch.complex128 else torch.float32
-        self._conjugate_map = sensitivity_map.conj().resolve_conj()
         self._shifted_mask = torch.fft.ifftshift(sampling_mask, dim=_SPATIAL).to(real_dtype)
         self._masked_axes = [axis for axis in _SPATIAL if bool((sampling_mask.diff(dim=axis) != 0).any())]
 
@@ -63,9 +63,13 @@ class SenseOperator:
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Masked k-space Ax of an image; complex (..., batch, height, width) → (..., batch, coil, height, width)."""
         self._require_image(image)
-        coil_images = torch.fft.ifftshift(image.unsqueeze(-3) * self.sensitivity_map, dim=_SPATIAL)
-        kspace = torch.fft.fft2(coil_images, norm="ortho").mul_(self._shifted_mask)
-        return torch.fft.fftshift(kspace, dim=_SPATIAL)
+        dtype = torch.promote_types(image.dtype, self.sensitivity_map.dtype)
+        kspace = image.new_empty(*image.shape[:-2], *self.sensitivity_map.shape[1:], dtype=dtype)
+        coils = _coils_at_once(image)
+        for part, maps in zip(kspace.split(coils, dim=-3), self.sensitivity_map.split(coils, dim=1), strict=True):
+            coil_images = torch.fft.ifftshift(image.unsqueeze(-3) * maps, dim=_SPATIAL)
+            part.copy_(torch.fft.fftshift(torch.fft.fft2(coil_images, norm="ortho"), dim=_SPATIAL))
+        return kspace.mul_(self.sampling_mask)
 
     def adjoint(self, kspace: torch.Tensor) -> torch.Tensor:
         """Coil-combined image Aᴴy; complex (..., batch, coil, height, width) → (..., batch, height, width)."""
@@ -74,18 +78,24 @@ class SenseOperator:
             tuple(kspace.shape[-4:]) == expected,
             f"kspace has shape {tuple(kspace.shape)}; allowed with this sensitivity_map: (..., {str(expected)[1:]}",
         )
-        masked = torch.fft.ifftshift(kspace, dim=_SPATIAL) * self._shifted_mask
-        coil_images = torch.fft.fftshift(torch.fft.ifft2(masked, norm="ortho"), dim=_SPATIAL)
-        return (coil_images * self._conjugate_map).sum(dim=-3)
+        dtype = torch.promote_types(kspace.dtype, self.sensitivity_map.dtype)
+        result = kspace.new_zeros(*kspace.shape[:-3], *expected[2:], dtype=dtype)
+        coils = _coils_at_once(result)
+        for part, conjugate in zip(
+            kspace.split(coils, dim=-3), self.sensitivity_map.conj().split(coils, dim=1), strict=True
+        ):
+            masked = torch.fft.ifftshift(part, dim=_SPATIAL) * self._shifted_mask
+            coil_images = torch.fft.fftshift(torch.fft.ifft2(masked, norm="ortho"), dim=_SPATIAL)
+            result += (coil_images * conjugate).sum(dim=-3)
+        return result
 
     def normal(self, image: torch.Tensor) -> torch.Tensor:
         """AᴴAx; complex (..., batch, height, width) → the same."""
         self._require_image(image)
-        samples = _CPU_SAMPLES if image.device.type == "cpu" else _GPU_SAMPLES
-        coils = max(1, samples // image.numel())
+        coils = _coils_at_once(image)
         result = torch.zeros_like(image)
         for maps, conjugate in zip(
-            self.sensitivity_map.split(coils, dim=1), self._conjugate_map.split(coils, dim=1), strict=True
+            self.sensitivity_map.split(coils, dim=1), self.sensitivity_map.conj().split(coils, dim=1), strict=True
         ):
             coil_images = image.unsqueeze(-3) * maps
             if self._masked_axes:
@@ -109,6 +119,11 @@ class SenseOperator:
             f"image has shape {tuple(image.shape)}; allowed with this sensitivity_map: "
             f"(..., {batch}, {height}, {width})",
         )
+
+
+def _coils_at_once(images: torch.Tensor) -> int:
+    samples = _CPU_SAMPLES if images.device.type == "cpu" else _GPU_SAMPLES
+    return max(1, samples // images.numel())
 
 
 def normalize_sensitivity_map(sensitivity_map: torch.Tensor) -> torch.Tensor:

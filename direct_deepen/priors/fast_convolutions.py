@@ -46,7 +46,8 @@ def convolution_by_rows_of_four(x: torch.Tensor, weight: torch.Tensor, bias: tor
 
     Returns
     -------
-    (batch, out channels, height, width), with channels last in memory.
+    (batch, out channels, height, width), with channels last in memory; the next call in the same thread takes over its
+    place.
     """
     transform = weight.new_tensor(_OF_KERNEL)
     # (6, out, 1, 3, in): a kernel of one row each, channels last in memory.
@@ -57,12 +58,12 @@ def convolution_by_rows_of_four(x: torch.Tensor, weight: torch.Tensor, bias: tor
 
     batch, channels, padded_height, width = x.shape
     height, out_channels = padded_height - 2, len(weight)
-    lengths = [batch * height // 4 * width * count for count in (*[channels] * 3, *[out_channels] * 2)]
-    even, odd, rows, near, far = (
-        memory.view(batch, height // 4, width, -1).permute(0, 3, 1, 2)
-        for memory in _ROWS.stretch(sum(lengths), x.dtype).split(lengths)
+    shapes = [(height // 4, channels)] * 3 + [(height // 4, out_channels)] * 2 + [(height, out_channels)]
+    lengths = [batch * width * rows * count for rows, count in shapes]
+    even, odd, rows, near, far, result = (
+        memory.view(batch, -1, width, shape[1]).permute(0, 3, 1, 2)
+        for memory, shape in zip(_ROWS.stretch(sum(lengths), x.dtype).split(lengths), shapes, strict=True)
     )
-    result = x.new_empty(batch, height, width, out_channels).permute(0, 3, 1, 2)
 
     d0, d1, d2, d3, d4, d5 = (x[:, :, row : row + height - 3 : 4] for row in range(6))
     torch.sub(d4, d2, alpha=4, out=even)
