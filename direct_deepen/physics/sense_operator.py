@@ -63,13 +63,12 @@ class SenseOperator:
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Masked k-space Ax of an image; complex (..., batch, height, width) → (..., batch, coil, height, width)."""
         self._require_image(image)
-        dtype = torch.promote_types(image.dtype, self.sensitivity_map.dtype)
-        kspace = image.new_empty(*image.shape[:-2], *self.sensitivity_map.shape[1:], dtype=dtype)
-        coils = _coils_at_once(image)
-        for part, maps in zip(kspace.split(coils, dim=-3), self.sensitivity_map.split(coils, dim=1), strict=True):
+        parts = []
+        for maps in self.sensitivity_map.split(_coils_at_once(image), dim=1):
             coil_images = torch.fft.ifftshift(image.unsqueeze(-3) * maps, dim=_SPATIAL)
-            part.copy_(torch.fft.fftshift(torch.fft.fft2(coil_images, norm="ortho"), dim=_SPATIAL))
-        return kspace.mul_(self.sampling_mask)
+            kspace = torch.fft.fft2(coil_images, norm="ortho").mul_(self._shifted_mask)
+            parts.append(torch.fft.fftshift(kspace, dim=_SPATIAL))
+        return torch.cat(parts, dim=-3) if len(parts) > 1 else parts[0]
 
     def adjoint(self, kspace: torch.Tensor) -> torch.Tensor:
         """Coil-combined image Aᴴy; complex (..., batch, coil, height, width) → (..., batch, height, width)."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from direct_deepen.physics import SenseOperator, normalize_sensitivity_map
+from direct_deepen.physics import SenseOperator, normalize_sensitivity_map, sense_operator
 from direct_deepen.physics.fourier import fft2
 from direct_deepen.physics.operator import BatchedOperator, LinearOperator, SupportsSampling
 
@@ -52,6 +52,22 @@ def test_normal_is_adjoint_after_forward(random_operator, draw, height, width, c
     image = draw(*leading, 2, height, width, seed=2)
     # Two ways through the same transforms: a few roundings of double precision apart.
     assert relative_error(A.normal(image), A.adjoint(A.forward(image))) <= 1e-13
+
+
+@pytest.mark.parametrize("samples", [1, 300])
+def test_some_coils_at_a_time_are_all_coils_for_the_graph_too(random_operator, draw, monkeypatch, samples):
+    A = random_operator(2, 5)
+    image, kspace = draw(2, 8, 8, seed=2).requires_grad_(), draw(2, 5, 8, 8, seed=3).requires_grad_()
+
+    def values():
+        cost = A.forward(image).abs().square().sum() + A.normal(image).abs().square().sum()
+        cost = cost + A.adjoint(kspace).abs().square().sum()
+        return [cost, *torch.autograd.grad(cost, [image, kspace])]
+
+    at_once = values()
+    monkeypatch.setattr(sense_operator, "_CPU_SAMPLES", samples)
+    for part, whole in zip(values(), at_once, strict=True):
+        torch.testing.assert_close(part, whole, rtol=1e-12, atol=1e-13)  # rounding of sums in another order
 
 
 def test_leading_dimensions_share_maps_and_mask(random_operator, draw):

@@ -137,8 +137,8 @@ def test_the_command_writes_all_figures_of_a_part(tmp_path, capsys, monkeypatch)
     written, printed = json.loads(path.read_text()), capsys.readouterr().out
     seconds = medians(written["seconds"])
     assert written["gradient_over_floor"] == seconds["gradient"] / seconds["floor"]
-    assert written["langevin_step_over_floor"] == seconds["chain"] / 20 / seconds["floor"]
-    assert written["langevin_step_over_naive"] == seconds["chain"] / 20 / seconds["naive_step"]
+    assert written["langevin_step_over_floor"] == seconds["chain"] / steps.CHAIN_STEPS / seconds["floor"]
+    assert written["langevin_step_over_naive"] == seconds["chain"] / steps.CHAIN_STEPS / seconds["naive_step"]
     assert all(f"| `{key}` |" in printed for key in written if key.startswith(("gradient", "langevin")))
     assert written["setting"]["size"] == 16
     assert written["machine"]["threads"] == 1
