@@ -87,6 +87,7 @@ def measure_steps(figures: Figures, setting: Setting, *, track: Track = progress
     contenders: dict[str, Callable[[], object]] = {
         "floor": steps.floor(work),
         "gradient": steps.gradient(work),
+        "gradient_bfloat16": steps.reduced_gradient(work),
         "naive_step": steps.naive_step(work),
         "chain": steps.chain(work),
     }
@@ -98,6 +99,7 @@ def measure_steps(figures: Figures, setting: Setting, *, track: Track = progress
     times = figures.add_times(times_in_turns(contenders, setting.repetitions, track=track))
     step = times["chain"] / steps.CHAIN_STEPS
     figures.ratios["gradient_over_floor"] = times["gradient"] / times["floor"]
+    figures.ratios["gradient_bfloat16_over_floor"] = times["gradient_bfloat16"] / times["floor"]
     figures.ratios["langevin_step_over_floor"] = step / times["floor"]
     figures.ratios["langevin_step_over_naive"] = step / times["naive_step"]
     for name in [name for name in times if name.startswith("deepinv_chain")]:

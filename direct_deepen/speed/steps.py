@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from direct_deepen.inference import langevin
 from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.priors import ReducedPrecision
 from direct_deepen.priors.activations import Elu
 from direct_deepen.speed.setting import Workload
 
@@ -51,6 +52,12 @@ def floor(work: Workload) -> Callable[[], None]:
 def gradient(work: Workload) -> Callable[[], object]:
     """Return a function that evaluates E and ∇E."""
     return lambda: work.energy.value_and_grad(work.image)
+
+
+def reduced_gradient(work: Workload) -> Callable[[], object]:
+    """Return a function that evaluates E and ∇E with convolutions of 16 bits."""
+    energy = ReducedPrecision(work.energy)
+    return lambda: energy.value_and_grad(work.image)
 
 
 def chain(work: Workload, num_steps: int = CHAIN_STEPS) -> Callable[[], object]:
