@@ -20,10 +20,11 @@ class PredictionBar:
 
     @contextmanager
     def batch(self, names: Sequence[tuple[str, int]]) -> Iterator[None]:
-        """Name the first image of a batch, file and slice, while it is reconstructed."""
-        path, number = Path(names[0][0]), names[0][1]
+        """Name a batch while it is reconstructed: file, and slice or first and last slice (DIRECT mixes no volumes)."""
+        path, first, last = Path(names[0][0]), names[0][1] + 1, names[-1][1] + 1
         which = f"{self._volumes.index(path) + 1} of {len(self._volumes)}"
-        self._bar.set_postfix_str(f"volume {which}: {path.stem}, slice {number + 1}")
+        slices = f"slice {first}" if first == last else f"slices {first} to {last}"
+        self._bar.set_postfix_str(f"volume {which}: {path.stem}, {slices}")
         yield
         self._bar.update(len(names))
 

@@ -5,6 +5,8 @@ import re
 import shutil
 import sys
 from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -18,6 +20,7 @@ from terminals import as_standard_error
 import direct_deepen
 from direct_deepen.data.fastmri_file import write_fastmri_volume
 from direct_deepen.engines import deepen_engine, reconstruction
+from direct_deepen.engines.prediction_bar import PredictionBar
 
 IMAGE = (tiny_direct.SLICES, tiny_direct.SIZE, tiny_direct.SIZE)
 NUMBER = (tiny_direct.SLICES,)
@@ -242,6 +245,16 @@ def test_a_terminal_shows_volume_slice_and_solver_and_the_log_above_them(
 
 
 # ---- What a prediction depends on
+
+
+def test_the_bar_names_volume_and_slices_of_a_batch():
+    shown, done = [], []
+    bar = PredictionBar(SimpleNamespace(set_postfix_str=shown.append, update=done.append), [Path("a.h5"), Path("b.h5")])
+    for names in ([("a.h5", 0)], [("b.h5", 2), ("b.h5", 3), ("b.h5", 4)]):
+        with bar.batch(names):
+            assert len(shown) == len(done) + 1
+    assert shown == ["volume 1 of 2: a, slice 1", "volume 2 of 2: b, slices 3 to 5"]
+    assert done == [1, 3]
 
 
 def test_the_same_seed_predicts_the_same_and_another_seed_other_samples_but_the_same_map(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_direct
 import torch
-from killed_training import CALL, Kill, train
+from killed_process import CALL, Kill, train
 
 CHECKPOINTS = (6, 8, 10, 11)
 

@@ -137,8 +137,10 @@ def test_the_command_writes_all_figures_of_a_part(tmp_path, capsys, monkeypatch)
     written, printed = json.loads(path.read_text()), capsys.readouterr().out
     seconds = medians(written["seconds"])
     assert written["gradient_over_floor"] == seconds["gradient"] / seconds["floor"]
-    assert written["langevin_step_over_floor"] == seconds["chain"] / steps.CHAIN_STEPS / seconds["floor"]
-    assert written["langevin_step_over_naive"] == seconds["chain"] / steps.CHAIN_STEPS / seconds["naive_step"]
+    # A turn of the floor and of the naive step has four of them.
+    step = seconds["chain"] / steps.CHAIN_STEPS
+    assert written["langevin_step_over_floor"] == pytest.approx(4 * step / seconds["floor"])
+    assert written["langevin_step_over_naive"] == pytest.approx(4 * step / seconds["naive_step"])
     assert all(f"| `{key}` |" in printed for key in written if key.startswith(("gradient", "langevin")))
     assert written["setting"]["size"] == 16
     assert written["machine"]["threads"] == 1

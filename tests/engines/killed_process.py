@@ -1,6 +1,6 @@
-"""A training in a process of its own that kills itself, at a call or in the middle of a file.
+"""A training or prediction in a process of its own that kills itself, at a call or in the middle of a file.
 
-Processes are copies of a server that has imported DIRECT: a training takes a second, importing DIRECT ten.
+Processes are copies of a server that has imported DIRECT: what they do takes a second, importing DIRECT ten.
 """
 
 import builtins
@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,12 @@ _CONTEXT.set_forkserver_preload(
 
 @dataclass(frozen=True)
 class Kill:
-    """Where a training ends.
+    """Where a process ends.
 
     Attributes
     ----------
     kind
-        :data:`CALL`, or a file operation, as :func:`train` tells them.
+        :data:`CALL`, or a file operation, as :class:`Record` tells them.
     number
         How many such events pass before.
     size
@@ -45,7 +46,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class Record:
-    """What a training that came to its end did.
+    """What a process that came to its end did.
 
     Attributes
     ----------
@@ -64,7 +65,18 @@ def train(run: Path, config: dict[str, Any], data: Path, *, kill: Kill | None = 
 
     Beside the run lie ``<name>.log``, what it said, and ``<name>.samples``, a line of JSON for every iteration.
     """
-    process = _CONTEXT.Process(target=_train, args=(run, config, data, kill))
+    return _run(_train, run, (config, data), kill)
+
+
+def predict(
+    output: Path, config: dict[str, Any], data: Path, checkpoint: Path, *, kill: Kill | None = None
+) -> Record | None:
+    """Run ``direct predict`` in another process; None if it was killed. Beside the output lies ``<name>.log``."""
+    return _run(_predict, output, (config, data, checkpoint), kill)
+
+
+def _run(action: Callable[..., None], run: Path, arguments: tuple[Any, ...], kill: Kill | None) -> Record | None:
+    process = _CONTEXT.Process(target=_in_process, args=(action, run, arguments, kill))
     process.start()
     process.join(120)
     if process.exitcode == -signal.SIGKILL:
@@ -74,11 +86,8 @@ def train(run: Path, config: dict[str, Any], data: Path, *, kill: Kill | None = 
     return Record([(kind, size) for kind, size in operations], calls)
 
 
-def _train(run: Path, config: dict[str, Any], data: Path, kill: Kill | None) -> None:
-    import tiny_direct
+def _in_process(action: Callable[..., None], run: Path, arguments: tuple[Any, ...], kill: Kill | None) -> None:
     import torch
-
-    from direct_deepen.engines.prior_engine import PriorEngine
 
     torch.set_num_threads(1)
     # Locks of processes that are killed would be reported as lost; those of this kind have no name to lose.
@@ -87,6 +96,24 @@ def _train(run: Path, config: dict[str, Any], data: Path, kill: Kill | None) -> 
     log = os.open(run.with_suffix(".log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    watch = _Watch(run)
+    action(run, *arguments, lambda: watch.begin(kill))
+    run.with_suffix(".record").write_text(json.dumps([watch.operations, watch.calls]))
+
+
+def _predict(
+    output: Path, config: dict[str, Any], data: Path, checkpoint: Path, begin_to_watch: Callable[[], None]
+) -> None:
+    import tiny_direct
+
+    begin_to_watch()
+    tiny_direct.direct_predict(output, config, data, checkpoint)
+
+
+def _train(run: Path, config: dict[str, Any], data: Path, begin_to_watch: Callable[[], None]) -> None:
+    import tiny_direct
+
+    from direct_deepen.engines.prior_engine import PriorEngine
 
     samples = os.open(run.with_suffix(".samples"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     train_on = PriorEngine._train_on
@@ -98,20 +125,23 @@ def _train(run: Path, config: dict[str, Any], data: Path, kill: Kill | None) -> 
         return train_on(engine, batch, problem)
 
     PriorEngine._train_on = noting
-    watch = _Watch(run, kill)
+    begin_to_watch()
     tiny_direct.direct_train(run.parent, config, data, resume=True, name=run.name)
-    run.with_suffix(".record").write_text(json.dumps([watch.operations, watch.calls]))
 
 
 class _Watch:
     """Counts calls, and what is done to files below a folder, and ends this process when it is time."""
 
-    def __init__(self, folder: Path, kill: Kill | None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.operations: list[list[Any]] = []
         self.calls = 0
         self._folder = folder
-        self._kill = kill
+        self._kill: Kill | None = None
         self._seen = 0
+
+    def begin(self, kill: Kill | None) -> None:
+        """Begin to count."""
+        self._kill = kill
         self._open, self._replace, self._remove = open, os.replace, os.unlink
         builtins.open = io.open = self._opened
         os.replace, os.unlink = self._replaced, self._removed

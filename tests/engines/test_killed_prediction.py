@@ -1,0 +1,64 @@
+"""A prediction that the system kills, anywhere and in the middle of files: the next run ends as if nothing happened."""
+
+import json
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+from killed_process import CALL, Kill, predict
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, mean_config, volumes, checkpoint):
+    """A prediction of both volumes that nothing disturbed, and what it did."""
+    output = tmp_path_factory.mktemp("whole") / "output"
+    return SimpleNamespace(output=output, record=predict(output, mean_config, volumes, checkpoint))
+
+
+def files_of(output):
+    return {path.name for path in output.iterdir() if path.suffix in (".h5", ".json")}
+
+
+def assert_equal_files(found, expected):
+    """Metrics, arrays and attributes are the same to the last bit, but for times; and nothing is left half written."""
+    assert files_of(found) == files_of(expected)
+    assert not list(found.glob("*.part"))
+    for path in sorted(expected.glob("*.h5")):
+        with h5py.File(path) as file, h5py.File(found / path.name) as other:
+            assert set(file) == set(other)
+            assert set(file.attrs) == set(other.attrs)
+            for name in file:
+                if not name.endswith("seconds"):
+                    np.testing.assert_array_equal(other[name][()], file[name][()], err_msg=f"{path.name} {name}")
+            for name, value in file.attrs.items():
+                np.testing.assert_array_equal(other.attrs[name], value, err_msg=f"{path.name} {name}")
+    name = "metrics_inference.json"
+    assert json.loads((found / name).read_text()) == json.loads((expected / name).read_text())
+
+
+def kills_of(record, count):
+    """``count`` kills: in the middle of what is written to files and before renaming them, then in between."""
+    generator = np.random.default_rng(count)
+    seen = {}
+    for kind, size in record.operations:
+        yield Kill(kind, seen.get(kind, 0), size // 2)
+        seen[kind] = seen.get(kind, 0) + 1
+    for _ in range(count):
+        yield Kill(CALL, int(generator.integers(record.calls)))
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_killed_prediction_becomes_the_undisturbed_one(tmp_path, mean_config, volumes, checkpoint, whole, count):
+    kinds = [kind for kind, _ in whole.record.operations]
+    assert sum("posterior.h5" in kind for kind in kinds) >= 4  # written and renamed, for either volume
+    kills = list(kills_of(whole.record, count))
+    # The last ones written first: by then something is done that must not be done again.
+    kills = [kill for kill in kills if "b.posterior" in kill.kind][:2] + kills[-1:] if count == 3 else kills
+    for number, kill in enumerate(kills):
+        output = tmp_path / str(number)
+        assert predict(output, mean_config, volumes, checkpoint, kill=kill) is None, kill
+        done = {path: path.stat().st_mtime_ns for path in output.glob("*.posterior.h5")}
+        assert predict(output, mean_config, volumes, checkpoint) is not None
+        assert {path: path.stat().st_mtime_ns for path in done} == done
+        assert_equal_files(output, whole.output)
