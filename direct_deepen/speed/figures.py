@@ -96,7 +96,9 @@ def measure_steps(figures: Figures, setting: Setting, *, track: Track = progress
         evaluations["gradient_bfloat16"] = steps.reduced_gradient(work)
     else:
         figures.notes.append(f"gradient_bfloat16_over_floor: {setting.activation} has no kernel")
-    contenders = {name: partial(_several, evaluation) for name, evaluation in evaluations.items()}
+    contenders: dict[str, Callable[[], object]] = {
+        name: partial(_several, evaluation) for name, evaluation in evaluations.items()
+    }
     contenders["chain"] = steps.chain(work)
     if steps.has_deepinv():
         contenders["deepinv_chain"] = steps.deepinv_chain(work, steps.plain_energy(work), _DEEPINV_STEPS)
