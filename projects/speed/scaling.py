@@ -19,6 +19,7 @@ from direct_deepen.speed.turns import times_in_turns
 from direct_deepen.speed.updates import severed_update
 
 STEPS = 20
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 AXES = {
     "size": (64, 96, 128, 192, 256, 320),
     "steps": (5, 10, 20, 50, 100, 200),
@@ -53,7 +54,8 @@ def measure(setting: Setting) -> list[dict[str, float | str]]:
 
 
 def plot(rows: list[dict[str, float | str]], path: Path) -> None:
-    """Draw a panel for every axis."""
+    """Draw a panel for every axis, all with the same seconds."""
+    seconds = [float(row[key]) for row in rows for key in ("seconds", "floor_seconds")]
     figure = blank_figure(10, 7)
     for number, axis in enumerate(AXES, start=1):
         panel = figure.add_subplot(2, 2, number)
@@ -64,9 +66,11 @@ def plot(rows: list[dict[str, float | str]], path: Path) -> None:
         panel.set_xlabel(LABELS[axis])
         panel.set_ylabel("seconds an update")
         panel.set_xticks(values, [f"{value:g}" for value in values])
+        panel.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        panel.set_ylim(0.7 * min(seconds), 1.4 * max(seconds))
         panel.minorticks_off()
         panel.grid(alpha=0.3)
-    figure.axes[0].legend()
+    figure.axes[2].legend(loc="lower left")
     figure.savefig(path, dpi=110)
 
 

@@ -155,8 +155,8 @@ def noise(output: Path, results: Path) -> list[dict[str, Any]]:
                 "MAP at the end (dB)": f"{found['end']:.2f}",
             }
         )
-        if not contrastive:
-            # Trouble came before the first figures were logged.
+        if len(contrastive) < 2:
+            # Trouble came at once: no line to draw.
             continue
         (line,) = axes.plot(
             [entry["iteration"] - 300 for entry in contrastive], curvatures, label=f"c = {name.replace('sqrt', '√')}"
