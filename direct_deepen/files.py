@@ -1,6 +1,7 @@
 """Files that are whole or not there, whatever happens while they are written."""
 
 import errno
+import glob
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,6 +30,7 @@ def write_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_overs(path)
         try:
             temporary.write_bytes(content)
             os.replace(temporary, path)
@@ -36,6 +38,24 @@ def write_file(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise DeepenError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _remove_left_overs(path: Path) -> None:
+    """Remove what processes that were killed had written of a file."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        process = part.name.split(".")[-2]
+        if process.isdigit() and not _runs(int(process)):
+            part.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -120,3 +120,19 @@ def test_other_errors_are_left_alone(tmp_path):
         raise RuntimeError("out of memory")
     with pytest.raises(DeepenError, match="bad input"), refusals_told(tmp_path):
         raise DeepenError("bad input")
+
+
+def test_what_killed_processes_left_of_a_file_goes_with_the_next_write(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, running, other = (
+        tmp_path / name
+        for name in (f"a[1].h5.{ended.pid}.part", f"a[1].h5.{os.getppid()}.part", f"b.h5.{ended.pid}.part")
+    )
+    for path in (left, running, other):
+        path.write_bytes(b"half")
+    write_file(tmp_path / "a[1].h5", b"whole")
+    assert not left.exists()
+    assert running.exists()  # another process may be writing it now
+    assert other.exists()
+    assert (tmp_path / "a[1].h5").read_bytes() == b"whole"
