@@ -236,7 +236,7 @@ def test_a_terminal_shows_volume_slice_and_solver_and_the_log_above_them(
     tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
     text = terminal.getvalue()
     # The batch has all slices of a volume.
-    for words in (r"predict: .*\| 2/4 .*volume 2 of 2: [ab], slice 1", "MAP: ", "Langevin: "):
+    for words in (r"predict: .*\| 2/4 .*volume 2 of 2: [ab], slices 1 to 2", "MAP: ", "Langevin: "):
         assert re.search(words, text), words
     # The log has lines of its own: bars are taken away before.
     lines = [line for line in re.split("[\r\n]", text) if "Wrote posterior" in line]
