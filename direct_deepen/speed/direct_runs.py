@@ -76,7 +76,7 @@ def energy_changes(setting: Setting, num_steps: int) -> dict[str, Any]:
     }
 
 
-def training_update(configuration: Path, data: Path, batch: int, device: str = "cpu") -> Callable[[], None]:
+def training_update(configuration: Path, data: Path, setting: Setting) -> Callable[[], None]:
     """Return a function that does one update of ``direct train``: everything between two batches.
 
     Parameters
@@ -85,19 +85,17 @@ def training_update(configuration: Path, data: Path, batch: int, device: str = "
         A configuration of DIRECT.
     data
         Folder of volumes.
-    batch
-        Slices of a batch: the first one, repeated.
-    device
-        Where to train.
+    setting
+        The batch is the first slice, repeated.
     """
     set_all_seeds(0)
-    environment = setup_training_environment("speed", data / "runs", configuration, device, 0, False)
+    environment = setup_training_environment("speed", data / "runs", configuration, setting.device, 0, False)
     logging.getLogger().handlers.clear()
     engine = environment.engine
     (dataset,) = build_training_datasets_from_environment(
         environment, environment.cfg.training.datasets, data_root=data, lists_root=data
     )
-    samples = default_collate([dataset[0]] * batch)
+    samples = default_collate([dataset[0]] * setting.batch)
     optimizer = torch.optim.Adam(engine.model.parameters(), lr=environment.cfg.training.lr)
     # What DIRECT's loops set when they begin.
     engine.ndim = 2
@@ -126,12 +124,14 @@ class Prediction:
         A configuration of DEEPEN.
     folder
         Where the volume and the results are to lie.
+    device
+        Where to reconstruct.
     """
 
-    def __init__(self, configuration: Path, folder: Path) -> None:
-        self.configuration, self.folder = configuration, folder
+    def __init__(self, configuration: Path, folder: Path, device: str) -> None:
+        self.configuration, self.folder, self.device = configuration, folder, device
         set_all_seeds(0)
-        environment = setup_training_environment("speed", folder / "runs", configuration, "cpu", 0, False)
+        environment = setup_training_environment("speed", folder / "runs", configuration, device, 0, False)
         logging.getLogger().handlers.clear()
         self.engine: PriorEngine = environment.engine
         self.checkpoint = folder / "model_0.pt"
@@ -146,7 +146,7 @@ class Prediction:
         output.mkdir()
         setup_inference_save_to_h5(
             run_name="", data_root=self.folder, base_directory=output, output_directory=output, filenames_filter=None,
-            checkpoint=self.checkpoint, device="cpu", num_workers=0, machine_rank=0, cfg_file=self.configuration,
+            checkpoint=self.checkpoint, device=self.device, num_workers=0, machine_rank=0, cfg_file=self.configuration,
         )  # fmt: skip
         logging.getLogger().handlers.clear()
 
@@ -154,6 +154,6 @@ class Prediction:
     def solver(self) -> None:
         """Reconstruct the same slices, which lie ready in memory."""
         if not self._cases:
-            self._cases = list(cases(inference_dataset(self.configuration, self.folder)))
+            self._cases = list(cases(inference_dataset(self.configuration, self.folder), device=self.device))
         for case in self._cases:
             reconstruct(case.problem, self.engine.prior, self.engine.settings, seed=0)  # type: ignore[arg-type]

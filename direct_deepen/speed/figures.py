@@ -42,6 +42,7 @@ _MEMORY_RUNS = 3
 _UPDATE_STEPS = 30
 _DEEPINV_STEPS = 5
 _UNROLLED_SIZE = 128
+_THROUGHPUT_STEPS, _SAMPLES = 100, 100
 
 
 @dataclass
@@ -149,7 +150,7 @@ def measure_direct(figures: Figures, setting: Setting, configuration: Path, *, t
     from direct_deepen.speed import direct_runs
 
     work = workload(setting)
-    with tempfile.TemporaryDirectory() as scratch, all_cores("cpu"), _quiet():
+    with tempfile.TemporaryDirectory() as scratch, all_cores(setting.device), _quiet():
         folder = Path(scratch)
         direct_runs.write_volume(folder, setting, direct_runs.PREDICTED_SLICES)
         changes = direct_runs.energy_changes(setting, _UPDATE_STEPS)
@@ -158,7 +159,7 @@ def measure_direct(figures: Figures, setting: Setting, configuration: Path, *, t
         times = figures.add_times(
             times_in_turns(
                 {
-                    "update": direct_runs.training_update(used, folder, setting.batch),
+                    "update": direct_runs.training_update(used, folder, setting),
                     "update_chain": steps.chain(work, _UPDATE_STEPS),
                     "update_gradient": steps.gradient(work),
                 },
@@ -169,11 +170,31 @@ def measure_direct(figures: Figures, setting: Setting, configuration: Path, *, t
         figures.ratios["update_over_steps"] = times["update"] / (times["update_chain"] + 3 * times["update_gradient"])
         few_steps = {"model.inference.max_iterations": direct_runs.MAP_ITERATIONS, "model.inference.tolerance": 1e-30}
         used = direct_runs.write_configuration(configuration, folder / "predict.yaml", setting, changes | few_steps)
-        prediction = direct_runs.Prediction(used, folder)
+        prediction = direct_runs.Prediction(used, folder, setting.device)
         times = figures.add_times(
             times_in_turns({"predict": prediction.direct, "solver": prediction.solver}, turns, track=track)
         )
         figures.ratios["predict_over_solver"] = times["predict"] / times["solver"]
+
+
+def measure_throughput(figures: Figures, setting: Setting, configuration: Path, *, track: Track = progress_bar) -> None:
+    """Measure how many images a second training takes, and how long samples of one slice take; meant for a GPU."""
+    from direct_deepen.engines.prior_engine import all_cores
+    from direct_deepen.speed import direct_runs
+
+    work = workload(replace(setting, batch=1))
+    with tempfile.TemporaryDirectory() as scratch, all_cores(setting.device), _quiet():
+        folder = Path(scratch)
+        direct_runs.write_volume(folder, setting, slices=1)
+        changes = direct_runs.energy_changes(setting, _THROUGHPUT_STEPS)
+        used = direct_runs.write_configuration(configuration, folder / "train.yaml", setting, changes)
+        contenders = {
+            "update_100_steps": direct_runs.training_update(used, folder, setting),
+            "samples_100_of_100_steps": steps.chain(work, _THROUGHPUT_STEPS, num_samples=_SAMPLES),
+        }
+        times = figures.add_times(times_in_turns(contenders, setting.repetitions, track=track))
+    figures.ratios["training_images_per_second"] = setting.batch / times["update_100_steps"]
+    figures.ratios["samples_100_of_100_steps_seconds"] = times["samples_100_of_100_steps"]
 
 
 def _several(evaluation: Callable[[], object]) -> None:

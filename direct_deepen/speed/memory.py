@@ -23,7 +23,9 @@ _UPDATES = 2
 
 
 def peak_memory_mb(kind: str, setting: Setting, *, configuration: Path | None = None, num_steps: int = 30) -> float:
-    """Return the growth of the peak of resident memory, in MB, since model and data lie ready; in a new process.
+    """Return the growth of the peak of memory, in MB, since model and data lie ready; in a new process.
+
+    On a CPU it is the memory of the process that is resident, on a GPU what PyTorch's allocator has given away.
 
     Parameters
     ----------
@@ -64,8 +66,14 @@ def _status_mb(key: str) -> float:
     return float(line.split()[1]) / 1024
 
 
-def _growth_mb(run: Callable[[], object]) -> float:
+def _growth_mb(run: Callable[[], object], device: str) -> float:
     gc.collect()
+    if device != "cpu":
+        before = torch.cuda.memory_allocated(device) / 2**20
+        torch.cuda.reset_peak_memory_stats(device)
+        for _ in range(_UPDATES):
+            run()
+        return torch.cuda.max_memory_allocated(device) / 2**20 - before
     before = _status_mb("VmRSS")
     _RESET.write_text("5")  # the peak begins anew at what is resident
     for _ in range(_UPDATES):
@@ -78,12 +86,12 @@ def _of_direct(kind: str, setting: Setting, configuration: Path, num_steps: int)
     from direct_deepen.engines.prior_engine import all_cores
     from direct_deepen.speed.direct_runs import energy_changes, training_update, write_configuration, write_volume
 
-    with tempfile.TemporaryDirectory() as scratch, all_cores("cpu"):
+    with tempfile.TemporaryDirectory() as scratch, all_cores(setting.device):
         folder = Path(scratch)
         write_volume(folder, setting, slices=1)
         changes = energy_changes(setting, num_steps) if kind == "training" else {}
         used = write_configuration(configuration, folder / "used.yaml", setting, changes)
-        return _growth_mb(training_update(used, folder, setting.batch))
+        return _growth_mb(training_update(used, folder, setting), setting.device)
 
 
 def _main(kind: str, setting: Setting, configuration: str, num_steps: int) -> float:
@@ -91,13 +99,15 @@ def _main(kind: str, setting: Setting, configuration: str, num_steps: int) -> fl
         return _of_direct(kind, setting, Path(configuration), num_steps)
     work = workload(setting)
     if kind == "severed":
-        return _growth_mb(severed_update(work, num_steps))
+        return _growth_mb(severed_update(work, num_steps), setting.device)
     if kind == "unrolled":
-        return _growth_mb(unrolled_update(work, num_steps))
+        return _growth_mb(unrolled_update(work, num_steps), setting.device)
     if kind == "map":
-        return _growth_mb(lambda: mm_map(work.A, work.masked_kspace, work.energy, max_iterations=num_steps))
+        return _growth_mb(
+            lambda: mm_map(work.A, work.masked_kspace, work.energy, max_iterations=num_steps), setting.device
+        )
     require(kind == "sampling", f"kind is {kind!r}; allowed: training, baseline, severed, unrolled, map, sampling")
-    return _growth_mb(chain(work, num_steps))
+    return _growth_mb(chain(work, num_steps), setting.device)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,13 @@ class Setting:
         Activation of the energy.
     repetitions
         Turns; figures are medians over them.
+    device
+        Where to compute: ``cpu``, or a GPU such as ``cuda``.
+
+    Raises
+    ------
+    DeepenError
+        If a size is below one, or the device is not there.
     """
 
     size: int = 320
@@ -36,10 +43,14 @@ class Setting:
     batch: int = 1
     activation: str = "elu"
     repetitions: int = 7
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("size", "channels", "coils", "batch", "repetitions"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)!r}; allowed: >= 1")
+        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        allowed = ["cpu", *(["cuda"] if gpus else []), *gpus]
+        require(self.device in allowed, f"device is {self.device!r}; allowed here: {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,6 @@ def workload(setting: Setting) -> Workload:
     mask = torch.rand(batch, 1, size, size, generator=generator) < 0.25
     mask[..., size // 2, size // 2] = True
     image = 0.3 * complex_normal((batch, size, size), generator=generator)
-    A = SenseOperator(normalize_sensitivity_map(maps), mask)
     # Without memory there is nothing to draw initial weights for.
     with torch.device("meta"):
         energy = QuadraticEnergy(hidden_channels=setting.channels, activation=setting.activation)
@@ -80,4 +90,6 @@ def workload(setting: Setting) -> Workload:
     for weight in energy.parameters():
         drawn = torch.randn(weight.shape, generator=generator)
         weight.detach().copy_(0.5 * drawn / weight[0].numel() ** 0.5)
-    return Workload(A, A.forward(image), image, energy)
+    A = SenseOperator(normalize_sensitivity_map(maps).to(setting.device), mask.to(setting.device))
+    image = image.to(setting.device)
+    return Workload(A, A.forward(image), image, energy.to(setting.device))

@@ -36,7 +36,8 @@ def floor(work: Workload) -> Callable[[], None]:
     shape = work.image.shape
     widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
     layers = [
-        torch.zeros(shape[0], width, *shape[1:]).contiguous(memory_format=torch.channels_last) for width in widths
+        torch.zeros(shape[0], width, *shape[1:], device=work.image.device).contiguous(memory_format=torch.channels_last)
+        for width in widths
     ]
 
     @torch.no_grad()
@@ -60,8 +61,8 @@ def reduced_gradient(work: Workload) -> Callable[[], object]:
     return lambda: energy.value_and_grad(work.image)
 
 
-def chain(work: Workload, num_steps: int = CHAIN_STEPS) -> Callable[[], object]:
-    """Return a function that runs one Langevin chain of ``num_steps`` steps."""
+def chain(work: Workload, num_steps: int = CHAIN_STEPS, num_samples: int = 1) -> Callable[[], object]:
+    """Return a function that runs ``num_samples`` Langevin chains of ``num_steps`` steps for every image."""
     generator = torch.Generator(work.image.device).manual_seed(0)
     return lambda: langevin(
         work.A,
@@ -69,6 +70,7 @@ def chain(work: Workload, num_steps: int = CHAIN_STEPS) -> Callable[[], object]:
         work.energy,
         noise_std=NOISE_STD,
         step_size=STEP_SIZE,
+        num_samples=num_samples,
         num_steps=num_steps,
         init=work.image,
         generator=generator,

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from direct_deepen.cli.main import main
 from direct_deepen.priors.activations import ACTIVATIONS
+from direct_deepen.speed import figures as figures_module
 from direct_deepen.speed import memory, steps
 from direct_deepen.speed.figures import BOUNDS, Figures, measure_steps, table
 from direct_deepen.speed.setting import Setting, workload
@@ -38,6 +40,17 @@ def test_contenders_warm_up_and_then_take_turns():
     times = times_in_turns(contenders, 3, track=silent)
     assert order == list("abababab")
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
+
+
+def test_a_turn_ends_when_the_gpu_has_finished():
+    order = []
+    with (
+        patch("torch.cuda.is_initialized", lambda: True),
+        patch("torch.cuda.synchronize", lambda: order.append("waited")),
+        patch("time.perf_counter", lambda: order.append("clock") or 0.0),
+    ):
+        times_in_turns({"a": lambda: order.append("a")}, 1, track=silent)
+    assert order == ["a", "waited", "clock", "a", "waited", "clock"]
 
 
 def test_figures_are_medians():
@@ -148,6 +161,30 @@ def test_the_command_writes_all_figures_of_a_part(tmp_path, capsys, monkeypatch)
     assert "deepinv" in written["notes"][0]
 
 
+def test_throughput_is_of_training_and_of_samples(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures_module, "_THROUGHPUT_STEPS", 2)
+    monkeypatch.setattr(figures_module, "_SAMPLES", 3)
+    figures = Figures()
+    setting = Setting(size=32, channels=4, coils=2, batch=2, repetitions=1)
+    steps_taken = []
+
+    def chain(work, num_steps, num_samples):
+        assert work.image.shape == (1, 32, 32)
+        steps_taken.append((num_steps, num_samples))
+        return known_chain(work, num_steps, num_samples)
+
+    known_chain = steps.chain
+    monkeypatch.setattr(steps, "chain", chain)
+    configuration = Path(__file__).parents[2] / "configs" / "deepen_2d4x.yaml"
+    figures_module.measure_throughput(figures, setting, configuration, track=silent)
+    seconds = medians(figures.seconds)
+    assert steps_taken == [(2, 3)]
+    assert figures.ratios == {
+        "training_images_per_second": 2 / seconds["update_100_steps"],
+        "samples_100_of_100_steps_seconds": seconds["samples_100_of_100_steps"],
+    }
+
+
 def test_the_table_says_what_holds_and_by_how_much_the_rest_is_missed():
     text = table(Figures(ratios={"gradient_over_floor": 1.05, "memory_over_varnet": 0.3}))
     assert "| `gradient_over_floor` | 1.05 | ≤ 1.1 | holds |" in text
@@ -168,7 +205,8 @@ def test_every_bound_is_of_a_figure_that_is_measured(monkeypatch, work):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--size", "0"], ["size", "0"]), (["--threads", "-1"], ["--threads", "-1"]),
+    [(["--device", "cuda:99"], ["device", "'cuda:99'", "cpu"]),
+     (["--size", "0"], ["size", "0"]), (["--threads", "-1"], ["--threads", "-1"]),
      (["--parts", "memory", "--configuration", "missing.yaml"], ["missing.yaml", "no such configuration"])],
 )  # fmt: skip
 def test_bad_arguments_end_with_one_line(tmp_path, capsys, arguments, words):
