@@ -24,7 +24,7 @@ def test_an_installation_adds_one_folder_to_direct_and_no_package_above_it(tmp_p
 
     installed = {path.relative_to(target).as_posix() for path in target.rglob("*.py")}
     assert {path for path in installed if path.startswith("direct/")} == {
-        f"direct/nn/deepen/{name}.py" for name in ("__init__", "config", "energies", "deepen_engine")
+        f"direct/nn/deepen/{path.name}" for path in (REPOSITORY / "direct_deepen" / "plugin").glob("*.py")
     }
     modules = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "direct_deepen").rglob("*.py")}
     # The plugin's files are installed under DIRECT's name, all others under ours.
