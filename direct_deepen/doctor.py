@@ -21,7 +21,6 @@ from direct_deepen.posterior import Posterior
 from direct_deepen.pretrained import load_pretrained
 
 _EXTRAS = {
-    "matplotlib": "figures",
     "nilearn": "the brains of `direct-deepen phantom`",
     "deepinv": "`make test-peer`",
 }

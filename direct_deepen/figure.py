@@ -2,29 +2,19 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from direct_deepen.errors import extra, require_choice
+from matplotlib.figure import Figure
+
+from direct_deepen.errors import require_choice
 from direct_deepen.files import write_file
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-def blank_figure(width: float, height: float) -> "Figure":
-    """Return a figure of a size in inches, whose parts do not overlap.
-
-    Raises
-    ------
-    DeepenError
-        If matplotlib is missing.
-    """
-    with extra("demo", "figures need matplotlib"):
-        from matplotlib.figure import Figure
+def blank_figure(width: float, height: float) -> Figure:
+    """Return a figure of a size in inches, whose parts do not overlap."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def write_figure(figure: "Figure", path: Path) -> None:
+def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format that the ending of the name asks for.
 
     Raises

@@ -3,18 +3,15 @@
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from matplotlib import style
+from matplotlib.axes import Axes
 
-from direct_deepen.errors import extra
 from direct_deepen.figure import blank_figure, write_figure
 from direct_deepen.html_page import Html, Reel, page, paragraph, viewer
 from direct_deepen.landscape import AXIS, Landscape, minimiser
 from direct_deepen.pictures import Panel
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _EXPLANATION = (
     "Around every image x: x + α_z z + α_s s, with s the aliasing that SENSE leaves and z noise of the norm of s. "
@@ -54,7 +51,7 @@ def plot_landscapes(landscapes: Mapping[str, Landscape], path: Path) -> None:
     write_figure(figure, path)
 
 
-def draw_contours(axis: "Axes", values: torch.Tensor, title: str) -> None:
+def draw_contours(axis: Axes, values: torch.Tensor, title: str) -> None:
     """Draw the logarithm of values over the plane with its scale, and a cross at their minimum."""
     alpha_s, alpha_z = minimiser(values)
     drawn = axis.contourf(AXIS, AXIS, values.log10().numpy(), levels=20)
@@ -88,8 +85,6 @@ def landscape_page(title: str, landscapes: Mapping[str, Landscape]) -> Html:
 
 
 def _contour_png(values: torch.Tensor) -> bytes:
-    with extra("demo", "pictures need matplotlib"):
-        from matplotlib import style
     with style.context("dark_background"):
         figure = blank_figure(4.4, 3.5)
         axis = figure.subplots()

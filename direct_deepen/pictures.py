@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+from matplotlib import colormaps
 from PIL import Image
-
-from direct_deepen.errors import extra
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,7 @@ def number_text(value: float) -> str:
 
 
 def palette(colours: str) -> np.ndarray:
-    """Return the 256 colours of a map of matplotlib from the darkest to the brightest, 8-bit integers (256, 3).
-
-    Raises
-    ------
-    DeepenError
-        If matplotlib is not installed.
-    """
-    with extra("demo", "pictures need matplotlib"):
-        from matplotlib import colormaps
+    """Return the 256 colours of a map of matplotlib from the darkest to the brightest, 8-bit integers (256, 3)."""
     return (255 * colormaps[colours](np.linspace(0, 1, 256))[:, :3]).round().astype(np.uint8)
 
 

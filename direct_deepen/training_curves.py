@@ -62,13 +62,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
 
 
 def plot_curves(curves: Mapping[str, Curve]) -> bytes:
-    """Return a PNG of one figure of several runs, by their names.
-
-    Raises
-    ------
-    DeepenError
-        If matplotlib is missing.
-    """
+    """Return a PNG of one figure of several runs, by their names."""
     figure = blank_figure(*_SMALL_FIGURE)
     axes = figure.subplots()
     for run, curve in curves.items():

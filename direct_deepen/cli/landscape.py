@@ -13,9 +13,7 @@ the minima lie; draws the planes as PNG, or as a page that any browser shows wit
 _EPILOG = """\
 example:
   direct-deepen landscape runs/demo/deepen/model_449.pt --cfg configs/demo_deepen.yaml \\
-      --data-root runs/demo/data/test --slices 1 2 3 --html landscape.html
-
-needs the extra: pip install 'direct-deepen[demo]'"""
+      --data-root runs/demo/data/test --slices 1 2 3 --html landscape.html"""
 
 
 def add_parser(
