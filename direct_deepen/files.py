@@ -4,6 +4,7 @@ import errno
 import glob
 import io
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 
 from direct_deepen.errors import DeepenError
 
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """What a disk says that takes no more, or nothing."""
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -58,6 +60,39 @@ def _runs(process: int) -> bool:
     return True
 
 
+def require_room(folder: Path, sizes: Iterable[int]) -> None:
+    """Try whether files of these sizes in bytes can be written to a folder; none of them is left there.
+
+    For files that others write, and fail at in ways that cannot be caught: HDF5 ends the process.
+
+    Raises
+    ------
+    DeepenError
+        If they cannot.
+    """
+    tried: list[Path] = []
+    try:
+        for number, size in enumerate(sizes):
+            path = folder / f".room.{os.getpid()}.{number}.part"
+            tried.append(path)
+            with path.open("wb") as file:
+                if size > 0:
+                    os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise DeepenError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    finally:
+        for path in tried:
+            path.unlink(missing_ok=True)
+
+
+def remove_left_over_folders(folder: Path, prefix: str) -> None:
+    """Remove folders named ``prefix``, a process's number and more, where that process does not run any more."""
+    for path in folder.glob(f"{glob.escape(prefix)}*"):
+        process = path.name.removeprefix(prefix).partition("-")[0]
+        if process.isdigit() and not _runs(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file of text as UTF-8; errors are those of :func:`write_file`."""
     write_file(path, text.encode())
@@ -81,7 +116,8 @@ def refusals_told(path: Path) -> Iterator[None]:
     Raises
     ------
     DeepenError
-        If the disk refused, or whatever else was raised because of that; it names ``path`` and the reason.
+        If the disk refused, or the user may not open a file, or whatever else was raised because of that; it names
+        the file, or ``path``, and the reason.
     """
     try:
         yield
@@ -89,11 +125,13 @@ def refusals_told(path: Path) -> Iterator[None]:
         refusal = _refusal_of(error)
         if refusal is None:
             raise
-        raise DeepenError(f"{refusal.filename or path}: cannot be written: {refusal.strerror}") from error
+        # Who may not, may not have been reading.
+        what = "written" if refusal.errno in _FULL else "opened"
+        raise DeepenError(f"{refusal.filename or path}: cannot be {what}: {refusal.strerror}") from error
 
 
 def _refusal_of(error: BaseException | None) -> OSError | None:
     """Return the refusal that an exception is, was raised from, or was raised while handling."""
-    while error is not None and not (isinstance(error, OSError) and error.errno in _REFUSALS):
+    while error is not None and not (isinstance(error, OSError) and error.errno in (*_FULL, *_FORBIDDEN)):
         error = error.__cause__ or error.__context__
     return error

@@ -43,7 +43,7 @@ Attributes of the file:
 ``quantile_probabilities``          of ``quantiles``
 ``calibrated``, ``std_scale``       whether ``direct-deepen calibrate`` was run for the weights, and the scale of the
                                     samples about their mean that it fitted; 1 where it was not (DEEPEN)
-``seed``                            of DIRECT's ``--seed``
+``seed``                            DIRECT's ``--seed``; torch's seed where no command of DIRECT ran
 ``configuration``                   the model section, YAML
 ``data_configuration``              the section ``inference.dataset``, YAML: masks and transforms
 ``data``                            the volume's file: path as given, bytes, and when it was changed

@@ -19,14 +19,27 @@ class Track(Protocol):
 
 
 def progress_bar[Item](
-    items: Iterable[Item] | None = None, *, name: str, unit: str, total: int | None = None, shown: bool = True
+    items: Iterable[Item] | None = None,
+    *,
+    name: str,
+    unit: str,
+    total: int | None = None,
+    shown: bool = True,
+    initial: int = 0,
 ) -> "tqdm[Item]":
     """Return a bar with the time left, over items or over ``total`` units that are counted by its ``update``.
 
-    Nothing is written where ``shown`` is false, or standard error is no terminal.
+    ``initial`` units were there before. Nothing is written where ``shown`` is false, or standard error is no terminal.
     """
     return tqdm(
-        items, desc=name, unit=unit, total=total, disable=None if shown else True, leave=False, dynamic_ncols=True
+        items,
+        desc=name,
+        unit=unit,
+        total=total,
+        disable=None if shown else True,
+        leave=False,
+        dynamic_ncols=True,
+        initial=initial,
     )
 
 

@@ -15,13 +15,16 @@ from direct.utils.io import check_is_valid_url
 from torch import nn
 
 from direct_deepen.errors import DeepenError, require
-from direct_deepen.files import refusals_told, write_file
+from direct_deepen.files import refusals_told, remove_left_over_folders, write_file
 
 LOADING_ERRORS = (
     RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, OSError, ModuleNotFoundError,
     UnpicklingError,
 )  # fmt: skip
 """What ``torch.load`` raises on files it did not write, and reading the content of one that somebody else did."""
+
+
+_TEMPORARY = ".checkpoint-"
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
@@ -81,9 +84,10 @@ class WholeCheckpointer(Checkpointer):
             If the disk is full or read-only; what was there before stays.
         """
         run = Path(self.save_directory)
+        remove_left_over_folders(run, _TEMPORARY)
         with (
             refusals_told(run / f"model_{iteration}.pt"),
-            TemporaryDirectory(dir=run, prefix=".checkpoint-", ignore_cleanup_errors=True) as folder,
+            TemporaryDirectory(dir=run, prefix=f"{_TEMPORARY}{os.getpid()}-", ignore_cleanup_errors=True) as folder,
         ):
             self.save_directory = Path(folder)
             try:

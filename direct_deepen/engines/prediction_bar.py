@@ -1,7 +1,7 @@
 """The bar of ``direct predict``: which slice of which volume, above the bars of the solvers and below DIRECT's log."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from direct.utils import communication
@@ -37,5 +37,10 @@ def prediction_bar(slices: Mapping[Path, int]) -> Iterator[PredictionBar]:
     """
     total = sum(slices.values()) if communication.get_world_size() == 1 else None
     bar = progress_bar(name="predict", unit="slice", total=total, shown=communication.is_main_process())
-    with bar, nullcontext() if bar.disable else logging_redirect_tqdm():
+    with bar, log_above(bar):
         yield PredictionBar(bar, list(slices))
+
+
+def log_above(bar: tqdm) -> AbstractContextManager[None]:
+    """Return a context in which what is logged is written above a bar, if that is shown."""
+    return nullcontext() if bar.disable else logging_redirect_tqdm()

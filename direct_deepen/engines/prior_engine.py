@@ -33,12 +33,17 @@ from direct_deepen.engines.random_phase import with_random_phase
 from direct_deepen.engines.reconstruction import Reconstruction
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.sample_order import SeededBatchSampler
+from direct_deepen.engines.seeds import process_seed, told_seed
 from direct_deepen.engines.settings import SystemSettings
+from direct_deepen.engines.training_bar import TrainingBar, training_bar
 from direct_deepen.engines.training_state import StateCheckpointer, state_path
 from direct_deepen.errors import DeepenError, DivergenceError, require, require_count
-from direct_deepen.files import refusals_told
+from direct_deepen.files import refusals_told, require_room
 from direct_deepen.physics.sense import sense
 from direct_deepen.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes
+
+_HEADER_BYTES = 10_000
+"""More than what an HDF5 file of a few arrays has besides them."""
 
 
 class PriorEngine[Settings: SystemSettings](MRIModelEngine):
@@ -80,11 +85,11 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
                 f"physics.forward_operator is {cfg.physics.forward_operator!r} and physics.backward_operator "
                 f"{cfg.physics.backward_operator!r}; allowed: 'fft2' and 'ifft2'",
             )
-        # What --seed set in this process; reading it changes nothing.
-        self.seed = torch.initial_seed()
+        self.seed = process_seed()
         self._posterior_directory: Path | None = None
         self._store: PosteriorStore | None = None
         self._bar: PredictionBar | None = None
+        self._training_bar: TrainingBar | None = None
         self._guard: Guard | None = None
         self._lr_scheduler: Any = None
         self._start_iteration = 0
@@ -205,6 +210,8 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
             self.roll_back(iteration, trouble)
             loss = torch.zeros_like(loss)
         storage.add_scalar("train/rollbacks", self._rollbacks(), smoothing_hint=False)
+        if self._training_bar is not None:
+            self._training_bar.advance(vitals.loss if trouble is None else math.nan, storage.latest())
         return problem.to_data_units(reference), {self.loss_name(iteration): loss.detach()}
 
     def _iteration_generator(self, iteration: int) -> torch.Generator:
@@ -323,7 +330,8 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         if start_iter > 0:
             self._restore(state_path(Path(checkpointer.save_directory), start_iter - 1))
         self.checkpointer = StateCheckpointer(checkpointer, self.training_state, start_iter - 1)
-        super().training_loop(training_datasets, start_iter, *args, **kwargs)
+        with training_bar(start_iter, self.cfg.training.num_iterations) as self._training_bar:
+            super().training_loop(training_datasets, start_iter, *args, **kwargs)
 
     def _restore(self, path: Path) -> None:
         if not path.exists():
@@ -355,7 +363,9 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
             return super().build_batch_sampler(dataset, batch_size, sampler_type, **kwargs)
         # As DIRECT draws it; every process takes part in both calls, whatever it has restored.
         drawn, restored = communication.shared_random_seed(), communication.all_gather(self._order_seed)[0]
-        self._order_seed = drawn if restored is None else restored
+        # Spawned processes draw from generators that DIRECT has not seeded.
+        first = drawn if communication.get_world_size() == 1 else self.seed
+        self._order_seed = first if restored is None else restored
         return SeededBatchSampler(dataset, batch_size, seed=self._order_seed, start=self._start_iteration)
 
     def predict(
@@ -375,7 +385,10 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
                 require_count("inference.batch_size", self.cfg.inference.batch_size)
                 if isinstance(checkpoint, str | Path) and checkpoint != "latest":
                     require_weights_of(self.prior, checkpoint)
-                return super().predict(NamedSlices(dataset), experiment_directory, checkpoint, *args, **kwargs)
+                output = super().predict(NamedSlices(dataset), experiment_directory, checkpoint, *args, **kwargs)
+                # DIRECT writes when this has returned; what is in our files is read from there next time.
+                require_room(Path(experiment_directory), sizes_of_output(output, Path(experiment_directory)))
+                return output
         finally:
             self._posterior_directory = self._store = self._bar = None
 
@@ -396,12 +409,22 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
             "direct_deepen_version": direct_deepen.__version__,
             "direct_version": version("direct-recon"),
             "torch_version": str(torch.__version__),
-            "seed": self.seed,
+            "seed": told_seed(self.seed),
             "configuration": OmegaConf.to_yaml(self.cfg.model),
             "data_configuration": OmegaConf.to_yaml(self.cfg.inference.dataset),
             "weights_sha256": digest_of(torch.nn.ModuleDict({"model": self.prior, **self.models}).state_dict()),
             "device": str(self.device).partition(":")[0],
         }
+
+
+def sizes_of_output(output: Any, directory: Path) -> Iterator[int]:
+    """Yield by how many bytes, at most, the files that DIRECT writes of a prediction exceed those that are there."""
+    volumes, _ = output
+    for volume, mask, name in volumes:
+        arrays = [array for array in (volume, mask) if array is not None]
+        path = directory / Path(name).name
+        there = path.stat().st_size if path.exists() else 0
+        yield max(0, _HEADER_BYTES + 4 * sum(array.numel() for array in arrays) - there)
 
 
 def in_file_units(arrays: Mapping[str, torch.Tensor], index: int, factor: torch.Tensor) -> dict[str, np.ndarray]:

@@ -252,9 +252,10 @@ class _Run:
 
 @dataclass
 class _Point:
-    """Chains (chain, batch, height, width) and what is known of C there."""
+    """Chains (chain, batch, height, width) and what is known of E and C there."""
 
     image: torch.Tensor
+    energy: torch.Tensor
     cost: torch.Tensor
     prior_gradient: torch.Tensor
     gradient: torch.Tensor
@@ -285,11 +286,12 @@ class _Target:
         normal = normal_over_chains(self.A, image)
         value, prior_gradient = self.energy.value_and_grad(image.flatten(0, 1))
         prior_gradient = prior_gradient.unflatten(0, image.shape[:2])
+        value = value.double().unflatten(0, image.shape[:2])
         # Not in place on the first result, which may be the image itself (A = I).
         gradient = normal - self.adjoint_data
         data_cost = 0.5 * inner_product(image, gradient - self.adjoint_data) + self.data_energy
         gradient += prior_gradient
-        return _Point(image, data_cost + value.double().unflatten(0, image.shape[:2]), prior_gradient, gradient)
+        return _Point(image, value, data_cost + value, prior_gradient, gradient)
 
     def slope(self, point: _Point) -> torch.Tensor:
         """Return ⟨g, Pg⟩ of the gradient g of C, float64 (chain, batch)."""
@@ -367,7 +369,7 @@ def _run(
         norms[step - 1] = image_norm(point.image)
         if step % _FINITE_CHECK_INTERVAL == 0 or step == schedule.num_steps:
             _require_finite(norms[step - 1], step, step_size, first_chain)
-            show_figures(bar, cost=point.cost, step=step_size)
+            show_figures(bar, energy=point.energy, cost=point.cost, step=step_size)
         if step in schedule.kept_steps:
             kept.append(point.image)
         bar.update(start.shape[0])
@@ -422,6 +424,7 @@ def _merge(accepted: torch.Tensor, new: _Point, old: _Point) -> _Point:
     image = accepted[..., None, None]
     return _Point(
         torch.where(image, new.image, old.image),
+        torch.where(accepted, new.energy, old.energy),
         torch.where(accepted, new.cost, old.cost),
         torch.where(image, new.prior_gradient, old.prior_gradient),
         torch.where(image, new.gradient, old.gradient),

@@ -124,7 +124,7 @@ def mm_map(
     cg_tolerance, cg_iterations
         Relative residual and limit of the inner conjugate gradients.
     progress
-        Show a progress bar, if standard error is a terminal: C, the step 1/L, and the number of images left.
+        Show a progress bar, if standard error is a terminal: E, C, the step 1/L, and the number of images left.
 
     Returns
     -------
@@ -199,7 +199,9 @@ def mm_map(
         if bool(converged.all()):
             break
         if step % FIGURES_INTERVAL == 0:
-            show_figures(bar, cost=final.terms.cost, step=1 / final.curvature, left=(~converged).sum())
+            show_figures(
+                bar, energy=final.terms.energy, cost=final.terms.cost, step=1 / final.curvature, left=(~converged).sum()
+            )
         remaining = ~converged[working]
         if divisible and not bool(remaining.all()):
             working = working[remaining]

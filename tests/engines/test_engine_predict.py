@@ -20,7 +20,9 @@ from terminals import as_standard_error
 import direct_deepen
 from direct_deepen.data.fastmri_file import write_fastmri_volume
 from direct_deepen.engines import deepen_engine, reconstruction
+from direct_deepen.engines.checkpoints import digest_of, weights_of
 from direct_deepen.engines.prediction_bar import PredictionBar
+from direct_deepen.engines.seeds import torch_seed
 
 IMAGE = (tiny_direct.SLICES, tiny_direct.SIZE, tiny_direct.SIZE)
 NUMBER = (tiny_direct.SLICES,)
@@ -100,7 +102,11 @@ def test_the_attributes_say_how_the_file_was_made(mean_prediction, mean_config, 
     assert attributes["direct_deepen_version"] == direct_deepen.__version__
     assert attributes["torch_version"] == torch.__version__
     assert attributes["noise_std"] == mean_config["model"]["noise_std"]
-    assert attributes["seed"] > 0
+    # torch's seed, as no command runs here; DIRECT makes it of the seed 1.
+    assert attributes["seed"] == torch_seed(1)
+    assert attributes["device"] == "cpu"
+    assert attributes["weights_sha256"] == digest_of({f"model.{k}": v for k, v in weights_of(checkpoint).items()})
+    assert attributes["data"].startswith(f"{Path('volume') / 'test.h5'}, ")
     assert attributes["direct_version"] == version("direct-recon")
     inference = mean_config["model"]["inference"]
     assert {key: attributes[key] for key in ("num_samples", "num_steps", "keep")} == {

@@ -1,8 +1,9 @@
-"""A disk that is full or read-only: DIRECT's commands end with one line, and what is done is kept."""
+"""A disk that is full, a folder that may not be written to: DIRECT's commands end with one line and keep what is done."""
 
 import builtins
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,56 @@ def test_a_posterior_that_does_not_fit_ends_prediction_and_the_next_run_computes
     assert {path.name for path in tmp_path.glob("*.h5*")} == {
         f"{name}{kind}.h5" for name in "ab" for kind in ("", ".posterior")
     }
+
+
+def test_what_direct_writes_at_the_end_is_tried_before_and_nothing_is_computed_twice(
+    tmp_path, mean_config, volumes, checkpoint, exit_with_one_line, monkeypatch
+):
+    # HDF5 itself would end the process: DIRECT must not come to write.
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", refuse)
+        with exit_with_one_line(f"{tmp_path}: cannot be written: No space left on device"):
+            tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
+    assert {path.name for path in tmp_path.glob("*.h5*")} == {"a.posterior.h5", "b.posterior.h5"}
+    assert not list(tmp_path.glob(".room*"))
+    monkeypatch.setattr(deepen_engine, "reconstruct", None)
+    tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
+    assert (tmp_path / "a.h5").is_file()
+
+
+def test_the_room_that_is_tried_is_at_least_what_direct_writes(tmp_path, mean_config, volumes, checkpoint, monkeypatch):
+    tried = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda file, begin, size: tried.append(size))
+    tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
+    written = [(tmp_path / f"{name}.h5").stat().st_size for name in "ab"]
+    assert len(tried) == 2
+    assert all(size <= room <= size + 10_000 for size, room in zip(written, tried, strict=True))
+    # Files that are there are overwritten in place.
+    tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
+    assert all(room <= 10_000 for room in tried[2:])
+
+
+def test_a_folder_that_may_not_be_written_to_ends_training_with_one_line(
+    tmp_path, volumes, exit_with_one_line, monkeypatch
+):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "run" / ".checkpoint-1"))
+
+    monkeypatch.setattr("direct_deepen.engines.checkpoints.TemporaryDirectory", refuse)
+    with exit_with_one_line(".checkpoint-1: cannot be opened: Permission denied"):
+        tiny_direct.direct_train(tmp_path, six_and_eight(), volumes)
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_is_removed(tmp_path, volumes):
+    run, dead = tmp_path / "run", subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True)
+    left = run / f".checkpoint-{dead.stdout.strip()}-abc"
+    living = run / f".checkpoint-{os.getppid()}-abc"
+    for folder in (left, living):
+        folder.mkdir(parents=True)
+        (folder / "model_6.pt").write_bytes(b"half")
+    tiny_direct.direct_train(tmp_path, six_and_eight(), volumes)
+    assert not left.exists()
+    assert living.exists()

@@ -1,0 +1,71 @@
+"""Every process of a command knows its seed, also those that DIRECT spawns and does not seed."""
+
+import sys
+
+import pytest
+import tiny_direct
+import torch
+from direct.utils import communication, set_all_seeds
+
+from direct_deepen.engines.seeds import command_seed, process_seed, told_seed, torch_seed
+
+
+@pytest.fixture
+def command(monkeypatch):
+    def run_as(*arguments, processes=1):
+        monkeypatch.setattr(sys, "argv", list(arguments))
+        monkeypatch.setattr(communication, "get_world_size", lambda: processes)
+
+    return run_as
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seed"),
+    [(("direct", "predict", "output", "--seed", "7", "--device", "cpu"), 7), (("direct", "train", "runs"), 42),
+     (("direct", "train", "runs", "--see=3"), 3), (("direct", "predict", "output", "--seed", "0"), 0),
+     (("direct", "upload", "--seed", "7"), None), (("pytest", "-q"), None), (("python",), None)],
+)  # fmt: skip
+def test_the_seed_is_that_of_directs_command_and_its_default(command, arguments, seed):
+    command(*arguments)
+    assert command_seed() == seed
+
+
+@pytest.mark.parametrize("seed", [0, 1, 42])
+def test_torch_is_seeded_as_direct_does_it(seed):
+    with tiny_direct.process_as_before():
+        set_all_seeds(seed)
+        assert torch.initial_seed() == torch_seed(seed)
+
+
+def test_a_spawned_process_has_the_seed_of_the_one_that_spawned_it(command):
+    with tiny_direct.process_as_before():
+        set_all_seeds(7)
+        parent = torch.initial_seed()
+        torch.seed()  # what a new process has
+        command("direct", "predict", "output", "--seed", "7", processes=2)
+        assert process_seed() == parent
+        # One process was seeded itself.
+        command("direct", "predict", "output", "--seed", "7")
+        assert process_seed() == torch.initial_seed() != parent
+
+
+def test_the_seed_that_is_told_is_the_one_to_type(command):
+    command("direct", "predict", "output", "--seed", "7")
+    assert told_seed(torch_seed(7)) == 7
+    # A script of its own, with seeds of its own.
+    assert told_seed(123) == 123
+    command("python")
+    assert told_seed(123) == 123
+
+
+def _seed_of_rank(rank, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    (folder / str(rank)).write_text(str(process_seed()))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_spawned_as_direct_spawns_them_agree(command, tmp_path):
+    command("direct", "predict", "output", "--seed", "7")
+    torch.multiprocessing.spawn(_seed_of_rank, args=(tmp_path,), nprocs=2)
+    assert [int((tmp_path / str(rank)).read_text()) for rank in range(2)] == [torch_seed(7)] * 2
