@@ -8,7 +8,6 @@ the same noise with convolutions of float32 and of bfloat16.
 
 import argparse
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -30,6 +29,8 @@ def main() -> None:
     """Sample every slice in both precisions; print the means of the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("projects/speed/results"))
+    # Masks follow from the path of the data.
+    parser.add_argument("--data", type=Path, default=Path("runs/speed/data"))
     parser.add_argument("--volumes", type=int, default=5)
     parser.add_argument("--slices", type=int, default=4)
     parser.add_argument("--chains", type=int, default=16)
@@ -38,33 +39,32 @@ def main() -> None:
     energy = load_pretrained()
     energies = {"float32": energy, "bfloat16": ReducedPrecision(energy)}
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        write_phantoms(
-            Path(folder), num_volumes=arguments.volumes, num_slices=arguments.slices, size=64, num_coils=8, seed=3
-        )
-        found = list(cases(inference_dataset(CONFIGURATION, Path(folder))))
-        for number, case in enumerate(progress_bar(found, name="slices", unit="slice", total=len(found))):
-            A, b = case.problem.A, case.problem.masked_kspace
-            start = mm_map(A, b, energy).image
-            for precision, sampled in energies.items():
-                begin = time.perf_counter()
-                samples = langevin(
-                    A,
-                    b,
-                    sampled,
-                    noise_std=NOISE_STD,
-                    num_samples=arguments.chains,
-                    num_steps=arguments.steps,
-                    keep=4,
-                    init=start,
-                    generator=torch.Generator().manual_seed(number),
-                )
-                seconds = time.perf_counter() - begin
-                posterior = Posterior.from_samples(samples)
-                score = quality(posterior.mean[0], case.reference[0])
-                figures = {"psnr": score.psnr, "ssim": score.ssim, "std": float(posterior.std.mean())}
-                row = {"case": f"{case.volume}#{case.slice_number}", "convolutions": precision}
-                rows.append({**row, **figures, "seconds": seconds})
+    write_phantoms(
+        arguments.data, num_volumes=arguments.volumes, num_slices=arguments.slices, size=64, num_coils=8, seed=3
+    )
+    found = list(cases(inference_dataset(CONFIGURATION, arguments.data)))
+    for number, case in enumerate(progress_bar(found, name="slices", unit="slice", total=len(found))):
+        A, b = case.problem.A, case.problem.masked_kspace
+        start = mm_map(A, b, energy).image
+        for precision, sampled in energies.items():
+            begin = time.perf_counter()
+            samples = langevin(
+                A,
+                b,
+                sampled,
+                noise_std=NOISE_STD,
+                num_samples=arguments.chains,
+                num_steps=arguments.steps,
+                keep=4,
+                init=start,
+                generator=torch.Generator().manual_seed(number),
+            )
+            seconds = time.perf_counter() - begin
+            posterior = Posterior.from_samples(samples)
+            score = quality(posterior.mean[0], case.reference[0])
+            figures = {"psnr": score.psnr, "ssim": score.ssim, "std": float(posterior.std.mean())}
+            row = {"case": f"{case.volume}#{case.slice_number}", "convolutions": precision}
+            rows.append({**row, **figures, "seconds": seconds})
     write_csv(arguments.output / "reduced_precision.csv", rows)
     print("| convolutions | PSNR (dB) | SSIM | mean standard deviation | seconds a slice |\n|---|---|---|---|---|")
     for precision in energies:
