@@ -1,4 +1,4 @@
-"""A disk that is full, a folder that may not be written to: DIRECT's commands end with one line and keep what is done."""
+"""A full disk, a folder that may not be written to: DIRECT's commands end with one line, and what is done is kept."""
 
 import builtins
 import errno
