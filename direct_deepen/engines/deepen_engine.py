@@ -28,6 +28,10 @@ _LEAST_SPREAD = 0.25
 """In ε. A chain of unit step has at least ε, whatever the energy; less needs a curvature that shrinks the step."""
 
 
+_FEWEST_VISITS = 3
+"""Of a slice, in the contrastive phase: a chain that is taken up twice has three times the steps."""
+
+
 class DeepenEngine(PriorEngine[DeepenSettings]):
     """Train an energy by maximum likelihood and reconstruct with it.
 
@@ -81,6 +85,24 @@ class DeepenEngine(PriorEngine[DeepenSettings]):
         calibration.require_fit_to(path, weights_of(Path(checkpoint)), self.settings)
         self.logger.info("Posteriors are rescaled by %.4g, as %s says.", calibration.std_scale, path)
         return calibration.std_scale
+
+    def training_loop(self, training_datasets: list, start_iter: int, *args: Any, **kwargs: Any) -> None:
+        """Run DIRECT's loop as every engine does; say so where chains cannot persist."""
+        self._warn_of_forgotten_chains(sum(len(dataset) for dataset in training_datasets))
+        super().training_loop(training_datasets, start_iter, *args, **kwargs)
+
+    def _warn_of_forgotten_chains(self, slices: int) -> None:
+        chains, training = self.settings.objective.chains, self.cfg.training
+        updates = training.num_iterations - self.settings.objective.warm_start_iterations
+        # Each process keeps the chains of the slices that it comes upon.
+        visits = updates * training.batch_size / max(1, slices)
+        if chains.persistent.fraction > 0 and (slices > chains.max_stored or visits < _FEWEST_VISITS):
+            self.logger.warning(
+                "Persistent chains: %i slices, each of which comes %.2g times in a process, and places for %i chains. "
+                "Most chains will begin at SENSE; train on fewer slices, or longer, and raise "
+                "model.objective.chains.max_stored above the number of slices.",
+                slices, visits, chains.max_stored,
+            )  # fmt: skip
 
     def loss_name(self, iteration: int) -> str:
         """Return the name of the phase's loss."""

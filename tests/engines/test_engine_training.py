@@ -317,3 +317,24 @@ def test_the_energies_of_the_paper_train_too(tmp_path, volumes, energy):
     config = tiny_direct.changed(tiny_direct.configuration(iterations=7), {"model": model})
     run = tiny_direct.direct_train(tmp_path, config, volumes)
     assert math.isfinite(logged(run)[6]["contrastive_loss"])
+
+
+@pytest.mark.parametrize(
+    ("iterations", "max_stored", "persistent", "warned"),
+    [(12, 4, 1.0, False), (12, 3, 1.0, True), (11, 4, 1.0, True), (11, 3, 0.0, False)],
+)
+def test_chains_that_cannot_persist_are_warned_of(
+    tmp_path, volumes, caplog, iterations, max_stored, persistent, warned
+):
+    # Four slices, batches of two, six iterations of warm start: with twelve every slice comes three times.
+    changes = {
+        "model.objective.chains.max_stored": max_stored,
+        "model.objective.chains.persistent.fraction": persistent,
+        "model.objective.chains.sense.fraction": 1.0 - persistent,
+        "model.objective.chains.noise.fraction": 0.0,
+    }
+    config = tiny_direct.changed(tiny_direct.configuration(iterations=iterations, warm_start=6), changes)
+    tiny_direct.direct_train(tmp_path, config, volumes)
+    told = [record.getMessage() for record in caplog.records if "Persistent chains: 4 slices" in record.getMessage()]
+    assert len(told) == warned
+    assert all(f"places for {max_stored} chains" in message for message in told)
