@@ -111,7 +111,8 @@ def run(args: argparse.Namespace) -> None:
     write_csv(args.output / "sparsification.csv", sparsification_rows(assessments))
     table = markdown_table(assessments, calibration)
     write_text(args.output / "table.md", table)
-    plot_calibration(assessments, args.output / "calibration.png")
     path = args.output / "pretrained.calibration.yaml" if args.checkpoint is None else calibration_path(args.checkpoint)
     write_calibration(path, calibration)
+    # Last of all: hours of sampling are not to be lost to a picture.
+    plot_calibration(assessments, args.output / "calibration.png")
     print(f"{table}\nwrote {args.output}\nwrote {path}")
