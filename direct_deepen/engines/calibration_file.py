@@ -33,6 +33,8 @@ class SamplingSettings:
     start: str
     step_size: float | None
     preconditioner: float | None
+    # Files of before there was a choice do not say.
+    convolutions: str = "float32"
 
     @classmethod
     def of(cls, settings: DeepenSettings) -> "SamplingSettings":
@@ -41,6 +43,7 @@ class SamplingSettings:
         return cls(
             settings.noise_std, settings.noise_start_std, inference.prior_weight, inference.num_samples,
             inference.num_steps, inference.keep, inference.start, inference.step_size, inference.preconditioner,
+            inference.convolutions,
         )  # fmt: skip
 
 
@@ -80,7 +83,8 @@ class Calibration:
     def require_fit_to(self, path: Path, weights: Mapping[str, torch.Tensor], settings: DeepenSettings) -> None:
         """Raise :class:`DeepenError` unless this calibration, read from ``path``, is one of these weights and settings.
 
-        Another number of steps or chains has another spread: the scale of one does not calibrate the other.
+        Another number of steps or chains has another spread: the scale of one does not calibrate the other. Gradients
+        of another precision lead to other chains: nobody has measured that theirs is the same.
         """
         again = "run `direct-deepen calibrate` again, or remove this file to predict without it"
         require(self.weights_sha256 == digest_of(weights), f"{path}: was fitted to other weights; {again}")

@@ -2,7 +2,7 @@
 
 import csv
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,12 +11,14 @@ import tiny_direct
 import torch
 import yaml
 
-from direct_deepen import calibration_study
+from direct_deepen import calibration_plots, calibration_study
 from direct_deepen.calibration import LEVELS, containing_level, object_pixels
 from direct_deepen.engines.calibration_file import read_calibration
 from direct_deepen.engines.reconstruction import reconstruct, sample_posterior
 from direct_deepen.inference.diagnostics import diagnose
+from direct_deepen.physics import SenseOperator
 from direct_deepen.posterior import Posterior
+from direct_deepen.priors import ConvEnergy, QuadraticEnergy
 from direct_deepen.sample_store import fingerprint, kept_posterior
 from direct_deepen.trained import load_settings, load_trained
 
@@ -114,6 +116,18 @@ def test_the_scale_that_fits_the_validation_data_stands_beside_the_checkpoint_an
         run.again(seed=5)
 
 
+def test_a_picture_that_fails_loses_nothing_of_what_was_sampled(run, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no picture")
+
+    monkeypatch.setattr(calibration_plots, "plot_calibration", fail)
+    with pytest.raises(RuntimeError, match="no picture"):
+        run.again(slices=1)
+    assert read_calibration(run.sidecar).slices == 1
+    written = {path.name for path in run.output.iterdir()}
+    assert written == {"samples", "table.md", "cases.csv", "calibration_curve.csv", "sparsification.csv"}
+
+
 def test_the_same_seed_gives_the_same_tables_and_another_seed_others(run):
     def tables(seed):
         shutil.rmtree(run.output, ignore_errors=True)
@@ -150,19 +164,71 @@ def test_at_most_so_many_slices_are_sampled_spread_over_the_volumes(run, study, 
 
 def test_samples_are_known_by_all_that_they_depend_on(study):
     settings, energy = load_settings(study.configuration), load_trained(study.checkpoint, study.configuration)
-    other_energy = load_trained(study.checkpoint, study.configuration)
-    next(other_energy.parameters()).detach().add_(1e-3)
     first, second = (case.problem for case in study.cases(study.test)[:2])
-    other_settings = replace(settings, noise_std=2 * settings.noise_std)
-    known = {
-        fingerprint(first, energy, settings, seed=1),
-        fingerprint(second, energy, settings, seed=1),
-        fingerprint(first, other_energy, settings, seed=1),
-        fingerprint(first, energy, other_settings, seed=1),
-        fingerprint(first, energy, settings, seed=2),
-    }
-    assert len(known) == 5
-    assert fingerprint(study.cases(study.test)[0].problem, energy, settings, seed=1) in known
+    known = fingerprint(first, energy, settings, seed=1)
+    assert fingerprint(study.cases(study.test)[0].problem, energy, settings, seed=1) == known
+
+    A = first.A
+    problems = [
+        second,
+        replace(first, masked_kspace=1.001 * first.masked_kspace),
+        replace(first, A=SenseOperator(-A.sensitivity_map, A.sampling_mask)),
+        replace(first, A=A.fully_sampled()),
+        replace(first, names=[("other.h5", 0)]),
+    ]
+    others = [fingerprint(problem, energy, settings, seed=1) for problem in problems]
+    others.append(fingerprint(first, energy, settings, seed=2))
+    with torch.no_grad():
+        next(energy.parameters()).add_(1e-3)
+    others.append(fingerprint(first, energy, settings, seed=1))
+    assert len({known, *others}) == 1 + len(problems) + 2
+
+
+def test_samples_are_known_by_what_the_energy_is_besides_its_weights(study):
+    settings, problem = load_settings(study.configuration), study.cases(study.test)[0].problem
+    sizes = {"hidden_channels": 4, "num_layers": 3}
+    energies = [
+        QuadraticEnergy(**sizes, weight=0.25),
+        QuadraticEnergy(**sizes, weight=0.5),
+        QuadraticEnergy(**sizes, weight=0.25, activation="silu"),
+        ConvEnergy(**sizes),
+        ConvEnergy(**sizes, top="smooth"),
+        ConvEnergy(**sizes, top="smooth", top_width=2.0),
+    ]
+    for energy in energies:
+        with torch.no_grad():
+            for parameter in energy.parameters():
+                parameter.zero_()
+    assert len({fingerprint(problem, energy, settings, seed=1) for energy in energies}) == len(energies)
+
+
+OTHER_VALUES = {
+    "noise_std": 0.5, "noise_start_std": 0.5, "sense_regularization": 0.5, "prior_weight": 0.5, "tolerance": 0.5,
+    "max_iterations": 7, "num_samples": 7, "num_steps": 70, "keep": 5, "start": "sense", "step_size": 0.5,
+    "preconditioner": 0.5, "convolutions": "bfloat16",
+}  # fmt: skip
+FREE = {"estimator": "map", "max_images": 7, "quantiles": [0.5], "save_samples": True}
+"""What is done with samples, not what they are."""
+
+
+def test_samples_are_known_by_every_setting_that_reaches_them_and_by_no_other(study):
+    settings, energy = load_settings(study.configuration), load_trained(study.checkpoint, study.configuration)
+    problem = study.cases(study.test)[0].problem
+    of_inference = {field.name for field in fields(settings.inference)}
+    assert of_inference <= OTHER_VALUES.keys() | FREE.keys()
+
+    def known(name, value):
+        if name in of_inference:
+            changed = replace(settings, inference=replace(settings.inference, **{name: value}))
+        else:
+            changed = replace(settings, **{name: value})
+        assert changed != settings
+        return fingerprint(problem, energy, changed, seed=1)
+
+    plain = fingerprint(problem, energy, settings, seed=1)
+    others = {known(name, value) for name, value in OTHER_VALUES.items()}
+    assert len(others | {plain}) == len(OTHER_VALUES) + 1
+    assert {known(name, value) for name, value in FREE.items()} == {plain}
 
 
 def test_kept_samples_are_used_again_under_the_same_key_unless_the_file_is_damaged(tmp_path, draw):

@@ -59,6 +59,13 @@ def test_a_calibration_lies_beside_its_checkpoint_and_is_read_as_it_was_written(
     assert "direct-deepen calibrate" in calibrated.path.read_text().splitlines()[0]
 
 
+def test_a_calibration_that_says_nothing_of_the_precision_is_one_of_float32(calibrated):
+    text = calibrated.path.read_text()
+    assert "  convolutions: float32\n" in text
+    calibrated.path.write_text(text.replace("  convolutions: float32\n", ""))
+    assert read_calibration(calibrated.path) == calibrated.calibration
+
+
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
@@ -97,12 +104,13 @@ def test_all_that_the_spread_depends_on_is_compared(calibrated, one_line_error):
         "noise_std": replace(settings, noise_std=0.02),
         "num_steps": replace(settings, inference=replace(settings.inference, num_steps=99)),
         "preconditioner": replace(settings, inference=replace(settings.inference, preconditioner=0.3)),
+        "convolutions": replace(settings, inference=replace(settings.inference, convolutions="bfloat16")),
     }
     for name, other in others.items():
         with one_line_error("model_8.calibration.yaml", f"with {name}", "direct-deepen calibrate"):
             calibrated.calibration.require_fit_to(calibrated.path, weights, other)
     # What only costs time is free.
-    free = replace(settings, inference=replace(settings.inference, max_images=1, convolutions="bfloat16"))
+    free = replace(settings, inference=replace(settings.inference, max_images=1))
     calibrated.calibration.require_fit_to(calibrated.path, weights, free)
 
 
