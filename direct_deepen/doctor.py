@@ -127,9 +127,17 @@ def _self_test() -> str:
     data = kspace / scale[:, None, None, None]
     energy = load_pretrained()
     start = sense(A, data)
-    result = mm_map(A, data, energy, init=start, max_iterations=100)
+    result = mm_map(A, data, energy, init=start, max_iterations=100, progress=True)
     samples = langevin(
-        A, data, energy, noise_std=_NOISE_STD, num_samples=2, num_steps=10, init=result.image, generator=generator
+        A,
+        data,
+        energy,
+        noise_std=_NOISE_STD,
+        num_samples=2,
+        num_steps=10,
+        init=result.image,
+        generator=generator,
+        progress=True,
     )
     spread = float(Posterior.from_samples(samples).std.mean())
     before, after = (quality(image[0] * scale, truth[0]).psnr for image in (start, result.image))

@@ -119,21 +119,26 @@ def measure_steps(figures: Figures, setting: Setting, *, track: Track = progress
         figures.ratios[key] = step / (times[name] / _DEEPINV_STEPS)
 
 
-def measure_memory(figures: Figures, setting: Setting, configuration: Path, baseline: Path) -> None:
+def measure_memory(
+    figures: Figures, setting: Setting, configuration: Path, baseline: Path, *, track: Track = progress_bar
+) -> None:
     """Measure peaks of memory, each in a process of its own."""
     small = replace(setting, size=min(setting.size, _UNROLLED_SIZE))
     train = partial(peak_memory_mb, "training", setting, configuration=configuration)
-    # Where the heap has room varies from process to process by more than the bound allows.
-    few, many = ([train(num_steps=steps) for _ in range(_MEMORY_RUNS)] for steps in (10, 200))
-    found = {
-        "training_10_steps": statistics.median(few),
-        "training_200_steps": statistics.median(many),
-        "baseline": peak_memory_mb("baseline", setting, configuration=baseline),
-        "severed_30_steps": peak_memory_mb("severed", small),
-        "unrolled_30_steps": peak_memory_mb("unrolled", small),
-        "map": peak_memory_mb("map", setting, num_steps=5),
-        "sampling": peak_memory_mb("sampling", setting, num_steps=5),
-    }
+    runs: list[tuple[str, Callable[[], float]]] = [
+        ("baseline", partial(peak_memory_mb, "baseline", setting, configuration=baseline)),
+        ("severed_30_steps", partial(peak_memory_mb, "severed", small)),
+        ("unrolled_30_steps", partial(peak_memory_mb, "unrolled", small)),
+        ("map", partial(peak_memory_mb, "map", setting, num_steps=5)),
+        ("sampling", partial(peak_memory_mb, "sampling", setting, num_steps=5)),
+        # Where the heap has room varies from process to process by more than the bound allows.
+        *[("training_10_steps", partial(train, num_steps=10))] * _MEMORY_RUNS,
+        *[("training_200_steps", partial(train, num_steps=200))] * _MEMORY_RUNS,
+    ]
+    peaks: dict[str, list[float]] = {}
+    for name, run in track(runs, name="memory", unit="process", total=len(runs)):
+        peaks.setdefault(name, []).append(run())
+    found = {name: statistics.median(values) for name, values in peaks.items()}
     figures.memory_mb |= found
     figures.ratios |= {
         "memory_200_over_10_steps": found["training_200_steps"] / found["training_10_steps"],

@@ -135,6 +135,30 @@ def test_memory_is_what_a_fresh_process_grew_by():
     assert activations <= grown <= 4 * activations
 
 
+def test_figures_of_memory_are_medians_of_the_processes_they_name(monkeypatch):
+    asked, peaks = [], iter(range(1, 100))
+
+    def peak(kind, setting, *, configuration=None, num_steps=30):
+        asked.append((kind, setting.size, configuration and configuration.name, num_steps))
+        return float(next(peaks))
+
+    monkeypatch.setattr(figures_module, "peak_memory_mb", peak)
+    figures = Figures()
+    paths = Path("deepen.yaml"), Path("varnet.yaml")
+    figures_module.measure_memory(figures, Setting(size=256), *paths, track=silent)
+    training = [("training", 256, "deepen.yaml", steps) for steps in (10, 200) for _ in range(3)]
+    others = [("baseline", 256, "varnet.yaml", 30), ("severed", 128, None, 30), ("unrolled", 128, None, 30),
+              ("map", 256, None, 5), ("sampling", 256, None, 5)]  # fmt: skip
+    assert asked == others + training
+    assert figures.ratios == {
+        "memory_200_over_10_steps": 10 / 7,
+        "memory_severed_over_unrolled": 2 / 3,
+        "memory_over_varnet": 10 / 1,
+        "map_memory_mb": 4,
+        "sampling_memory_mb": 5,
+    }
+
+
 # ---- The command
 
 
