@@ -26,7 +26,7 @@ example of a study:
     sense: {classical: sense}
     deepen:
       configuration: configs/phantom_deepen.yaml
-      checkpoint: "runs/{problem}/deepen/model_1299.pt"
+      checkpoint: "runs/{problem}/deepen/model_1199.pt"
       tune: {key: inference.prior_weight, values: [0.5, 0.7, 1.0, 1.4, 2.0]}
     varnet:
       configuration: configs/demo_varnet.yaml
