@@ -18,7 +18,7 @@ from torch.utils.data import default_collate
 
 from direct_deepen.cell_posterior import PosteriorRow, posterior_row
 from direct_deepen.csv_files import write_csv
-from direct_deepen.data.problems import Case, cases, inference_dataset
+from direct_deepen.data.problems import Case, cases, coil_maps_of, inference_dataset
 from direct_deepen.engines.checkpoints import require_weights_of, weights_of
 from direct_deepen.engines.prior_engine import PriorEngine, all_cores
 from direct_deepen.errors import require
@@ -154,8 +154,7 @@ class _Data:
 
     def cases(self, root: Path, name: str) -> Iterable[Case]:
         dataset = inference_dataset(self.configuration, root)
-        coil_maps = OmegaConf.load(self.configuration).model.get("coil_maps", "direct")
-        found = cases(dataset, coil_maps=coil_maps, cache=self.cache, device=self.device)
+        found = cases(dataset, coil_maps=coil_maps_of(self.configuration), cache=self.cache, device=self.device)
         return self.track(found, name=name, unit="slice", total=len(dataset))
 
     def validation(self, study: Study) -> list[Case]:

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
     import torch
 
-    from direct_deepen.data.problems import cases, inference_dataset
+    from direct_deepen.data.problems import cases, coil_maps_of, inference_dataset
     from direct_deepen.errors import require
     from direct_deepen.html_page import write_page
     from direct_deepen.landscape import landscape
@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
     dataset = inference_dataset(args.cfg, args.data_root)
     volume = args.volume or min(path.name for path in dataset.volume_indices)
     with stage(f"reading {volume}"):
-        found = list(progress_bar(cases(dataset, volume=volume), name="read", unit="slice"))
+        of_volume = cases(dataset, volume=volume, coil_maps=coil_maps_of(args.cfg))
+        found = list(progress_bar(of_volume, name="read", unit="slice"))
     numbers = args.slices or [(len(found) + 1) // 2]
     for number in numbers:
         require(1 <= number <= len(found), f"--slices has {number}; allowed with {volume}: 1 to {len(found)}")

@@ -103,11 +103,18 @@ def _references(volume: "PosteriorVolume", configuration: Path, data_root: Path)
     """Return the magnitudes of the fully sampled images in the units of the data, (slice, row, column)."""
     import numpy as np
 
-    from direct_deepen.data.problems import cases, inference_dataset
+    from direct_deepen.data.problems import cases, coil_maps_of, inference_dataset
     from direct_deepen.errors import require
     from direct_deepen.progress import progress_bar
 
-    of_volume = cases(inference_dataset(configuration, data_root), volume=volume.name)
+    # Where `direct predict` keeps those that it has computed.
+    kept = volume.path.parent / "coil_maps"
+    of_volume = cases(
+        inference_dataset(configuration, data_root),
+        volume=volume.name,
+        coil_maps=coil_maps_of(configuration),
+        cache=kept if kept.is_dir() else None,
+    )
     found = list(progress_bar(of_volume, name="read", unit="slice"))
     scales = np.array([float(case.problem.scale) for case in found])
     expected = volume.arrays["scale"]

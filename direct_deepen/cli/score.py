@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     require(len(set(names)) == len(names), f"--prediction names are {', '.join(names)}; allowed: different names")
     predictions = {name: Prediction(Path(folder), Path(weights)) for name, folder, weights in args.prediction}
     tell_device()
-    test, validation = (_read(args.cfg, root) for root in (args.data_root, args.validation_root))
+    test, validation = (_read(args, root) for root in (args.data_root, args.validation_root))
     with stage("tuning of the classical methods"):
         regularizations = tune(validation)
     with stage("comparison"):
@@ -99,10 +99,11 @@ def run(args: argparse.Namespace) -> None:
     print(f"{table}{note}\nwrote {args.output}")
 
 
-def _read(configuration: Path, root: Path) -> "list[Case]":
-    from direct_deepen.data.problems import cases, inference_dataset
+def _read(args: argparse.Namespace, root: Path) -> "list[Case]":
+    from direct_deepen.data.problems import cases, coil_maps_of, inference_dataset
     from direct_deepen.progress import progress_bar
 
-    dataset = inference_dataset(configuration, root)
+    dataset = inference_dataset(args.cfg, root)
+    found = cases(dataset, coil_maps=coil_maps_of(args.cfg), cache=args.output / "coil_maps")
     with stage(f"reading {root}"):
-        return list(progress_bar(cases(dataset), name=f"read {root}", unit="slice", total=len(dataset)))
+        return list(progress_bar(found, name=f"read {root}", unit="slice", total=len(dataset)))

@@ -104,6 +104,14 @@ def _require_volume(path: Path) -> None:
         raise DeepenError(f"{path}: no fastMRI volume: {str(error).splitlines()[0]}") from error
 
 
+def coil_maps_of(configuration: Path) -> str:
+    """Return which coil maps the model section of a configuration asks for: DIRECT's, if it says nothing of them.
+
+    References are to have the maps of the predictions that they are compared with. Models of DIRECT have no such key.
+    """
+    return str(OmegaConf.select(OmegaConf.load(configuration), "model.coil_maps", default="direct"))
+
+
 def cases(
     dataset: Any,
     *,
