@@ -29,8 +29,10 @@ class Landscape:
         E, real (α_s, α_z), both over :data:`AXIS`.
     cost
         C = ½‖Ax − b‖² + E there.
-    image, structure
-        x and s, complex (height, width).
+    image
+        x, complex (height, width).
+    structure
+        s, of the same shape.
     """
 
     energy: torch.Tensor

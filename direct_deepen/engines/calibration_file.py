@@ -59,14 +59,20 @@ class Calibration:
         The nominal coverage that it was fitted for.
     coverage_before
         What intervals of that level covered on the validation data, without the scale.
-    volumes, slices
-        How much it was fitted to.
+    volumes
+        How many volumes it was fitted to.
+    slices
+        How many slices.
     weights_sha256
         Of the weights, see :func:`~direct_deepen.engines.checkpoints.digest_of`.
     sampling
         How the samples were drawn.
-    seed, direct_deepen_version, torch_version
-        What the figures depend on besides.
+    seed
+        Of the samples.
+    direct_deepen_version
+        Of this package.
+    torch_version
+        Of PyTorch.
     """
 
     std_scale: float
