@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import default_collate
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from direct_deepen.data.measured_masks import require_fully_sampled, require_masks
 from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.named_slices import read_slice
 from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image
@@ -52,6 +53,9 @@ class Case:
 def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mapping[str, Any] | None = None) -> Any:
     """Build the dataset that ``direct predict`` builds from the same two arguments, masks included.
 
+    Volumes are to be fully sampled: what comes of this dataset is compared with references. Masks may also be those of
+    the files, with ``transforms.masking: null`` and ``pass_mask: true``.
+
     Parameters
     ----------
     configuration
@@ -64,7 +68,8 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
     Raises
     ------
     DeepenError
-        If the configuration or the folder is missing or holds no volume, or a key is wrong.
+        If the configuration or the folder is missing or holds no volume, a volume is undersampled already or lacks a
+        mask that is asked for, or a key is wrong.
     """
     require(configuration.is_file(), f"{configuration}: no such configuration file")
     require(data_root.is_dir(), f"{data_root}: no such folder of HDF5 volumes")
@@ -72,14 +77,17 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
     require(len(files) > 0, f"{data_root}: holds no .h5 file")
     for file in files:
         _require_volume(file)
+        require_fully_sampled(file)
     try:
         section = OmegaConf.load(configuration).inference.dataset
         merged = OmegaConf.merge(OmegaConf.structured(load_dataset_config(section.name)), section)
         merged = OmegaConf.merge(merged, {"transforms": dict(transforms or {})})
-        masking = build_masking_function(**merged.transforms.masking)
+        masks = merged.transforms.masking
+        masking = None if masks is None else build_masking_function(**masks)
     except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
         message = str(error).splitlines()[0]
         raise DeepenError(f"{configuration}: inference.dataset: {message}") from error
+    require_masks(merged, files)
     transforms = build_mri_transforms(
         forward_operator=fft2,
         backward_operator=ifft2,

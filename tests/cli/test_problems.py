@@ -1,14 +1,18 @@
 """The problems of the benchmark are those that DIRECT's commands solve, and bad files are named."""
 
 import logging
+import shutil
 
 import h5py
 import numpy as np
 import pytest
 import tiny_direct
 import torch
+import yaml
+from omegaconf import OmegaConf
 from torch.utils.data import default_collate
 
+from direct_deepen.data.measured_masks import require_fully_sampled, require_masks
 from direct_deepen.data.problems import inference_dataset
 from direct_deepen.engines.problem import to_complex
 
@@ -100,3 +104,154 @@ def test_a_volume_that_direct_cannot_transform_is_named(tmp_path, study, one_lin
         file["ismrmrd_header"] = b"<no header"
     with one_line_error("broken.h5", "cannot be read"):
         study.cases(data)
+
+
+# ---- Masks of the files
+
+MASK = np.arange(tiny_direct.SIZE) % 3 == 0
+MASK[12:20] = True
+OF_FILES = {"masking": None, "cropping.crop": None, "augmentation.pad": None}
+
+
+@pytest.fixture
+def reading(tmp_path):
+    """A configuration that takes the masks of the files."""
+    config = tiny_direct.with_transforms(tiny_direct.configuration(), OF_FILES)
+    config = tiny_direct.changed(config, {"inference.dataset.pass_mask": True})
+    return tiny_direct.write_configuration(tmp_path / "reading.yaml", config)
+
+
+@pytest.fixture
+def with_masks(tmp_path, study):
+    """The test data, fully sampled, and a mask in every file."""
+    folder = tmp_path / "with_masks" / study.test.name
+    shutil.copytree(study.test, folder)
+    for path in folder.iterdir():
+        with h5py.File(path, "r+") as file:
+            file["mask"] = MASK
+    return folder
+
+
+@pytest.fixture
+def undersampled(tmp_path, study):
+    """The test data, undersampled by a mask."""
+    folder = tmp_path / "undersampled" / study.test.name
+    for path in study.test.iterdir():
+        tiny_direct.undersample(path, folder / path.name, MASK)
+    return folder
+
+
+def test_masks_are_those_of_the_files_and_references_those_of_all_data(study, reading, with_masks):
+    found = study.cases(with_masks, reading)
+    for case in found:
+        assert torch.equal(case.problem.A.sampling_mask[0, 0, 0], torch.from_numpy(MASK))
+        assert not case.problem.masked_kspace[..., ~torch.from_numpy(MASK)].any()
+    # Of the coil maps of another centre the references are other images, of nearly the same magnitude.
+    for case, other in zip(found, study.cases(study.test), strict=True):
+        image, expected = (item.problem.to_data_units(item.reference).abs() for item in (case, other))
+        assert (case.volume, case.slice_number) == (other.volume, other.slice_number)
+        assert float((image - expected).norm()) < 0.1 * float(expected.norm())
+
+
+def test_simulated_masks_do_not_mind_a_mask_in_the_file_of_full_data(study, tested, with_masks):
+    for case, expected in zip(study.cases(with_masks), tested, strict=True):
+        assert torch.equal(case.problem.masked_kspace, expected.problem.masked_kspace)
+        assert torch.equal(case.reference, expected.reference)
+
+
+def test_undersampled_data_have_no_reference_whichever_mask_is_used(study, reading, undersampled, one_line_error):
+    for configuration in (study.configuration, reading):
+        with one_line_error("a.h5", "undersampled already", "`mask`", "fully sampled", "masking: null", "pass_mask"):
+            study.cases(undersampled, configuration)
+
+
+@pytest.mark.parametrize("command", ["score", "posterior", "landscape", "calibrate"])
+def test_commands_with_references_refuse_undersampled_data_in_one_line(
+    tmp_path, study, run_command, undersampled, command
+):
+    data = ["--cfg", str(study.configuration), "--data-root", str(undersampled)]
+    validation = ["--validation-root", str(study.validation)]
+    arguments = {
+        "score": [str(tmp_path / "out"), *data, *validation],
+        "posterior": [str(study.prediction / "a.posterior.h5"), *data],
+        "landscape": [str(study.checkpoint), *data],
+        "calibrate": [str(tmp_path / "out"), *data, *validation, "--checkpoint", str(study.checkpoint)],
+    }
+    result = run_command([command, *arguments[command]])
+    assert result.code == 2
+    (line,) = result.errors
+    assert "a.h5: undersampled already" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"pass_mask": False}, ["transforms.masking is null", "pass_mask is false", "pass_mask: true"]),
+        ({"transforms.cropping.crop": "reconstruction_size"}, ["cropping.crop", "'reconstruction_size'", "null"]),
+        ({"transforms.augmentation.pad": [40, 40]}, ["augmentation.pad", "(40, 40)", "null"]),
+        ({"transforms.augmentation.rescale": [16, 16]}, ["augmentation.rescale", "(16, 16)", "null"]),
+    ],
+)
+def test_settings_that_do_not_go_with_the_masks_of_files_are_named(
+    tmp_path, study, reading, with_masks, one_line_error, changes, words
+):
+    changes = {f"inference.dataset.{key}": value for key, value in changes.items()}
+    config = tiny_direct.changed(yaml.safe_load(reading.read_text()), changes)
+    path = tiny_direct.write_configuration(tmp_path / "changed.yaml", config)
+    with one_line_error("inference.dataset", *words):
+        study.cases(with_masks, path)
+
+
+def test_a_volume_without_a_mask_over_its_columns_is_named(study, reading, with_masks, one_line_error):
+    with h5py.File(with_masks / "b.h5", "r+") as file:
+        del file["mask"]
+    with one_line_error("b.h5", "holds no `mask`", "pass_mask", "(32,)"):
+        study.cases(with_masks, reading)
+    with h5py.File(with_masks / "b.h5", "r+") as file:
+        file["mask"] = np.ones((32, 32), bool)
+    with one_line_error("b.h5", "mask has shape (32, 32)", "(32,)"):
+        study.cases(with_masks, reading)
+
+
+def test_simulated_masks_need_fully_sampled_volumes(study, with_masks, undersampled, one_line_error):
+    section = OmegaConf.load(study.configuration).inference.dataset
+    require_masks(section, [*study.test.iterdir(), *with_masks.iterdir()])
+    with one_line_error("b.h5", "undersampled already"):
+        require_masks(section, [study.test / "a.h5", undersampled / "b.h5"])
+
+
+def _disc():
+    y, x = np.meshgrid(*[np.linspace(-1, 1, tiny_direct.SIZE)] * 2, indexing="ij")
+    return np.hypot(x, y) < 0.5
+
+
+PLANE = np.broadcast_to(MASK, (tiny_direct.SIZE, tiny_direct.SIZE))
+
+
+@pytest.mark.parametrize("mask", [MASK, MASK.astype(np.float32), MASK[None], PLANE & _disc(), _disc()[None, ..., None]])
+def test_a_volume_whose_kspace_ends_with_its_mask_is_undersampled(tmp_path, study, one_line_error, mask):
+    path = shutil.copy(study.test / "a.h5", tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["mask"] = mask
+        file["kspace"][...] *= np.squeeze(mask) != 0
+    with one_line_error("a.h5", "undersampled already"):
+        require_fully_sampled(path)
+
+
+@pytest.mark.parametrize("mask", [None, MASK, np.ones(32), np.stack([_disc()] * 2), np.ones(7), np.float32(1)])
+def test_a_volume_with_samples_outside_its_mask_is_fully_sampled(tmp_path, study, mask):
+    path = shutil.copy(study.test / "a.h5", tmp_path)
+    with h5py.File(path, "r+") as file:
+        # As fastMRI pads: without a mask, columns of zeros are no sign.
+        file["kspace"][..., :3] = 0
+        if mask is not None:
+            file["mask"] = mask
+    require_fully_sampled(path)
+
+
+def test_what_is_no_volume_cannot_be_told(tmp_path, one_line_error):
+    path = tmp_path / "a.h5"
+    path.write_bytes(b"no volume")
+    with one_line_error("a.h5", "no fastMRI volume"):
+        require_fully_sampled(path)

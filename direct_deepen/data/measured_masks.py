@@ -1,0 +1,111 @@
+"""Volumes that were undersampled when they were measured: told from fully sampled ones, and what may be done with them.
+
+fastMRI's public test set is such: a file holds ``mask``, one number a column, and its k-space is zero outside of it.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from direct_deepen.errors import DeepenError, require
+
+_RESAMPLING = (("cropping", "crop"), ("augmentation", "rescale"), ("augmentation", "pad"))
+"""Transforms of DIRECT after which k-space has samples between those that were measured."""
+
+
+def require_fully_sampled(path: Path) -> None:
+    """Raise unless a volume is fully sampled, which references are made of, and k-space that masks are drawn over.
+
+    A volume that holds no ``mask``, or has samples outside of it, counts as fully sampled: the middle slice tells.
+
+    Parameters
+    ----------
+    path
+        HDF5 file with ``kspace``, (slice, coil, row, column) or without coils.
+
+    Raises
+    ------
+    DeepenError
+        If it is undersampled already, or cannot be read.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            undersampled = _is_undersampled(file)
+    except OSError as error:
+        raise DeepenError(f"{path}: no fastMRI volume: {str(error).splitlines()[0]}") from error
+    require(
+        not undersampled,
+        f"{path}: undersampled already: its k-space is zero outside its `mask`; allowed: fully sampled volumes, as "
+        "references and simulated masks need them (`direct predict` takes it with inference.dataset.pass_mask: true "
+        "and inference.dataset.transforms.masking: null)",
+    )
+
+
+def require_masks(section: Any, paths: Iterable[Path]) -> None:
+    """Raise unless volumes go with the way that ``inference.dataset`` gets its masks.
+
+    Masks are either simulated, for which volumes are to be fully sampled, or those of the files.
+
+    Parameters
+    ----------
+    section
+        The section ``inference.dataset`` of a configuration, merged with DIRECT's defaults.
+    paths
+        The volumes.
+
+    Raises
+    ------
+    DeepenError
+        If masks are simulated and a volume is undersampled already; or if there are to be no simulated ones, and
+        ``pass_mask`` is false, a volume has no mask over its columns, or a transform would change the columns.
+    """
+    masking, key = section.transforms.masking, "inference.dataset"
+    if masking is not None:
+        for path in paths:
+            require_fully_sampled(path)
+        return
+    require(
+        bool(section.get("pass_mask", False)),
+        f"{key}.transforms.masking is null and {key}.pass_mask is false, so that there are no masks; allowed: a mask "
+        "to simulate, or pass_mask: true for those of the files",
+    )
+    for group, name in _RESAMPLING:
+        value = section.transforms[group][name]
+        require(
+            value is None,
+            f"{key}.transforms.{group}.{name} is {value!r}; allowed with masking: null: null, as k-space is known at "
+            "the columns that were measured and no others (inference.crop: header crops the images)",
+        )
+    for path in paths:
+        _require_mask(path)
+
+
+def _require_mask(path: Path) -> None:
+    with h5py.File(path, "r") as file:
+        columns = file["kspace"].shape[-1]
+        shape = getattr(file.get("mask"), "shape", None)
+    found = "holds no `mask`" if shape is None else f"mask has shape {shape}"
+    require(
+        shape == (columns,),
+        f"{path}: {found}; allowed with inference.dataset.pass_mask: true: one number a column, shape ({columns},)",
+    )
+
+
+def _is_undersampled(file: h5py.File) -> bool:
+    """Return whether the middle slice has samples, and none outside a mask over columns, or rows and columns."""
+    mask, kspace = file.get("mask"), file.get("kspace")
+    if not (isinstance(mask, h5py.Dataset) and isinstance(kspace, h5py.Dataset)):
+        return False
+    middle = len(kspace) // 2
+    sampled = kspace[middle] != 0
+    inside = np.squeeze(mask[()]) != 0
+    if inside.ndim > 1 and len(inside) == len(kspace):
+        inside = inside[middle]
+    try:
+        inside = np.broadcast_to(inside, sampled.shape)
+    except ValueError:
+        return False  # It is a mask of something else.
+    return bool(sampled.any() and not inside.all() and not sampled[~inside].any())
