@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 from direct.environment import setup_training_environment
@@ -88,6 +89,18 @@ def write_volumes(folder: Path, names: list[str], *, seed: int = 0, **sizes: int
     for offset, name in enumerate(names):
         write_fastmri_volume(folder / f"{name}.h5", draw_kspace(seed + offset, **sizes))
     return folder
+
+
+def undersample(source: Path, target: Path, mask: np.ndarray) -> Path:
+    """Write a volume as fastMRI's test set has them: a mask over columns, k-space zero outside, no reconstruction."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(source) as whole, h5py.File(target, "w") as part:
+        part["kspace"] = whole["kspace"][()] * (mask != 0)
+        part["mask"] = mask
+        part["ismrmrd_header"] = whole["ismrmrd_header"][()]
+        for name in ("acquisition", "patient_id"):
+            part.attrs[name] = whole.attrs[name]
+    return target
 
 
 # ---- Configurations
