@@ -71,7 +71,11 @@ def train(run: Path, config: dict[str, Any], data: Path, *, kill: Kill | None = 
 def predict(
     output: Path, config: dict[str, Any], data: Path, checkpoint: Path, *, kill: Kill | None = None
 ) -> Record | None:
-    """Run ``direct predict`` in another process; None if it was killed. Beside the output lies ``<name>.log``."""
+    """Run ``direct predict`` in another process; None if it was killed.
+
+    Beside the output lie ``<name>.log``, what it said, and ``<name>.samples``, a line of JSON for every batch that was
+    reconstructed: pairs of file and slice.
+    """
     return _run(_predict, output, (config, data, checkpoint), kill)
 
 
@@ -106,6 +110,16 @@ def _predict(
 ) -> None:
     import tiny_direct
 
+    from direct_deepen.engines import deepen_engine
+
+    note = _notes(output)
+    reconstruct = deepen_engine.reconstruct
+
+    def noting(problem: Any, *args: Any, **kwargs: Any) -> Any:
+        note(problem.names)
+        return reconstruct(problem, *args, **kwargs)
+
+    deepen_engine.reconstruct = noting
     begin_to_watch()
     tiny_direct.direct_predict(output, config, data, checkpoint)
 
@@ -115,18 +129,28 @@ def _train(run: Path, config: dict[str, Any], data: Path, begin_to_watch: Callab
 
     from direct_deepen.engines.prior_engine import PriorEngine
 
-    samples = os.open(run.with_suffix(".samples"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    note = _notes(run)
     train_on = PriorEngine._train_on
 
     def noting(engine: Any, batch: dict[str, Any], problem: Any) -> Any:
         from direct.utils.events import get_event_storage
 
-        os.write(samples, (json.dumps([get_event_storage().iter, problem.names]) + "\n").encode())
+        note([get_event_storage().iter, problem.names])
         return train_on(engine, batch, problem)
 
     PriorEngine._train_on = noting
     begin_to_watch()
     tiny_direct.direct_train(run.parent, config, data, resume=True, name=run.name)
+
+
+def _notes(run: Path) -> Callable[[Any], None]:
+    """Return what writes down a line of JSON, which no kill undoes."""
+    file = os.open(run.with_suffix(".samples"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def note(content: Any) -> None:
+        os.write(file, (json.dumps(content) + "\n").encode())
+
+    return note
 
 
 class _Watch:
