@@ -4,12 +4,14 @@ import logging
 import zipfile
 from pathlib import Path
 
-from direct_deepen.files import write_text
+from direct_deepen.files import remove_left_over_folders, write_text
 
 LAST = "last_model.txt"
 """Where DIRECT notes the iteration of its last checkpoint."""
 
 _LOG = "metrics.json"
+_UNFINISHED = ".checkpoint-"
+"""Folders that a :class:`~direct_deepen.engines.checkpoints.WholeCheckpointer` writes in, and a process number."""
 
 
 def noted_checkpoint(run: Path) -> Path | None:
@@ -23,9 +25,11 @@ def mend(run: Path) -> None:
 
     DIRECT writes ``model_<n>.pt`` first and ``last_model.txt`` after it, both in place. What is found damaged, and
     what is used instead, is one warning in the log; damaged checkpoints stay where they are. Where no checkpoint is
-    whole, training begins anew. A note of a checkpoint that somebody removed stays, if there is no other.
+    whole, training begins anew. A note of a checkpoint that somebody removed stays, if there is no other. Folders of
+    checkpoints that were being written go.
     """
     _drop_unfinished_line(run / _LOG)
+    remove_left_over_folders(run, _UNFINISHED)
     last, noted = run / LAST, _noted_number(run)
     numbers = _numbers_by_preference(run, noted)
     if noted is not None and not numbers:

@@ -1,6 +1,7 @@
 """Training that is killed, wherever it is, and resumed becomes what it would have become: bit for bit."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,7 +30,10 @@ def whole(tmp_path_factory, config, volumes):
 
 
 def drawn_kills(record, count):
-    """Kills at random moments, then in writing every kind of file, and so on, at random places of a whole run."""
+    """Kills at random moments, then in writing every kind of file, and so on, at random places of a whole run.
+
+    The first of every kind is in the middle of the run, and of what is written.
+    """
     generator = np.random.default_rng(count)
     sizes = {}
     for kind, size in record.operations:
@@ -42,7 +46,11 @@ def drawn_kills(record, count):
             yield Kill(CALL, int(generator.integers(record.calls)))
         else:
             number = int(generator.integers(len(sizes[kind])))
-            yield Kill(kind, number, int(generator.integers(sizes[kind][number] + 1)))
+            size = int(generator.integers(sizes[kind][number] + 1))
+            if index < len(kinds):
+                number = len(sizes[kind]) // 2
+                size = sizes[kind][number] // 2
+            yield Kill(kind, number, size)
 
 
 def content_of(path):
@@ -73,6 +81,12 @@ def samples_of(run):
     return [(iteration, tuple(map(tuple, names))) for iteration, names in map(json.loads, lines)]
 
 
+def names_in(run):
+    """What lies in the folder of a run and in those below; DIRECT's logs, one or more for every process, as one."""
+    paths = [path.relative_to(run).as_posix() for path in run.rglob("*")]
+    return {re.sub("[0-9]+", "<n>", path) if "log_" in path or "tfevents" in path else path for path in paths}
+
+
 def assert_became(run, whole):
     expected_samples = dict(samples_of(whole.run))
     assert sorted(expected_samples) == list(range(12))
@@ -81,6 +95,9 @@ def assert_became(run, whole):
     assert {path.name for path in run.glob("model_*")} == names
     for name in (*names, "training_state_11_0.pt"):
         assert_equal(content_of(run / name), content_of(whole.run / name))
+    # The states of earlier checkpoints go with the next one: after a kill in the last there may be one more.
+    states = {f"training_state_{iteration}_0.pt" for iteration in CHECKPOINTS}
+    assert names_in(run) - states == names_in(whole.run) - states
     assert (run / "last_model.txt").read_text() == "11"
     found, expected = rates_of(run).items(), rates_of(whole.run).items()
     assert found <= expected
@@ -96,14 +113,39 @@ def rates_of(run):
 
 @pytest.mark.parametrize("count", [3, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_killed_training_becomes_the_uninterrupted_one(tmp_path, whole, config, volumes, count):
-    kills, runs = 0, [tmp_path / "run_0"]
+    killed, runs, first_iterations = [], [tmp_path / "run_0"], []
+
+    def trained(kill=None):
+        """Whether training in the newest folder came to its end."""
+        run = runs[-1]
+        before = len(samples_of(run)) if run.with_suffix(".samples").exists() else 0
+        record = train(run, config, volumes, kill=kill)
+        first_iterations.extend(iteration for iteration, _ in samples_of(run)[before : before + 1])
+        return record is not None
+
     for kill in drawn_kills(whole.record, count):
         # A resumed run may end before it comes to that place: then it is that of a new one.
-        if train(runs[-1], config, volumes, kill=kill) is not None:
+        if trained(kill):
             runs.append(tmp_path / f"run_{len(runs)}")
-            assert train(runs[-1], config, volumes, kill=kill) is None
-        kills += 1
-    train(runs[-1], config, volumes)
-    assert kills == count
+            assert not trained(kill)
+        killed.append(kill.kind)
+    assert trained()
+    assert len(killed) == count
+    # From the beginning, and from a checkpoint: after iteration 6 and later.
+    assert {0} < set(first_iterations) <= {0, *(iteration + 1 for iteration in CHECKPOINTS)}
+    if count == 30:
+        assert set(killed) == {CALL, *(kind for kind, _ in whole.record.operations)}
+        assert {"write model_<n>.pt", "write last_model.txt", "write metrics.json"} <= set(killed)
+        assert any(kind.startswith("write training_state_") for kind in killed)
     for run in runs:
         assert_became(run, whole)
+
+
+@pytest.mark.parametrize("kind", ["write last_model.txt", "rename model_<n>.pt", "rename last_model.txt"])
+def test_a_kill_in_the_last_checkpoint_leaves_nothing_behind(tmp_path, whole, config, volumes, kind):
+    run = tmp_path / "run"
+    number = sum(found == kind for found, _ in whole.record.operations) - 1
+    assert number == len(CHECKPOINTS) - 1
+    assert train(run, config, volumes, kill=Kill(kind, number)) is None
+    assert train(run, config, volumes) is not None
+    assert_became(run, whole)
