@@ -181,8 +181,10 @@ def global_randomness(source: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            names = imported_modules(ast.unparse(node), "")
-            found += [name for name in names if name == "random" or name.startswith("random.")]
+            names = set(imported_modules(ast.unparse(node), ""))
+            # ``from random import Random``: generators of one's own.
+            if names != {"random", "random.Random"}:
+                found += [name for name in names if name == "random" or name.startswith("random.")]
         elif isinstance(node, ast.Attribute):
             base, _, name = dotted(node).rpartition(".")
             if name in GLOBAL_STATE_OF.get(base, ()):
@@ -216,6 +218,7 @@ def test_no_module_seeds_or_draws_from_a_global_generator(path):
         "numpy.random.shuffle(x)",
         "import random",
         "from random import shuffle",
+        "from random import Random, shuffle",
     ],
 )
 def test_global_randomness_is_found(source):
@@ -232,6 +235,7 @@ def test_global_randomness_is_found(source):
         "def f(generator: np.random.Generator): ...",
         "with torch.random.fork_rng(): ...",
         "np.random.SeedSequence([1, 2])",
+        "from random import Random",
     ],
 )
 def test_generators_that_are_passed_in_are_not_mistaken_for_global_ones(source):

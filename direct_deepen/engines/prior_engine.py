@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+from direct.data.datasets import FastMRIDataset
 from direct.engine import DoIterationOutput
 from direct.nn.adaptive.utils import export_sampling_mask
 from direct.nn.mri_models import MRIModelEngine
@@ -21,6 +22,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import Dataset, Sampler
 
 import direct_deepen
+from direct_deepen.data.measured_masks import require_fully_sampled, require_masks
 from direct_deepen.engines.checkpoints import LOADING_ERRORS, digest_of, require_weights_of
 from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.guard import Guard, Vitals
@@ -309,6 +311,9 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
                 used = noted_checkpoint(Path(experiment_directory)) or initialization
             if used:
                 require_weights_of(self.prior, used)
+            for dataset in [*training_datasets, *(validation_datasets or [])]:
+                for path in dataset.volume_indices if isinstance(dataset, FastMRIDataset) else ():
+                    require_fully_sampled(Path(path))
             # Now, not at the first validation hours later.
             self.build_metrics(self.cfg.validation.metrics)
             super().train(
@@ -382,6 +387,8 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         try:
             with exit_on_bad_input(), all_cores(self.device), prediction_bar(slices) as self._bar:
                 require_volumes(slices)
+                if isinstance(dataset, FastMRIDataset):
+                    require_masks(self.cfg.inference.dataset, slices)
                 require_count("inference.batch_size", self.cfg.inference.batch_size)
                 if isinstance(checkpoint, str | Path) and checkpoint != "latest":
                     require_weights_of(self.prior, checkpoint)

@@ -1,7 +1,7 @@
 """Which seed a process of DIRECT's commands has: DIRECT seeds the one that is started, not those spawned for GPUs."""
 
-import random
 import sys
+from random import Random
 
 import torch
 from direct.environment import Args
@@ -22,7 +22,7 @@ def command_seed() -> int | None:
 
 def torch_seed(seed: int) -> int:
     """Return what DIRECT's ``set_all_seeds(seed)`` seeds torch with."""
-    return random.Random(seed).randint(1, _LARGEST)
+    return Random(seed).randint(1, _LARGEST)
 
 
 def process_seed() -> int:

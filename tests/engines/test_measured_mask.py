@@ -114,3 +114,28 @@ def test_columns_that_the_header_calls_padding_are_no_samples_whatever_the_mask_
     measured = tiny_direct.undersample(whole / "test.h5", tmp_path / "volume" / "test.h5", padded).parent
     found = content(tiny_direct.direct_predict(tmp_path / "output", reading, measured, checkpoint))
     np.testing.assert_array_equal(found["map"], content(of_whole)["map"])
+
+
+# ---- What would be a silent wrong answer
+
+
+@pytest.fixture
+def measured(tmp_path, whole, mask):
+    return tiny_direct.undersample(whole / "test.h5", tmp_path / "volume" / "test.h5", mask).parent
+
+
+def test_no_second_mask_is_drawn_over_data_that_are_undersampled(
+    tmp_path, simulating, measured, checkpoint, exit_with_one_line
+):
+    with exit_with_one_line("test.h5: undersampled already", "pass_mask: true", "masking: null"):
+        tiny_direct.direct_predict(tmp_path / "output", simulating, measured, checkpoint)
+
+
+def test_data_that_are_undersampled_train_nothing(tmp_path, measured, exit_with_one_line):
+    with exit_with_one_line("test.h5: undersampled already", "fully sampled volumes"):
+        tiny_direct.direct_train(tmp_path / "runs", tiny_direct.configuration(iterations=2, warm_start=2), measured)
+
+
+def test_a_mask_that_a_file_lacks_is_named(tmp_path, reading, whole, checkpoint, exit_with_one_line):
+    with exit_with_one_line("test.h5: holds no `mask`", "pass_mask"):
+        tiny_direct.direct_predict(tmp_path / "output", reading, whole, checkpoint)
