@@ -198,7 +198,7 @@ def assess(item: SampledSlice, std_scale: float, *, data_noise_std: float, seed:
 def _assess(
     case: str, stage: str, name: str, where: str, posterior: Posterior, reference: torch.Tensor, pixels: torch.Tensor
 ) -> Assessment:
-    std = posterior.std_complex[pixels].double()
+    std = posterior.std[pixels].double()
     error = (posterior.mean.abs() - reference)[pixels].abs().double()
     pearson, spearman = correlations(std, error)
     order = std.argsort().chunk(_BINS)
