@@ -14,9 +14,9 @@ import yaml
 from direct_deepen import calibration_plots, calibration_study
 from direct_deepen.calibration import LEVELS, containing_level, object_pixels
 from direct_deepen.engines.calibration_file import read_calibration
-from direct_deepen.engines.reconstruction import reconstruct, sample_posterior
+from direct_deepen.engines.reconstruction import image_generator, reconstruct, sample_posterior
 from direct_deepen.inference.diagnostics import diagnose
-from direct_deepen.physics import SenseOperator
+from direct_deepen.physics import SenseOperator, complex_normal
 from direct_deepen.posterior import Posterior
 from direct_deepen.priors import ConvEnergy, QuadraticEnergy
 from direct_deepen.sample_store import fingerprint, kept_posterior
@@ -28,6 +28,8 @@ KINDS = [
     for reference in references
     for pixels in ("object", "all")
 ]
+KIND = ("stage", "reference", "pixels")
+SHARES = tuple(round(0.05 * number, 2) for number in range(20))
 
 
 def rows_of(path):
@@ -114,6 +116,100 @@ def test_the_scale_that_fits_the_validation_data_stands_beside_the_checkpoint_an
     assert read_calibration(run.sidecar) == calibration
     with pytest.raises(pytest.fail.Exception):
         run.again(seed=5)
+
+
+def expected_figures(images, reference, pixels):
+    """The columns of a row, and its sparsification curves, in NumPy from the definitions.
+
+    ``images``: complex (sample, row, column); ``reference``: magnitude; ``pixels``: those that count.
+    """
+    magnitude = np.abs(images)
+
+    def coverage(level):
+        lower, upper = np.quantile(magnitude, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return ((lower <= reference) & (reference <= upper))[pixels].mean()
+
+    std = magnitude.std(axis=0, ddof=1)[pixels]
+    error = np.abs(np.abs(images.mean(axis=0)) - reference)[pixels]
+    left = [max(1, round((1 - share) * error.size)) for share in SHARES]
+    by_std, oracle = (
+        np.array([kept[:number].mean() for number in left]) / error.mean()
+        for kept in (error[np.argsort(std)], np.sort(error))
+    )
+    gap = by_std - oracle
+    levels = np.arange(1, 20) / 20
+    figures = {f"coverage_{round(100 * level)}": coverage(level) for level in (0.5, 0.9, 0.95)} | {
+        "calibration_error": np.mean([abs(coverage(level) - level) for level in levels]),
+        "pearson": np.corrcoef(std, error)[0, 1],
+        "spearman": np.corrcoef(std.argsort().argsort(), error.argsort().argsort())[0, 1],
+        "ause": np.sum((gap[1:] + gap[:-1]) / 2) * 0.05,
+        "spread_over_error": np.sqrt(np.mean(std**2) / np.mean(error**2)),
+    }
+    return figures, by_std, oracle
+
+
+def with_noise(case, std, seed):
+    """The magnitude of a reference with complex noise, drawn as the command draws it for this slice."""
+    reference = case.reference[0].abs()
+    generator = image_generator(seed, (f"data noise of {case.volume}", case.slice_number), torch.device("cpu"))
+    noise = complex_normal((1, *reference.shape), generator=generator)[0]
+    return np.abs(reference.numpy().astype(float) + std * noise.numpy())
+
+
+def test_every_figure_is_that_of_the_samples_before_and_after_the_scale(run, study):
+    settings = load_settings(run.configuration)
+    # Neither that of training nor its default, so that it has to come from the configuration.
+    config = tiny_direct.changed(
+        yaml.safe_load(run.configuration.read_text()), {"model.objective.data_noise_factor": 2}
+    )
+    run.configuration.write_text(yaml.safe_dump(config))
+    assert run.again().code == 0
+    scale = read_calibration(run.sidecar).std_scale
+    assert abs(scale - 1) > 0.1
+    noise_std = 2 * settings.noise_std
+    keep = settings.inference.keep
+
+    rows, curves = rows_of(run.output / "cases.csv"), {}
+    for case in study.cases(study.test):
+        name = f"{case.volume}#{case.slice_number}"
+        kept = torch.load(run.output / "samples" / "test" / f"{name}.pt", weights_only=True)
+        images = kept["images"][:, 0].numpy().astype(complex)
+        mean = images.mean(axis=0)
+        wide = mean + scale * (images - mean)
+        clean = case.reference[0].abs().numpy().astype(float)
+        noisy, twice = (with_noise(case, std, 4) for std in (noise_std, 2 * noise_std))
+        posteriors = {
+            ("before", "clean"): (images, clean),
+            ("before", "data noise"): (images, noisy),
+            # The first chain is left out, and its last state is what is to be covered.
+            ("before", "own sample"): (images[keep:], np.abs(images[keep - 1])),
+            ("after", "clean"): (wide, clean),
+            ("after", "data noise"): (wide, noisy),
+        }
+        for stage, reference, pixels in KINDS:
+            inside = clean > 0.05 * clean.max() if pixels == "object" else np.ones(clean.shape, bool)
+            (row,) = [
+                row
+                for row in rows
+                if (row["case"], row["stage"], row["reference"], row["pixels"]) == (name, stage, reference, pixels)
+            ]
+            expected, by_std, oracle = expected_figures(*posteriors[stage, reference], inside)
+            # Single precision, six digits, and at the end of an interval a pixel may fall to either side.
+            assert {column: float(row[column]) for column in expected} == pytest.approx(expected, rel=1e-3, abs=2e-3)
+            curves.setdefault((stage, reference, pixels), []).append((by_std, oracle))
+        # The size of the noise matters by far more than that.
+        other, _, _ = expected_figures(images, twice, np.ones(clean.shape, bool))
+        (row,) = [row for row in rows if (row["case"], *KINDS[3]) == (name, *(row[key] for key in KIND))]
+        assert abs(other["coverage_50"] - float(row["coverage_50"])) > 0.02
+
+    found = rows_of(run.output / "sparsification.csv")
+    # Those of the object first.
+    kinds = sorted(KINDS, key=lambda kind: kind[2] != "object")
+    assert [(*(row[key] for key in KIND), float(row["removed"])) for row in found] == [
+        (*kind, share) for kind in kinds for share in SHARES
+    ]
+    means = np.concatenate([np.mean(curves[kind], axis=0).T for kind in kinds])
+    np.testing.assert_allclose([[float(row["by_std"]), float(row["oracle"])] for row in found], means, rtol=5e-3)
 
 
 def test_a_picture_that_fails_loses_nothing_of_what_was_sampled(run, monkeypatch):
