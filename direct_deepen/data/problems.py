@@ -87,7 +87,10 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
     except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
         message = str(error).splitlines()[0]
         raise DeepenError(f"{configuration}: inference.dataset: {message}") from error
-    require_masks(merged, files)
+    try:
+        require_masks(merged, files)
+    except DeepenError as error:
+        raise DeepenError(f"{configuration}: {error}") from error
     transforms = build_mri_transforms(
         forward_operator=fft2,
         backward_operator=ifft2,
