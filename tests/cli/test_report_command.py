@@ -3,11 +3,14 @@
 import json
 import re
 
+import numpy as np
 import pytest
+import tiny_direct
 
+from direct_deepen import report
 from direct_deepen.cli.main import main
 from direct_deepen.report import from_markdown
-from direct_deepen.training_curves import Curve, plot_curves
+from direct_deepen.training_curves import TITLES, Curve, plot_curves
 
 TABLE = "### 2d4x\n\n| method | PSNR (dB) |\n|---|---|\n| deepen | 33.0 ± 1 |\n| <b>x</b> |  |\n\nTwo slices.\n"
 
@@ -40,6 +43,48 @@ def test_one_page_has_curves_tables_pictures_and_configurations(tmp_path, runs, 
     # Text is text, even where it looks like HTML.
     assert "<b>x</b>" not in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """A run of DIRECT: six iterations of score matching, six contrastive ones, and validations at 8 and 11."""
+    folder = tmp_path_factory.mktemp("training")
+    config = tiny_direct.configuration(iterations=12, warm_start=6)
+    validation = {**config["training"]["datasets"][0], "text_description": "brains"}
+    changes = {"validation.datasets": [validation], "training.validation_steps": 4, "model.inference.max_iterations": 3}
+    data = tiny_direct.write_volumes(folder / "data", ["a", "b"])
+    return tiny_direct.direct_train(folder, tiny_direct.changed(config, changes), data)
+
+
+def test_a_training_of_direct_has_all_curves_with_a_point_for_every_line_of_its_log(tmp_path, training, monkeypatch):
+    drawn, original = [], report.plot_curves
+    monkeypatch.setattr(report, "plot_curves", lambda curves: drawn.append(curves) or original(curves))
+    assert main(["report", str(training), "--out", str(tmp_path / "report.html")]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page)
+    assert captions == [title.format("brains") for title in TITLES.values()]
+    curves = {title: found["run"] for title, found in zip(captions, drawn, strict=True)}
+
+    lines = [json.loads(line) for line in (training / "metrics.json").read_text().splitlines()]
+    for key, title in TITLES.items():
+        if not key.startswith("val/"):
+            points = {line["iteration"]: line[key] for line in lines if key in line}
+            assert dict(zip(curves[title].iterations, curves[title].values, strict=True)) == points
+    # DIRECT logs from iteration 5 on, and the contrastive phase begins with iteration 6.
+    assert curves["loss"].iterations == tuple(range(5, 12))
+    for title in ("energy gap E⁺ − E⁻", "curvature along the chains", "Langevin step τ"):
+        assert curves[title].iterations == tuple(range(6, 12))
+
+    # Validation: what DIRECT wrote beside the log of every volume.
+    scores = {}
+    for path in training.glob("metrics_val_brains_*.json"):
+        scores[int(path.stem.rpartition("_")[2])] = [
+            volume["fastmri_psnr_metric"] for volume in json.loads(path.read_text()).values()
+        ]
+    psnr = curves["PSNR on brains (dB)"]
+    assert list(psnr.iterations) == sorted(scores)
+    assert set(scores) == {8, 11}
+    np.testing.assert_allclose(psnr.values, [np.mean(scores[iteration]) for iteration in sorted(scores)], rtol=1e-6)
 
 
 def test_tables_and_lines_of_markdown_come_in_their_order(runs):
