@@ -26,8 +26,8 @@ run that is cut short goes on where it was."""
 
 _EPILOG = """\
 example:
-  direct-deepen calibrate runs/calibration --cfg configs/phantom_deepen.yaml \\
-      --checkpoint runs/deepen/model_1199.pt --data-root data/test --validation-root data/validation --slices 20"""
+  direct-deepen calibrate runs/calibration --cfg configs/demo_deepen_posterior.yaml \\
+      --checkpoint runs/demo_deepen/model_449.pt --data-root runs/data/test --validation-root runs/data/validation"""
 
 
 def add_parser(

@@ -87,7 +87,8 @@ def run(args: argparse.Namespace) -> None:
     note = f"\n{len(test)} slices; ± is over slices; {tuned}, tuned on validation data.\n"
     for name in pictures[0].std:
         ratio = spread_over_error(pictures, name)
-        note += f"Mean standard deviation over mean absolute error of {name}_mmse: {ratio:.2f}.\n"
+        told = f"Mean standard deviation over mean absolute error of {name}_mmse: {ratio:.2f}"
+        note += f"{told} (1.25 for Gaussian errors of just that standard deviation).\n"
     write_text(args.output / "table.md", table + note)
     # Slices of different volumes, spread over the set.
     step = max(1, len(pictures) // args.figure_slices)
