@@ -1,27 +1,41 @@
-"""A headless browser that opens a page, does what a script says, and tells what it saw."""
+"""A headless browser that opens a page, does what a script says, and tells what it saw.
+
+It is told what to do by the DevTools protocol, through two pipes: https://chromedevtools.github.io/devtools-protocol.
+"""
 
 import json
-import re
+import os
+import select
 import shutil
 import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from html import unescape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-_REPORT = """<pre id="report"></pre><script>
-addEventListener("load", async () => {
+_SECONDS = 60
+# The browser reads from 3 and writes to 4.
+_START = """
+import fcntl, os, sys
+read, write = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(read, 3), os.dup2(write, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+_SCRIPT = """(async () => {
   const find = (selector) => document.querySelector(selector);
   const key = (name) => document.body.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
   const images = () => [...document.querySelectorAll(".panel img")];
   const loaded = () => Promise.all(images().map((image) => image.decode()));
   const seen = {};
 %s
-  document.querySelector("#report").textContent = JSON.stringify(seen);
-});
-</script></body>"""
+  return seen;
+})()"""
 
 
 @dataclass(frozen=True)
@@ -33,37 +47,114 @@ class Visit:
     seen
         What the script noted.
     console
-        Lines of the browser's console: errors of scripts, what the policy of the page forbids, and all else.
+        What stands on the browser's console: errors of scripts, what the policy of the page forbids, and all else.
     """
 
     seen: dict[str, Any]
     console: list[str]
 
 
-def find_browser() -> str:
-    """Return the path of a browser, or skip the test where there is none."""
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("needs a browser: neither chromium nor google-chrome is installed")
-    return found
-
-
 def visit(page: Path, script: str = "") -> Visit:
-    """Open a page and run a script at its end.
+    """Open a page, as it is, and run a script when it is loaded; skip the test where there is no browser.
 
     The script is the body of an asynchronous function. It may call ``find(selector)``, ``key(name)``, ``images()``,
     those of the panels, and ``loaded()``, and it notes what it sees in ``seen``.
     """
-    copy = page.with_name(f"{page.stem}.visited.html")
-    copy.write_text(page.read_text(encoding="utf-8").replace("</body>", _REPORT % script), encoding="utf-8")
-    command = [
-        find_browser(), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.parent / 'profile'}",
-        "--enable-logging=stderr", "--window-size=1400,900", "--virtual-time-budget=10000", "--dump-dom",
-        copy.as_uri(),
-    ]  # fmt: skip
-    finished = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-    report = re.search(r'<pre id="report">(.*?)</pre>', finished.stdout, flags=re.DOTALL)
-    assert report is not None, finished.stderr
-    console = [line for line in finished.stderr.splitlines() if ":CONSOLE" in line]
-    # A script that failed has noted nothing; then the console has its error.
-    return Visit(json.loads(unescape(report[1]) or "{}"), console)
+    with _browser() as browser:
+        target = browser.call("Target.createTarget", url="about:blank")["targetId"]
+        browser.session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for part in ("Runtime", "Log", "Page"):
+            browser.call(f"{part}.enable")
+        browser.call("Page.setLifecycleEventsEnabled", enabled=True)
+        loader = browser.call("Page.navigate", url=page.resolve().as_uri())["loaderId"]
+        browser.wait_for("Page.lifecycleEvent", loaderId=loader, name="load")
+        result = browser.call("Runtime.evaluate", expression=_SCRIPT % script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return Visit(result["result"]["value"], [text for event in browser.events if (text := _console_text(event))])
+
+
+def _console_text(event: dict[str, Any]) -> str | None:
+    """Return what an event writes to the console, if it does."""
+    params = event["params"]
+    match event["method"]:
+        case "Runtime.exceptionThrown":
+            details = params["exceptionDetails"]
+            return f"{details['text']} {details.get('exception', {}).get('description', '')}"
+        case "Runtime.consoleAPICalled":
+            return " ".join(str(argument.get("value", argument)) for argument in params["args"])
+        case "Log.entryAdded":
+            return str(params["entry"]["text"])
+    return None
+
+
+class _Browser:
+    """A browser at the other end of two pipes.
+
+    Attributes
+    ----------
+    session
+        Which page is spoken to; None for the browser itself.
+    events
+        What it told without being asked, so far.
+    """
+
+    def __init__(self, read: int, write: int) -> None:
+        self.session: str | None = None
+        self.events: list[dict[str, Any]] = []
+        self._read, self._write = read, write
+        self._received = b""
+        self._number = 0
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Let the browser do something and return what it answers."""
+        self._number += 1
+        session = {} if self.session is None else {"sessionId": self.session}
+        message = json.dumps({"id": self._number, "method": method, "params": params, **session}).encode() + b"\0"
+        while message:
+            message = message[os.write(self._write, message) :]
+        while (answer := self._next()).get("id") != self._number:
+            self.events.append(answer)
+        assert "error" not in answer, answer
+        return dict(answer["result"])
+
+    def wait_for(self, method: str, **params: Any) -> None:
+        """Wait until the browser tells of an event with these parameters among others."""
+        while not any(event["method"] == method and params.items() <= event["params"].items() for event in self.events):
+            self.events.append(self._next())
+
+    def _next(self) -> dict[str, Any]:
+        end = time.monotonic() + _SECONDS
+        while b"\0" not in self._received:
+            ready, _, _ = select.select([self._read], [], [], max(0, end - time.monotonic()))
+            content = os.read(self._read, 1 << 20) if ready else b""
+            assert content, "the browser ended, or said nothing for a minute"
+            self._received += content
+        message, _, self._received = self._received.partition(b"\0")
+        return dict(json.loads(message))
+
+
+@contextmanager
+def _browser() -> Iterator[_Browser]:
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("needs a browser: neither chromium nor google-chrome is installed")
+    to_browser, from_browser = os.pipe(), os.pipe()
+    ends = (to_browser[0], from_browser[1])
+    with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        command = [
+            sys.executable, "-c", _START, *map(str, ends), found, "--remote-debugging-pipe", "--headless",
+            "--no-sandbox", "--disable-gpu", "--window-size=1400,900", f"--user-data-dir={profile}",
+        ]  # fmt: skip
+        process = subprocess.Popen(command, pass_fds=ends, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for end in ends:
+            os.close(end)
+        try:
+            yield _Browser(from_browser[0], to_browser[1])
+        finally:
+            # It ends when nobody writes to it any more.
+            os.close(to_browser[1])
+            try:
+                process.wait(_SECONDS)
+            finally:
+                process.kill()
+                os.close(from_browser[0])
