@@ -79,7 +79,9 @@ class Data:
     transforms: dict[str, Any] = field(default_factory=dict)
 
 
-OWN_MASK = {"inference.dataset.pass_mask": True, "inference.dataset.transforms.masking": None}
+OWN_MASK = {"inference.dataset.pass_mask": True} | {
+    f"inference.dataset.transforms.{key}": None for key in ("masking", "cropping.crop", "augmentation.pad")
+}
 UNREAD = ("a.h5", "slice 0 cannot be read")
 
 REFUSED_DATA = [
@@ -103,8 +105,8 @@ REFUSED_DATA = [
     Data("too small", lambda d: write(d / "a.h5", KSPACE * np.complex64(1e-25)), ("a.h5", "e-2", "1e-15 to 1e+15")),
     Data("a header that is no XML", lambda d: write(d / "a.h5", header=b"<no xml"), (*UNREAD, "unclosed token")),
     Data("a mask of zeros", lambda d: write(d / "a.h5", mask=columns(0)), ("a.h5", "sampling_mask", "zero"), OWN_MASK),
-    Data("a mask too short", lambda d: write(d / "a.h5", mask=columns(1)[:30]), UNREAD, OWN_MASK),
-    Data("a mask that is not there", lambda d: write(d / "a.h5"), (*UNREAD, "mask"), OWN_MASK),
+    Data("a mask too short", lambda d: write(d / "a.h5", mask=columns(1)[:30]), ("a.h5", "mask", "(30,)"), OWN_MASK),
+    Data("a mask that is not there", lambda d: write(d / "a.h5"), ("a.h5", "no `mask`"), OWN_MASK),
     Data(
         "two volumes of one name",
         lambda d: (write(d / "x" / "a.h5"), write(d / "y" / "a.h5")),
