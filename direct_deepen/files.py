@@ -73,7 +73,8 @@ def require_room(folder: Path, sizes: Iterable[int]) -> None:
     tried: list[Path] = []
     try:
         for number, size in enumerate(sizes):
-            path = folder / f".room.{os.getpid()}.{number}.part"
+            _remove_left_overs(folder / f".room.{number}")
+            path = folder / f".room.{number}.{os.getpid()}.part"
             tried.append(path)
             with path.open("wb") as file:
                 if size > 0:

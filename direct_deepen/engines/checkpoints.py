@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from direct.checkpointer import Checkpointer
 from direct.utils.io import check_is_valid_url
 from torch import nn
 
+from direct_deepen.engines.interrupted_run import UNFINISHED
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.files import refusals_told, remove_left_over_folders, write_file
 
@@ -22,9 +23,6 @@ LOADING_ERRORS = (
     UnpicklingError,
 )  # fmt: skip
 """What ``torch.load`` raises on files it did not write, and reading the content of one that somebody else did."""
-
-
-_TEMPORARY = ".checkpoint-"
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
@@ -37,7 +35,7 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     """
     require(path.is_file(), f"{path}: no such checkpoint")
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        weights = dict(torch.load(path, map_location="cpu", weights_only=True))["model"]
         return {name: torch.as_tensor(tensor) for name, tensor in weights.items()}
     except LOADING_ERRORS as error:
         raise DeepenError(f"{path}: no checkpoint of DIRECT ({type(error).__name__})") from error
@@ -83,11 +81,14 @@ class WholeCheckpointer(Checkpointer):
         DeepenError
             If the disk is full or read-only; what was there before stays.
         """
+        # Of several processes one writes.
+        if not self.save_to_disk:
+            return
         run = Path(self.save_directory)
-        remove_left_over_folders(run, _TEMPORARY)
+        remove_left_over_folders(run, UNFINISHED)
         with (
             refusals_told(run / f"model_{iteration}.pt"),
-            TemporaryDirectory(dir=run, prefix=f"{_TEMPORARY}{os.getpid()}-", ignore_cleanup_errors=True) as folder,
+            TemporaryDirectory(dir=run, prefix=f"{UNFINISHED}{os.getpid()}-", ignore_cleanup_errors=True) as folder,
         ):
             self.save_directory = Path(folder)
             try:
@@ -125,3 +126,24 @@ def require_weights_of(model: nn.Module, path: Path | str) -> None:
             f"{path}: weights of another model: {name} has shape {found}; allowed with this configuration: {expected}",
         )
     require(not shapes, f"{path}: weights of another model: {', '.join(shapes)} not in this configuration's")
+
+
+class HasState(Protocol):
+    """An optimizer, a scheduler: what goes on from a state."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> object:
+        """Go on from a state."""
+        ...
+
+
+def require_states_of(objects: Mapping[str, HasState], path: Path) -> None:
+    """Raise :class:`DeepenError` unless the checkpoint's states of these objects, by name, are such; it loads them.
+
+    What DIRECT raises where they are not does not name the file.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    for name in objects.keys() & content.keys():
+        try:
+            objects[name].load_state_dict(content[name])
+        except LOADING_ERRORS as error:
+            raise DeepenError(f"{path}: {name} of another training ({type(error).__name__})") from error

@@ -10,7 +10,7 @@ LAST = "last_model.txt"
 """Where DIRECT notes the iteration of its last checkpoint."""
 
 _LOG = "metrics.json"
-_UNFINISHED = ".checkpoint-"
+UNFINISHED = ".checkpoint-"
 """Folders that a :class:`~direct_deepen.engines.checkpoints.WholeCheckpointer` writes in, and a process number."""
 
 
@@ -29,7 +29,7 @@ def mend(run: Path) -> None:
     checkpoints that were being written go.
     """
     _drop_unfinished_line(run / _LOG)
-    remove_left_over_folders(run, _UNFINISHED)
+    remove_left_over_folders(run, UNFINISHED)
     last, noted = run / LAST, _noted_number(run)
     numbers = _numbers_by_preference(run, noted)
     if noted is not None and not numbers:

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, Sampler
 
 import direct_deepen
 from direct_deepen.data.measured_masks import require_fully_sampled, require_masks
-from direct_deepen.engines.checkpoints import LOADING_ERRORS, digest_of, require_weights_of
+from direct_deepen.engines.checkpoints import LOADING_ERRORS, digest_of, require_states_of, require_weights_of
 from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.guard import Guard, Vitals
 from direct_deepen.engines.interrupted_run import mend, noted_checkpoint
@@ -303,14 +303,17 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
         """Train as DIRECT does, with all cores."""
         self._lr_scheduler = lr_scheduler
         with exit_on_bad_input(), all_cores(self.device), refusals_told(Path(experiment_directory)):
-            used = initialization
+            used, noted = initialization, None
             if resume:
                 if communication.is_main_process():
                     mend(Path(experiment_directory))
                 communication.synchronize()
-                used = noted_checkpoint(Path(experiment_directory)) or initialization
+                noted = noted_checkpoint(Path(experiment_directory))
+                used = noted or initialization
             if used:
                 require_weights_of(self.prior, used)
+            if noted:
+                require_states_of({"optimizer": optimizer, "lr_scheduler": lr_scheduler}, noted)
             for dataset in [*training_datasets, *(validation_datasets or [])]:
                 for path in dataset.volume_indices if isinstance(dataset, FastMRIDataset) else ():
                     require_fully_sampled(Path(path))
@@ -343,7 +346,7 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
             self.logger.warning("%s is missing: persistent chains and the memory of the guard begin anew.", path)
             return
         try:
-            self.restore_training_state(torch.load(path, map_location="cpu", weights_only=True))
+            self.restore_training_state(dict(torch.load(path, map_location="cpu", weights_only=True)))
         except LOADING_ERRORS as error:
             raise DeepenError(
                 f"{path}: not a state of training ({type(error).__name__}); delete it to go on without"

@@ -445,12 +445,24 @@ def test_going_on_with_a_training_executes_nothing(payload, resumed, exit_with_o
         resumed(payload.path.read_bytes())
 
 
-@pytest.mark.parametrize("content", [[1, 2], {}, {"seed": None}], ids=["a list", "empty", "no seed"])
+@pytest.mark.parametrize(
+    "content", [[1, 2], {}, {"seed": None}, torch.zeros(3)], ids=["list", "empty", "no seed", "tensor"]
+)
 def test_a_state_of_training_of_another_kind_is_named(resumed, exit_with_one_line, content):
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with exit_with_one_line("training_state_8_0.pt", "not a state of training", "delete it"):
         resumed(buffer.getvalue())
+
+
+@pytest.mark.parametrize(("name", "state"), [("optimizer", {}), ("optimizer", [1, 2]), ("lr_scheduler", [1, 2])])
+def test_an_optimizer_of_another_kind_is_named(tmp_path, trained, volumes, exit_with_one_line, name, state):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    content = torch.load(run / "model_8.pt", weights_only=True)
+    torch.save(content | {name: state}, run / "model_8.pt")
+    config = tiny_direct.configuration(iterations=11, warm_start=6)
+    with exit_with_one_line(f"model_8.pt: {name} of another training"):
+        tiny_direct.direct_train(tmp_path, config, volumes, resume=True)
 
 
 def test_the_functions_for_python_execute_nothing(tmp_path, map_config, payload, monkeypatch, one_line_error):
@@ -493,7 +505,7 @@ def test_checkpoints_of_another_kind_are_named(tmp_path, map_config, one_line_er
         load_trained(tmp_path / "model.pt", configuration)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in OTHER_CHECKPOINTS if kind != "a tensor"])
+@pytest.mark.parametrize("kind", OTHER_CHECKPOINTS)
 def test_checkpoints_of_another_kind_are_named_by_direct_s_commands(
     tmp_path, map_config, volumes, exit_with_one_line, kind
 ):
