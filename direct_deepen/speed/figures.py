@@ -126,14 +126,14 @@ def measure_memory(
     small = replace(setting, size=min(setting.size, _UNROLLED_SIZE))
     train = partial(peak_memory_mb, "training", setting, configuration=configuration)
     runs: list[tuple[str, Callable[[], float]]] = [
+        # Where the heap has room varies from process to process by more than the bound allows.
+        *[("training_10_steps", partial(train, num_steps=10))] * _MEMORY_RUNS,
+        *[("training_200_steps", partial(train, num_steps=200))] * _MEMORY_RUNS,
         ("baseline", partial(peak_memory_mb, "baseline", setting, configuration=baseline)),
         ("severed_30_steps", partial(peak_memory_mb, "severed", small)),
         ("unrolled_30_steps", partial(peak_memory_mb, "unrolled", small)),
         ("map", partial(peak_memory_mb, "map", setting, num_steps=5)),
         ("sampling", partial(peak_memory_mb, "sampling", setting, num_steps=5)),
-        # Where the heap has room varies from process to process by more than the bound allows.
-        *[("training_10_steps", partial(train, num_steps=10))] * _MEMORY_RUNS,
-        *[("training_200_steps", partial(train, num_steps=200))] * _MEMORY_RUNS,
     ]
     peaks: dict[str, list[float]] = {}
     for name, run in track(runs, name="memory", unit="process", total=len(runs)):
