@@ -33,9 +33,11 @@ docs: setup
 test: lint docs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
+# Thirty kills each; pages in a browser, where chromium or google-chrome is installed; an installation from the wheel.
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow
 
+# Against deepinv.
 test-peer: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[peers]"
 	$(BIN)/python -m pytest -q -m peer
