@@ -12,7 +12,12 @@ from direct_deepen.engines.settings import DeepenSettings, InferenceSettings
 from direct_deepen.physics import complex_normal, normalize_sensitivity_map
 from direct_deepen.priors import QuadraticEnergy
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    # Garbage of other tests of this process may be collected in these.
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
 
 examples = settings(
     derandomize=True,
