@@ -80,7 +80,9 @@ def require_room(folder: Path, sizes: Iterable[int]) -> None:
                 if size > 0:
                     os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
-        raise DeepenError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        # File systems that know no such trial say so by other errors.
+        if error.errno in (*_FULL, *_FORBIDDEN):
+            raise DeepenError(f"{folder}: cannot be written: {error.strerror}") from error
     finally:
         for path in tried:
             path.unlink(missing_ok=True)

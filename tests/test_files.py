@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import h5py
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from direct_deepen.csv_files import write_csv
 from direct_deepen.errors import DeepenError
-from direct_deepen.files import refusals_told, write_file, write_hdf5, write_text
+from direct_deepen.files import refusals_told, require_room, write_file, write_hdf5, write_text
 
 ENOUGH = b"x" * 10
 
@@ -136,3 +137,22 @@ def test_what_killed_processes_left_of_a_file_goes_with_the_next_write(tmp_path)
     assert running.exists()  # another process may be writing it now
     assert other.exists()
     assert (tmp_path / "a[1].h5").read_bytes() == b"whole"
+
+
+# ---- Room
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [(errno.ENOSPC, True), (errno.EFBIG, True), (errno.EACCES, True), (errno.EINVAL, False), (errno.EOPNOTSUPP, False)],
+)
+def test_room_is_refused_by_full_disks_and_not_by_those_that_know_no_trial(
+    tmp_path, monkeypatch, one_line_error, refusal, told
+):
+    def refuse(*_):
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with one_line_error(f"{tmp_path}: cannot be written: {os.strerror(refusal)}") if told else nullcontext():
+        require_room(tmp_path, [10])
+    assert list(tmp_path.iterdir()) == []

@@ -44,10 +44,8 @@ def require_fully_sampled(path: Path) -> None:
     )
 
 
-def require_masks(section: Any, paths: Iterable[Path]) -> None:
-    """Raise unless volumes go with the way that ``inference.dataset`` gets its masks.
-
-    Masks are either simulated, for which volumes are to be fully sampled, or those of the files.
+def require_masks_of_files(section: Any, paths: Iterable[Path]) -> None:
+    """Raise unless masks can be those of the files, where ``inference.dataset`` has none to simulate.
 
     Parameters
     ----------
@@ -59,14 +57,9 @@ def require_masks(section: Any, paths: Iterable[Path]) -> None:
     Raises
     ------
     DeepenError
-        If masks are simulated and a volume is undersampled already; or if there are to be no simulated ones, and
-        ``pass_mask`` is false, a volume has no mask over its columns, or a transform would change the columns.
+        If ``pass_mask`` is false, a volume has no mask over its columns, or a transform would change the columns.
     """
-    masking, key = section.transforms.masking, "inference.dataset"
-    if masking is not None:
-        for path in paths:
-            require_fully_sampled(path)
-        return
+    key = "inference.dataset"
     require(
         bool(section.get("pass_mask", False)),
         f"{key}.transforms.masking is null and {key}.pass_mask is false, so that there are no masks; allowed: a mask "

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import default_collate
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from direct_deepen.data.measured_masks import require_fully_sampled, require_masks
+from direct_deepen.data.measured_masks import require_fully_sampled, require_masks_of_files
 from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.named_slices import read_slice
 from direct_deepen.engines.problem import Problem, problem_from_batch, reference_image
@@ -87,10 +87,11 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
     except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
         message = str(error).splitlines()[0]
         raise DeepenError(f"{configuration}: inference.dataset: {message}") from error
-    try:
-        require_masks(merged, files)
-    except DeepenError as error:
-        raise DeepenError(f"{configuration}: {error}") from error
+    if masking is None:
+        try:
+            require_masks_of_files(merged, files)
+        except DeepenError as error:
+            raise DeepenError(f"{configuration}: {error}") from error
     transforms = build_mri_transforms(
         forward_operator=fft2,
         backward_operator=ifft2,

@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import Dataset, Sampler
 
 import direct_deepen
-from direct_deepen.data.measured_masks import require_fully_sampled, require_masks
+from direct_deepen.data.measured_masks import require_fully_sampled, require_masks_of_files
 from direct_deepen.engines.checkpoints import LOADING_ERRORS, digest_of, require_states_of, require_weights_of
 from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.guard import Guard, Vitals
@@ -391,7 +391,7 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
             with exit_on_bad_input(), all_cores(self.device), prediction_bar(slices) as self._bar:
                 require_volumes(slices)
                 if isinstance(dataset, FastMRIDataset):
-                    require_masks(self.cfg.inference.dataset, slices)
+                    self._require_masks(slices)
                 require_count("inference.batch_size", self.cfg.inference.batch_size)
                 if isinstance(checkpoint, str | Path) and checkpoint != "latest":
                     require_weights_of(self.prior, checkpoint)
@@ -401,6 +401,14 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
                 return output
         finally:
             self._posterior_directory = self._store = self._bar = None
+
+    def _require_masks(self, paths: Iterable[Path]) -> None:
+        section = self.cfg.inference.dataset
+        if section.transforms.masking is None:
+            require_masks_of_files(section, paths)
+            return
+        for path in paths:
+            require_fully_sampled(path)
 
     def reconstruct_volumes(self, data_loader: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Reconstruct as DIRECT does; in prediction, what an earlier run has finished is read from its files."""

@@ -9,10 +9,9 @@ import pytest
 import tiny_direct
 import torch
 import yaml
-from omegaconf import OmegaConf
 from torch.utils.data import default_collate
 
-from direct_deepen.data.measured_masks import require_fully_sampled, require_masks
+from direct_deepen.data.measured_masks import require_fully_sampled
 from direct_deepen.data.problems import inference_dataset
 from direct_deepen.engines.problem import to_complex
 
@@ -215,10 +214,12 @@ def test_a_volume_without_a_mask_over_its_columns_is_named(study, reading, with_
 
 
 def test_simulated_masks_need_fully_sampled_volumes(study, with_masks, undersampled, one_line_error):
-    section = OmegaConf.load(study.configuration).inference.dataset
-    require_masks(section, [*study.test.iterdir(), *with_masks.iterdir()])
+    for path in [*study.test.iterdir(), *with_masks.iterdir()]:
+        require_fully_sampled(path)
     with one_line_error("b.h5", "undersampled already"):
-        require_masks(section, [study.test / "a.h5", undersampled / "b.h5"])
+        require_fully_sampled(undersampled / "b.h5")
+    with one_line_error("a.h5", "undersampled already"):
+        study.cases(undersampled)
 
 
 def _disc():
