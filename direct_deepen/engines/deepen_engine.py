@@ -96,7 +96,7 @@ class DeepenEngine(PriorEngine[DeepenSettings]):
         updates = training.num_iterations - self.settings.objective.warm_start_iterations
         # Each process keeps the chains of the slices that it comes upon.
         visits = updates * training.batch_size / max(1, slices)
-        if chains.persistent.fraction > 0 and (slices > chains.max_stored or visits < _FEWEST_VISITS):
+        if updates > 0 and chains.persistent.fraction > 0 and (slices > chains.max_stored or visits < _FEWEST_VISITS):
             self.logger.warning(
                 "Persistent chains: %i slices, each of which comes %.2g times in a process, and places for %i chains. "
                 "Most chains will begin at SENSE; train on fewer slices, or longer, and raise "

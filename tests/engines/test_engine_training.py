@@ -321,7 +321,7 @@ def test_the_energies_of_the_paper_train_too(tmp_path, volumes, energy):
 
 @pytest.mark.parametrize(
     ("iterations", "max_stored", "persistent", "warned"),
-    [(12, 4, 1.0, False), (12, 3, 1.0, True), (11, 4, 1.0, True), (11, 3, 0.0, False)],
+    [(12, 4, 1.0, False), (12, 3, 1.0, True), (11, 4, 1.0, True), (11, 3, 0.0, False), (6, 3, 1.0, False)],
 )
 def test_chains_that_cannot_persist_are_warned_of(
     tmp_path, volumes, caplog, iterations, max_stored, persistent, warned
