@@ -140,6 +140,22 @@ def one_line_error() -> Callable[..., AbstractContextManager[None]]:
     return expect_one_line
 
 
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The slices that ESPIRiT's maps are computed of."""
+    from direct_deepen.engines import coil_maps
+
+    record: list[torch.Tensor] = []
+    compute = coil_maps.espirit_maps
+
+    def counted(kspace: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        record.append(kspace)
+        return compute(kspace, mask)
+
+    monkeypatch.setattr(coil_maps, "espirit_maps", counted)
+    return record
+
+
 # ---- Disks
 
 

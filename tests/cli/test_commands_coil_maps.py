@@ -11,22 +11,17 @@ import tiny_direct
 import torch
 
 from direct_deepen.data.problems import cases, coil_maps_of, inference_dataset
-from direct_deepen.engines import coil_maps
 from direct_deepen.landscape import landscape
 from direct_deepen.landscape_view import landscape_figures
 from direct_deepen.metrics import quality
-from direct_deepen.physics.espirit import espirit_maps
 from direct_deepen.trained import load_trained
-
-WIDE = {"masking.accelerations": [2.0], "masking.center_fractions": [0.4]}
-"""Of a centre 16 samples wide there are as many patches as ESPIRiT's kernel has weights."""
 
 
 @pytest.fixture(scope="module")
 def configuration(tmp_path_factory):
     config = tiny_direct.configuration(iterations=6, warm_start=6)
-    config = tiny_direct.with_transforms(tiny_direct.changed(config, {"model.coil_maps": "espirit"}), WIDE)
-    return tiny_direct.write_configuration(tmp_path_factory.mktemp("espirit") / "espirit.yaml", config)
+    path = tmp_path_factory.mktemp("espirit") / "espirit.yaml"
+    return tiny_direct.write_configuration(path, tiny_direct.with_espirit(config))
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +45,6 @@ def prediction(tmp_path_factory, study, espirit_cases):
             file["seconds"] = np.ones(len(mine))
             file["scale"] = torch.cat([case.problem.scale for case in mine]).numpy()
     return folder
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """The slices that maps are computed of."""
-    record = []
-
-    def counted(kspace, mask):
-        record.append(kspace)
-        return espirit_maps(kspace, mask)
-
-    monkeypatch.setattr(coil_maps, "espirit_maps", counted)
-    return record
 
 
 def test_the_maps_are_those_of_the_model_section_and_direct_s_where_it_says_nothing(tmp_path, study, configuration):

@@ -12,9 +12,7 @@ from direct_deepen.physics.espirit import espirit_maps
 
 @pytest.fixture
 def espirit_config(map_config):
-    # Of a centre 16 samples wide there are as many patches as ESPIRiT's kernel has weights.
-    wide = {"masking.accelerations": [2.0], "masking.center_fractions": [0.4]}
-    return tiny_direct.with_transforms(tiny_direct.changed(map_config, {"model.coil_maps": "espirit"}), wide)
+    return tiny_direct.with_espirit(map_config)
 
 
 @pytest.fixture
@@ -25,19 +23,6 @@ def data():
     mask[..., 8:24, 8:24] = True
     mask[..., ::3] = True
     return kspace * mask, mask
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """The slices that maps are computed of."""
-    record = []
-
-    def counted(kspace, mask):
-        record.append(kspace)
-        return espirit_maps(kspace, mask)
-
-    monkeypatch.setattr(coil_maps, "espirit_maps", counted)
-    return record
 
 
 def test_maps_of_a_batch_are_those_of_its_slices(data):

@@ -162,6 +162,13 @@ def changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def with_espirit(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with ESPIRiT's maps, and a centre that is wide enough for them."""
+    # Of a centre 16 samples wide there are as many patches as ESPIRiT's kernel has weights.
+    wide = {"masking.accelerations": [2.0], "masking.center_fractions": [0.4]}
+    return with_transforms(changed(config, {"model.coil_maps": "espirit"}), wide)
+
+
 def write_configuration(path: Path, config: dict[str, Any]) -> Path:
     path.write_text(GENERATE.text_of(config), encoding="utf-8")
     return path
