@@ -10,9 +10,9 @@ from direct_deepen.physics import (
     normalize_sensitivity_map,
     sense,
 )
-from direct_deepen.posterior import Posterior
-from direct_deepen.pretrained import available_pretrained, load_pretrained, pretrained_provenance
+from direct_deepen.posterior.posterior import Posterior
 from direct_deepen.priors import ConvEnergy, DifferentiableEnergy, Energy, QuadraticEnergy, SumEnergy
+from direct_deepen.priors.pretrained import available_pretrained, load_pretrained, pretrained_provenance
 
 __version__ = "0.1.0"
 

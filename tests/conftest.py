@@ -143,7 +143,7 @@ def one_line_error() -> Callable[..., AbstractContextManager[None]]:
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """The slices that ESPIRiT's maps are computed of."""
-    from direct_deepen.engines import coil_maps
+    from direct_deepen.data import coil_maps
 
     record: list[torch.Tensor] = []
     compute = coil_maps.espirit_maps

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from browser import visit
 
-from direct_deepen.html_page import Html, Reel, page, viewer, write_page
-from direct_deepen.pictures import Panel
+from direct_deepen.pages.html_page import Html, Reel, page, viewer, write_page
+from direct_deepen.pages.pictures import Panel
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import norm, rayleigh
 
-from direct_deepen.calibration import (
+from direct_deepen.posterior.calibration import (
     LEVELS,
     REMOVED,
     attainable_coverage,
@@ -19,7 +19,7 @@ from direct_deepen.calibration import (
     sparsification,
     with_data_noise,
 )
-from direct_deepen.posterior import Posterior
+from direct_deepen.posterior.posterior import Posterior
 
 
 def generator(seed=0):

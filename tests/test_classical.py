@@ -4,7 +4,7 @@ import pytest
 import sigpy
 import torch
 
-from direct_deepen.classical import l1_wavelet, total_variation
+from direct_deepen.evaluation.classical import l1_wavelet, total_variation
 from direct_deepen.physics import SenseOperator
 
 

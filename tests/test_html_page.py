@@ -11,7 +11,7 @@ import pytest
 from matplotlib import colormaps
 from PIL import Image
 
-from direct_deepen.html_page import (
+from direct_deepen.pages.html_page import (
     Reel,
     definitions,
     details,
@@ -23,7 +23,7 @@ from direct_deepen.html_page import (
     viewer,
     write_page,
 )
-from direct_deepen.pictures import Panel, indexed_png, number_text, palette
+from direct_deepen.pages.pictures import Panel, indexed_png, number_text, palette
 
 VOID = {"meta", "link", "img", "input", "br"}
 HOSTILE = "</script><script>alert(1)</script> & \"quoted\" 'so'"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from matplotlib import image as matplotlib_image
 
+from direct_deepen.evaluation.landscape import AXIS, landscape, minimiser
 from direct_deepen.inference.cost import cost_terms
-from direct_deepen.landscape import AXIS, landscape, minimiser
-from direct_deepen.landscape_view import landscape_figures, landscape_page, plot_landscapes
+from direct_deepen.pages.landscape_view import landscape_figures, landscape_page, plot_landscapes
 from direct_deepen.physics import sense
 
 MIDDLE, END = 20, 40

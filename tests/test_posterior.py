@@ -9,8 +9,8 @@ import torch
 
 from direct_deepen.errors import DeepenError
 from direct_deepen.inference import Samples
-from direct_deepen.posterior import Posterior
-from direct_deepen.posterior_file import PosteriorWriter, posterior_path, read_posterior
+from direct_deepen.posterior.posterior import Posterior
+from direct_deepen.posterior.posterior_file import PosteriorWriter, posterior_path, read_posterior
 
 CHAINS, KEEP = 3, 4
 

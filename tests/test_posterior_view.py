@@ -8,11 +8,11 @@ import pytest
 import torch
 from matplotlib import image as matplotlib_image
 
-from direct_deepen import plots
-from direct_deepen.metrics import quality
-from direct_deepen.nifti import write_nifti
-from direct_deepen.posterior_file import PosteriorVolume
-from direct_deepen.posterior_view import figures, file_figures, panels, posterior_page
+from direct_deepen.evaluation.metrics import quality
+from direct_deepen.pages import plots
+from direct_deepen.pages.posterior_view import figures, file_figures, panels, posterior_page
+from direct_deepen.posterior.nifti import write_nifti
+from direct_deepen.posterior.posterior_file import PosteriorVolume
 
 SLICES, ROWS, COLUMNS = 3, 12, 10
 UNIT = 1e-4

@@ -12,14 +12,14 @@ from direct_deepen import (
     intensity_scale,
     load_pretrained,
     mm_map,
-    pretrained,
     pretrained_provenance,
     sense,
 )
 from direct_deepen.data.phantom import brain_volume
-from direct_deepen.metrics import quality
+from direct_deepen.evaluation.metrics import quality
 from direct_deepen.physics import SenseOperator
-from direct_deepen.pretrained import save_pretrained
+from direct_deepen.priors import pretrained
+from direct_deepen.priors.pretrained import save_pretrained
 
 MEGABYTE = 10**6
 

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 from direct_deepen import langevin, mm_map
+from direct_deepen.evaluation.landscape import landscape
 from direct_deepen.inference import (
     annealed_langevin,
     annealed_map,
@@ -21,7 +22,6 @@ from direct_deepen.inference import (
     proximal_iteration,
     unrolled_gradient,
 )
-from direct_deepen.landscape import landscape
 from direct_deepen.progress import FIGURES_INTERVAL, progress_bar, show_figures
 
 # ---- Bars

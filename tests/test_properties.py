@@ -6,10 +6,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from direct_deepen import SenseOperator, intensity_scale, langevin, mm_map
-from direct_deepen.engines.problem import Problem
 from direct_deepen.engines.reconstruction import reconstruct
 from direct_deepen.engines.settings import DeepenSettings, InferenceSettings
 from direct_deepen.physics import complex_normal, normalize_sensitivity_map
+from direct_deepen.physics.problem import Problem
 from direct_deepen.priors import QuadraticEnergy
 
 pytestmark = pytest.mark.filterwarnings(

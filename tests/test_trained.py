@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from direct_deepen.trained import load_trained
+from direct_deepen.engines.trained import load_trained
 
 sys.path.insert(0, str(Path(__file__).parent / "engines"))
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from direct_deepen.training_curves import Curve, plot_curves, read_curves, shown_curves
+from direct_deepen.pages.training_curves import Curve, plot_curves, read_curves, shown_curves
 
 PSNR = "val/brains/fastmri_psnr_metric"
 

@@ -68,10 +68,10 @@ def run(args: argparse.Namespace) -> None:
     """
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
     from direct_deepen.errors import require
-    from direct_deepen.grid import gather, pictures, run_grid, write_results
-    from direct_deepen.plots import plot_comparison, plot_uncertainty
+    from direct_deepen.evaluation.grid import gather, pictures, run_grid, write_results
+    from direct_deepen.evaluation.study import load_study
+    from direct_deepen.pages.plots import plot_comparison, plot_uncertainty
     from direct_deepen.progress import progress_bar
-    from direct_deepen.study import load_study
 
     require(args.figure_slices >= 1, f"--figure-slices is {args.figure_slices}; allowed: >= 1")
     study = load_study(args.study)

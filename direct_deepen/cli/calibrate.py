@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from direct_deepen.cli.verbosity import stage, tell_device
 
 if TYPE_CHECKING:
-    from direct_deepen.calibration_study import SampledSlice
+    from direct_deepen.evaluation.calibration_study import SampledSlice
 
 _DESCRIPTION = """\
 Sample the posteriors of validation and test volumes with references, and compare. On the validation data one scale of
@@ -62,8 +62,11 @@ def run(args: argparse.Namespace) -> None:
         If a file is missing or does not fit, or no scale brings the intervals to their level.
     """
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
-    from direct_deepen.calibration_plots import plot_calibration
-    from direct_deepen.calibration_study import (
+    from direct_deepen.data.cases import inference_dataset
+    from direct_deepen.engines.calibration_file import calibration_path, write_calibration
+    from direct_deepen.engines.trained import load_settings, load_trained
+    from direct_deepen.errors import require
+    from direct_deepen.evaluation.calibration_study import (
         assess,
         case_rows,
         curve_rows,
@@ -73,13 +76,10 @@ def run(args: argparse.Namespace) -> None:
         sampled_slices,
         sparsification_rows,
     )
-    from direct_deepen.csv_files import write_csv
-    from direct_deepen.data.problems import inference_dataset
-    from direct_deepen.engines.calibration_file import calibration_path, write_calibration
-    from direct_deepen.errors import require
+    from direct_deepen.evaluation.csv_files import write_csv
     from direct_deepen.files import write_text
-    from direct_deepen.pretrained import load_pretrained
-    from direct_deepen.trained import load_settings, load_trained
+    from direct_deepen.pages.calibration_plots import plot_calibration
+    from direct_deepen.priors.pretrained import load_pretrained
 
     require(args.slices is None or args.slices >= 1, f"--slices is {args.slices}; allowed: >= 1")
     settings = load_settings(args.cfg)

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
         If a check failed.
     """
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
-    from direct_deepen.doctor import examine
+    from direct_deepen.cli.installation import examine
     from direct_deepen.errors import require
 
     failed = []

@@ -52,14 +52,14 @@ def run(args: argparse.Namespace) -> None:
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
     import torch
 
-    from direct_deepen.data.problems import cases, coil_maps_of, inference_dataset
+    from direct_deepen.data.cases import cases, coil_maps_of, inference_dataset
+    from direct_deepen.engines.trained import load_trained
     from direct_deepen.errors import require
-    from direct_deepen.html_page import write_page
-    from direct_deepen.landscape import landscape
-    from direct_deepen.landscape_view import landscape_figures, landscape_page, plot_landscapes
-    from direct_deepen.pretrained import load_pretrained
+    from direct_deepen.evaluation.landscape import landscape
+    from direct_deepen.pages.html_page import write_page
+    from direct_deepen.pages.landscape_view import landscape_figures, landscape_page, plot_landscapes
+    from direct_deepen.priors.pretrained import load_pretrained
     from direct_deepen.progress import progress_bar
-    from direct_deepen.trained import load_trained
 
     energy = load_pretrained() if args.weights == "pretrained" else load_trained(Path(args.weights), args.cfg)
     dataset = inference_dataset(args.cfg, args.data_root)

@@ -9,7 +9,7 @@ from direct_deepen.cli.verbosity import stage
 if TYPE_CHECKING:
     import numpy as np
 
-    from direct_deepen.posterior_file import PosteriorVolume
+    from direct_deepen.posterior.posterior_file import PosteriorVolume
 
 _DESCRIPTION = """\
 Show a posterior file: MAP, posterior mean, standard deviation, outer quantiles, and samples if they were saved. With
@@ -63,11 +63,11 @@ def run(args: argparse.Namespace) -> None:
     """
     # Imported here so that the help of other commands does not wait for torch.
     from direct_deepen.errors import require
-    from direct_deepen.html_page import write_page
-    from direct_deepen.nifti import write_nifti
-    from direct_deepen.plots import plot_panels
-    from direct_deepen.posterior_file import read_posterior
-    from direct_deepen.posterior_view import figures, file_figures, panels, posterior_page
+    from direct_deepen.pages.html_page import write_page
+    from direct_deepen.pages.plots import plot_panels
+    from direct_deepen.pages.posterior_view import figures, file_figures, panels, posterior_page
+    from direct_deepen.posterior.nifti import write_nifti
+    from direct_deepen.posterior.posterior_file import read_posterior
 
     given = args.cfg is not None and args.data_root is not None
     require(given or args.cfg is args.data_root, "allowed: --cfg and --data-root together, or neither")
@@ -103,7 +103,7 @@ def _references(volume: "PosteriorVolume", configuration: Path, data_root: Path)
     """Return the magnitudes of the fully sampled images in the units of the data, (slice, row, column)."""
     import numpy as np
 
-    from direct_deepen.data.problems import cases, coil_maps_of, inference_dataset
+    from direct_deepen.data.cases import cases, coil_maps_of, inference_dataset
     from direct_deepen.errors import require
     from direct_deepen.progress import progress_bar
 

@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> None:
         If a folder is missing or holds nothing to report.
     """
     # Imported here so that the help of other commands does not wait for torch.
-    from direct_deepen.html_page import write_page
-    from direct_deepen.report import build_report
+    from direct_deepen.pages.html_page import write_page
+    from direct_deepen.pages.report import build_report
 
     with stage("page"):
         write_page(args.out, build_report(args.runs))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from direct_deepen.cli.verbosity import stage, tell_device
 
 if TYPE_CHECKING:
-    from direct_deepen.data.problems import Case
+    from direct_deepen.data.cases import Case
 
 _DESCRIPTION = """\
 Score reconstructions of the same undersampled data against the same references. Zero-filled, SENSE, L1-wavelet and
@@ -61,12 +61,12 @@ def run(args: argparse.Namespace) -> None:
         If a file is missing, or predictions do not belong to these data.
     """
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
-    from direct_deepen.csv_files import write_csv
     from direct_deepen.errors import require
+    from direct_deepen.evaluation.csv_files import write_csv
+    from direct_deepen.evaluation.predictions import Prediction
+    from direct_deepen.evaluation.scoring import compare, markdown_table, spread_over_error, summarize, tune
     from direct_deepen.files import write_text
-    from direct_deepen.plots import plot_comparison, plot_posterior
-    from direct_deepen.predictions import Prediction
-    from direct_deepen.scoring import compare, markdown_table, spread_over_error, summarize, tune
+    from direct_deepen.pages.plots import plot_comparison, plot_posterior
 
     require(args.figure_slices >= 1, f"--figure-slices is {args.figure_slices}; allowed: >= 1")
     names = [name for name, _, _ in args.prediction]
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace, root: Path) -> "list[Case]":
-    from direct_deepen.data.problems import cases, coil_maps_of, inference_dataset
+    from direct_deepen.data.cases import cases, coil_maps_of, inference_dataset
     from direct_deepen.progress import progress_bar
 
     dataset = inference_dataset(args.cfg, root)

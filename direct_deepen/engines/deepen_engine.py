@@ -13,14 +13,14 @@ from direct_deepen.engines.checkpoints import weights_of
 from direct_deepen.engines.guard import Vitals
 from direct_deepen.engines.persistent_chains import PersistentChains
 from direct_deepen.engines.prior_engine import PriorEngine
-from direct_deepen.engines.problem import Problem
 from direct_deepen.engines.reconstruction import Reconstruction, posterior_attributes, reconstruct
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.engines.training_samples import TrainingSamples, chain_spread, draw_training_samples
 from direct_deepen.objectives import contrastive_loss, denoising_score_matching_loss, energy_unit
 from direct_deepen.physics.noise import complex_normal_like
-from direct_deepen.posterior_file import FileAttributes
+from direct_deepen.physics.problem import Problem
+from direct_deepen.posterior.posterior_file import FileAttributes
 from direct_deepen.priors.energy import Energy
 
 _SPREAD_INTERVAL = 50

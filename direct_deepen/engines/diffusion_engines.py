@@ -13,7 +13,6 @@ from torch import nn
 from direct_deepen.engines.diffusion_settings import ALPSSettings, DPSSettings, NoiseRangeSettings, SamplerSettings
 from direct_deepen.engines.guard import Vitals
 from direct_deepen.engines.prior_engine import PriorEngine
-from direct_deepen.engines.problem import Problem
 from direct_deepen.engines.reconstruction import Reconstruction, image_generator, posterior_arrays, posterior_attributes
 from direct_deepen.errors import require
 from direct_deepen.inference import (
@@ -27,8 +26,9 @@ from direct_deepen.inference import (
     variance_exploding_schedule,
 )
 from direct_deepen.objectives import diffusion_loss, distillation_loss, draw_noise_levels
-from direct_deepen.posterior import Posterior
-from direct_deepen.posterior_file import FileAttributes
+from direct_deepen.physics.problem import Problem
+from direct_deepen.posterior.posterior import Posterior
+from direct_deepen.posterior.posterior_file import FileAttributes
 from direct_deepen.priors import Averaged, NoiseConditionalEnergy
 
 
@@ -137,7 +137,7 @@ class ALPSEngine(SamplerEngine[ALPSSettings]):
     @cached_property
     def _teacher(self) -> nn.Module:
         # Imported here: it reads configurations of this package, and so the engines' settings.
-        from direct_deepen.trained import load_denoiser
+        from direct_deepen.engines.trained import load_denoiser
 
         objective = self.settings.objective
         for name in ("teacher_configuration", "teacher_checkpoint"):

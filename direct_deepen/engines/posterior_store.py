@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from direct_deepen.errors import DeepenError, require
-from direct_deepen.posterior_file import (
+from direct_deepen.posterior.posterior_file import (
     FileAttributes,
     PosteriorWriter,
     final_estimate,

@@ -22,16 +22,16 @@ from omegaconf import OmegaConf
 from torch.utils.data import Dataset, Sampler
 
 import direct_deepen
+from direct_deepen.data.batch import names_of_batch, problem_from_batch, reference_image
+from direct_deepen.data.coil_maps import coil_maps_of_batch
 from direct_deepen.data.measured_masks import require_fully_sampled, require_masks_of_files
+from direct_deepen.data.named_slices import NamedSlices
+from direct_deepen.data.random_phase import with_random_phase
 from direct_deepen.engines.checkpoints import LOADING_ERRORS, digest_of, require_states_of, require_weights_of
-from direct_deepen.engines.coil_maps import coil_maps_of_batch
 from direct_deepen.engines.guard import Guard, Vitals
 from direct_deepen.engines.interrupted_run import mend, noted_checkpoint
-from direct_deepen.engines.named_slices import NamedSlices
 from direct_deepen.engines.posterior_store import PosteriorStore, require_volumes, told_of_file
 from direct_deepen.engines.prediction_bar import PredictionBar, prediction_bar
-from direct_deepen.engines.problem import Problem, names_of_batch, problem_from_batch, reference_image
-from direct_deepen.engines.random_phase import with_random_phase
 from direct_deepen.engines.reconstruction import Reconstruction
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.sample_order import SeededBatchSampler
@@ -41,8 +41,9 @@ from direct_deepen.engines.training_bar import TrainingBar, training_bar
 from direct_deepen.engines.training_state import StateCheckpointer, state_path
 from direct_deepen.errors import DeepenError, DivergenceError, require, require_count
 from direct_deepen.files import refusals_told, require_room
+from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.sense import sense
-from direct_deepen.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes
+from direct_deepen.posterior.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes
 
 _HEADER_BYTES = 10_000
 """More than what an HDF5 file of a few arrays has besides them."""

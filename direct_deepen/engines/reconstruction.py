@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from direct_deepen.engines.problem import Problem
 from direct_deepen.engines.settings import DeepenSettings, SampleSettings
 from direct_deepen.inference.langevin import Samples, langevin
 from direct_deepen.inference.mm_map import MapResult, mm_map
+from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.sense import sense
-from direct_deepen.posterior import Posterior
-from direct_deepen.posterior_file import FileAttributes
+from direct_deepen.posterior.posterior import Posterior
+from direct_deepen.posterior.posterior_file import FileAttributes
 from direct_deepen.priors.energy import DifferentiableEnergy, SumEnergy
 from direct_deepen.priors.reduced_precision import ReducedPrecision
 

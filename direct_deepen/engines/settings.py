@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from direct_deepen.engines.coil_maps import COIL_MAPS
+from direct_deepen.data.coil_maps import COIL_MAPS
 from direct_deepen.errors import (
     require,
     require_choice,

@@ -9,7 +9,6 @@ from direct.utils.events import get_event_storage
 
 from direct_deepen.engines.guard import Vitals
 from direct_deepen.engines.prior_engine import PriorEngine
-from direct_deepen.engines.problem import Problem
 from direct_deepen.engines.reconstruction import Reconstruction
 from direct_deepen.engines.settings import SystemSettings
 from direct_deepen.engines.system_settings import ELDERSettings, MoLSettings, MuSESettings, PnPISTASettings
@@ -28,6 +27,7 @@ from direct_deepen.objectives import (
     log_barrier,
     mean_squared_error,
 )
+from direct_deepen.physics.problem import Problem
 from direct_deepen.priors import Energy, SumEnergy
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 
 from direct_deepen.engines.persistent_chains import PersistentChains, mask_digest
-from direct_deepen.engines.problem import Problem
 from direct_deepen.engines.settings import ChainSettings
 from direct_deepen.inference.langevin import Samples, langevin
 from direct_deepen.inference.mm_map import mm_map
 from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.sense import sense
 from direct_deepen.priors.energy import Energy
 

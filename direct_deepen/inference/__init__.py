@@ -6,7 +6,6 @@ from direct_deepen.inference.annealed_langevin import (
     preconditioned_annealed_langevin,
 )
 from direct_deepen.inference.conditional_noise import mask_shaped_noise
-from direct_deepen.inference.diagnostics import Diagnostics
 from direct_deepen.inference.diffusion_sampling import diffusion_posterior_sampling
 from direct_deepen.inference.equilibrium import differentiable_equilibrium, equilibrium
 from direct_deepen.inference.fixed_point import FixedPointResult
@@ -18,7 +17,6 @@ from direct_deepen.inference.proximal_iteration import proximal_iteration
 from direct_deepen.inference.unrolled_gradient import unrolled_gradient
 
 __all__ = [
-    "Diagnostics",
     "FixedPointResult",
     "IndependentSamples",
     "MapResult",

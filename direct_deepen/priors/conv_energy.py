@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from direct_deepen.errors import require, require_choice, require_positive
-from direct_deepen.priors.activations import ACTIVATIONS
 from direct_deepen.priors.convolutional_energy import ConvolutionalEnergy
+from direct_deepen.priors.cpu.activations import ACTIVATIONS
 from direct_deepen.priors.networks import convolutional_stack
 
 HEADS = ("pooled", "flattened")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from direct_deepen.priors.convolutional_pass import ConvolutionalPass, has_kernels, images_at_once
+from direct_deepen.priors.cpu.convolutional_pass import ConvolutionalPass, has_kernels, images_at_once
 from direct_deepen.priors.energy import Energy
 from direct_deepen.priors.networks import channels_to_image, image_to_channels
 
@@ -16,7 +16,7 @@ class ConvolutionalEnergy(Energy):
     """E(x) = h(φ(x)), φ a stack of convolutions and h a head that makes a number of its output.
 
     ∇E, and the gradient of E by the weights where none by the image is asked for, are computed without a graph, as many
-    images at a time as suit the device (:class:`~direct_deepen.priors.convolutional_pass.ConvolutionalPass`). So the
+    images at a time as suit the device (see :mod:`direct_deepen.priors.cpu.convolutional_pass`). So the
     memory of a batch is that of a few images. Activations without a kernel, and second derivatives, are left to
     automatic differentiation. The numbers are the same but for rounding.
     """

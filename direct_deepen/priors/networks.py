@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from direct_deepen.errors import require, require_choice
-from direct_deepen.priors.activations import ACTIVATIONS
+from direct_deepen.priors.cpu.activations import ACTIVATIONS
 
 
 def convolutional_stack(
@@ -21,7 +21,7 @@ def convolutional_stack(
     num_layers
         Number of convolutions, at least two.
     activation
-        One of :data:`~direct_deepen.priors.activations.ACTIVATIONS`.
+        One of :data:`~direct_deepen.priors.cpu.activations.ACTIVATIONS`.
 
     Raises
     ------

@@ -4,7 +4,7 @@ import torch
 
 from direct_deepen.errors import DeepenError
 from direct_deepen.priors.convolutional_energy import ConvolutionalEnergy
-from direct_deepen.priors.convolutional_pass import has_kernels
+from direct_deepen.priors.cpu.convolutional_pass import has_kernels
 from direct_deepen.priors.energy import DifferentiableEnergy
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from direct_deepen.priors.convolutional_pass import has_kernels
+from direct_deepen.priors.cpu.convolutional_pass import has_kernels
 from direct_deepen.progress import Track, progress_bar
 from direct_deepen.speed import steps
 from direct_deepen.speed.memory import peak_memory_mb

@@ -17,7 +17,7 @@ from torch.nn import functional
 from direct_deepen.inference import langevin
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.priors import ReducedPrecision
-from direct_deepen.priors.activations import Elu
+from direct_deepen.priors.cpu.activations import Elu
 from direct_deepen.speed.setting import Workload
 
 STEP_SIZE = 0.1

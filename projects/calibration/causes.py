@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from direct_deepen.calibration import attainable_coverage, containing_level, object_pixels, with_data_noise
-from direct_deepen.calibration_study import SampledSlice, sampled_slices
-from direct_deepen.data.problems import inference_dataset
+from direct_deepen.data.cases import inference_dataset
 from direct_deepen.engines.settings import DeepenSettings
-from direct_deepen.posterior import Posterior
-from direct_deepen.trained import load_settings, load_trained
+from direct_deepen.engines.trained import load_settings, load_trained
+from direct_deepen.evaluation.calibration_study import SampledSlice, sampled_slices
+from direct_deepen.posterior.calibration import attainable_coverage, containing_level, object_pixels, with_data_noise
+from direct_deepen.posterior.posterior import Posterior
 
 LEVEL = 0.9
 SHARES = (0.0, 0.05, 0.2, 0.4, 0.6, 1.0)

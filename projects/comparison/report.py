@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from run import HALF_STEP, MASKS, MISMATCHED, WITH_MASK, WITHOUT_MASK, Plan
 
-from direct_deepen.cell import CellRow
-from direct_deepen.csv_files import read_csv
-from direct_deepen.grid import interval_over_volumes, pictures
-from direct_deepen.plots import plot_comparison
-from direct_deepen.study import load_study
+from direct_deepen.evaluation.cell import CellRow
+from direct_deepen.evaluation.csv_files import read_csv
+from direct_deepen.evaluation.grid import interval_over_volumes, pictures
+from direct_deepen.evaluation.study import load_study
+from direct_deepen.pages.plots import plot_comparison
 from direct_deepen.trainings import exit_code, seconds_spent
 
 EXCHANGED = ("deepen", "elder", HALF_STEP)

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 import yaml
 
-from direct_deepen.classical import CLASSICAL
 from direct_deepen.engines.checkpoints import weights_of
 from direct_deepen.errors import DeepenError
-from direct_deepen.study import ZERO_FILLED
+from direct_deepen.evaluation.classical import CLASSICAL
+from direct_deepen.evaluation.study import ZERO_FILLED
 from direct_deepen.trainings import Training, run_trainings
 
 CONFIGS = Path("configs")

@@ -18,10 +18,10 @@ import torch
 import yaml
 
 from direct_deepen import Energy
-from direct_deepen.data.problems import Case, cases, inference_dataset
-from direct_deepen.landscape import landscape, minimiser
-from direct_deepen.landscape_view import draw_contours, image_at_minimum
-from direct_deepen.trained import load_trained
+from direct_deepen.data.cases import Case, cases, inference_dataset
+from direct_deepen.engines.trained import load_trained
+from direct_deepen.evaluation.landscape import landscape, minimiser
+from direct_deepen.pages.landscape_view import draw_contours, image_at_minimum
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -11,11 +11,11 @@ import torch
 import yaml
 
 import direct_deepen
-from direct_deepen.pretrained import save_pretrained
-from direct_deepen.trained import load_trained
+from direct_deepen.engines.trained import load_trained
+from direct_deepen.priors.pretrained import save_pretrained
 
 CONFIGURATION = Path("configs/pretrained_2d4x.yaml")
-OUTPUT = Path("direct_deepen/weights/brain_phantom_2d4x.pt")
+OUTPUT = Path("direct_deepen/priors/weights/brain_phantom_2d4x.pt")
 KEYS = ("hidden_channels", "num_layers", "activation", "weight")
 
 

@@ -24,18 +24,18 @@ from torch.autograd.functional import hvp
 from tqdm import tqdm
 
 from direct_deepen import Posterior, langevin, load_pretrained, mm_map, sense
-from direct_deepen.classical import CLASSICAL
-from direct_deepen.csv_files import write_csv
+from direct_deepen.data.cases import Case, cases, inference_dataset
 from direct_deepen.data.phantom import write_phantoms
-from direct_deepen.data.problems import Case, cases, inference_dataset
+from direct_deepen.engines.trained import load_trained
+from direct_deepen.evaluation.classical import CLASSICAL
+from direct_deepen.evaluation.csv_files import write_csv
+from direct_deepen.evaluation.metrics import quality
+from direct_deepen.evaluation.scoring import tune
 from direct_deepen.inference.cost import cost_terms
 from direct_deepen.inference.curvature import largest_curvature
-from direct_deepen.metrics import quality
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.priors import Energy
-from direct_deepen.scoring import tune
-from direct_deepen.trained import load_trained
 
 CONFIGURATION = Path("configs/pretrained_2d4x.yaml")
 NOISE_STD = 0.01

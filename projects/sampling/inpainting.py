@@ -15,11 +15,11 @@ import torch
 
 from direct_deepen import Posterior, QuadraticEnergy, langevin, load_pretrained, mm_map
 from direct_deepen.data.phantom import brain_volume
-from direct_deepen.metrics import quality
+from direct_deepen.evaluation.metrics import quality
+from direct_deepen.evaluation.scoring import Picture
+from direct_deepen.pages.plots import plot_comparison
 from direct_deepen.physics.noise import complex_normal
-from direct_deepen.plots import plot_comparison
 from direct_deepen.priors import SumEnergy
-from direct_deepen.scoring import Picture
 
 ETA = 0.007
 KEPT = 0.5

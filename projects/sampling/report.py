@@ -16,13 +16,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from run import COMPARED, PROBLEMS, STEPS
 
-from direct_deepen.cell import CellRow
-from direct_deepen.cell_posterior import PosteriorRow
-from direct_deepen.csv_files import read_csv
-from direct_deepen.grid import pictures
-from direct_deepen.plots import TITLES, plot_uncertainty
-from direct_deepen.scoring import Picture
-from direct_deepen.study import Study, load_study
+from direct_deepen.evaluation.cell import CellRow
+from direct_deepen.evaluation.cell_posterior import PosteriorRow
+from direct_deepen.evaluation.csv_files import read_csv
+from direct_deepen.evaluation.grid import pictures
+from direct_deepen.evaluation.scoring import Picture
+from direct_deepen.evaluation.study import Study, load_study
+from direct_deepen.pages.plots import TITLES, plot_uncertainty
 
 
 def mean(rows: Sequence[CellRow] | Sequence[PosteriorRow], mask: str, method: str, key: str) -> float:

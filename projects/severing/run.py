@@ -23,11 +23,11 @@ import numpy as np
 import torch
 
 from direct_deepen import Energy, SenseOperator, mm_map, sense
-from direct_deepen.data.problems import cases, inference_dataset
-from direct_deepen.metrics import quality
+from direct_deepen.data.cases import cases, inference_dataset
+from direct_deepen.engines.trained import load_trained
+from direct_deepen.evaluation.metrics import quality
 from direct_deepen.objectives import contrastive_loss, energy_unit
 from direct_deepen.physics.noise import complex_normal
-from direct_deepen.trained import load_trained
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from direct_deepen.csv_files import write_csv
-from direct_deepen.figure import blank_figure
+from direct_deepen.evaluation.csv_files import write_csv
+from direct_deepen.pages.figure import blank_figure
 from direct_deepen.progress import progress_bar
 from direct_deepen.speed.setting import Setting, workload
 from direct_deepen.speed.steps import floor

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from direct_deepen.cli.main import main
-from direct_deepen.data.problems import Case, cases, inference_dataset
+from direct_deepen.data.cases import Case, cases, inference_dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
 

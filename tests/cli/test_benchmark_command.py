@@ -12,13 +12,22 @@ import torch
 import yaml
 from terminals import as_standard_error
 
-from direct_deepen.cell import CellRow, run_cell
-from direct_deepen.cell_posterior import PosteriorRow, coverage, posterior_row
-from direct_deepen.csv_files import read_csv
-from direct_deepen.grid import _follow, _told, cell_folder, gather, paired_interval, pictures, run_grid, write_results
-from direct_deepen.metrics import quality
+from direct_deepen.evaluation.cell import CellRow, run_cell
+from direct_deepen.evaluation.cell_posterior import PosteriorRow, coverage, posterior_row
+from direct_deepen.evaluation.csv_files import read_csv
+from direct_deepen.evaluation.grid import (
+    _follow,
+    _told,
+    cell_folder,
+    gather,
+    paired_interval,
+    pictures,
+    run_grid,
+    write_results,
+)
+from direct_deepen.evaluation.metrics import quality
+from direct_deepen.evaluation.study import Method, load_study
 from direct_deepen.progress import progress_bar
-from direct_deepen.study import Method, load_study
 
 COLUMNS = [
     "method", "mask", "case", "psnr", "ssim", "nmse", "seconds", "gradient_evaluations", "peak_memory_mb", "parameters",

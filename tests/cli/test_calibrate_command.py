@@ -11,16 +11,17 @@ import tiny_direct
 import torch
 import yaml
 
-from direct_deepen import calibration_plots, calibration_study
-from direct_deepen.calibration import LEVELS, containing_level, object_pixels
 from direct_deepen.engines.calibration_file import read_calibration
 from direct_deepen.engines.reconstruction import image_generator, reconstruct, sample_posterior
-from direct_deepen.inference.diagnostics import diagnose
+from direct_deepen.engines.trained import load_settings, load_trained
+from direct_deepen.evaluation import calibration_study
+from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
+from direct_deepen.pages import calibration_plots
 from direct_deepen.physics import SenseOperator, complex_normal
-from direct_deepen.posterior import Posterior
+from direct_deepen.posterior.calibration import LEVELS, containing_level, object_pixels
+from direct_deepen.posterior.diagnostics import diagnose
+from direct_deepen.posterior.posterior import Posterior
 from direct_deepen.priors import ConvEnergy, QuadraticEnergy
-from direct_deepen.sample_store import fingerprint, kept_posterior
-from direct_deepen.trained import load_settings, load_trained
 
 KINDS = [
     (stage, reference, pixels)

@@ -10,11 +10,11 @@ import pytest
 import tiny_direct
 import torch
 
-from direct_deepen.data.problems import cases, coil_maps_of, inference_dataset
-from direct_deepen.landscape import landscape
-from direct_deepen.landscape_view import landscape_figures
-from direct_deepen.metrics import quality
-from direct_deepen.trained import load_trained
+from direct_deepen.data.cases import cases, coil_maps_of, inference_dataset
+from direct_deepen.engines.trained import load_trained
+from direct_deepen.evaluation.landscape import landscape
+from direct_deepen.evaluation.metrics import quality
+from direct_deepen.pages.landscape_view import landscape_figures
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from direct_deepen import doctor
+from direct_deepen.cli import installation as doctor
+from direct_deepen.cli.installation import examine
 from direct_deepen.cli.main import main
-from direct_deepen.doctor import examine
 
 CHECKS = ["versions", "device", "threads", "plugin", "self-test"]
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from matplotlib import image as matplotlib_image
 
-from direct_deepen import plots
-from direct_deepen.scoring import Picture
+from direct_deepen.evaluation.scoring import Picture
+from direct_deepen.pages import plots
 
 
 def picture(number, *, posteriors=("deepen",)):

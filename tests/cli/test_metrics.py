@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import normalized_root_mse, peak_signal_noise_ratio, structural_similarity
 
-from direct_deepen.metrics import quality
+from direct_deepen.evaluation.metrics import quality
 
 
 @pytest.fixture

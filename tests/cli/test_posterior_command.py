@@ -9,10 +9,10 @@ import pytest
 import torch
 from matplotlib import image as matplotlib_image
 
-from direct_deepen.landscape import landscape
-from direct_deepen.landscape_view import landscape_figures
-from direct_deepen.metrics import quality
-from direct_deepen.trained import load_trained
+from direct_deepen.engines.trained import load_trained
+from direct_deepen.evaluation.landscape import landscape
+from direct_deepen.evaluation.metrics import quality
+from direct_deepen.pages.landscape_view import landscape_figures
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from direct_deepen.posterior_file import PosteriorWriter, posterior_path
-from direct_deepen.predictions import Prediction
+from direct_deepen.evaluation.predictions import Prediction
+from direct_deepen.posterior.posterior_file import PosteriorWriter, posterior_path
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import torch
 import yaml
 from torch.utils.data import default_collate
 
+from direct_deepen.data.batch import to_complex
+from direct_deepen.data.cases import inference_dataset
 from direct_deepen.data.measured_masks import require_fully_sampled
-from direct_deepen.data.problems import inference_dataset
-from direct_deepen.engines.problem import to_complex
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tiny_direct
 
-from direct_deepen import report
 from direct_deepen.cli.main import main
-from direct_deepen.report import from_markdown
-from direct_deepen.training_curves import TITLES, Curve, plot_curves
+from direct_deepen.pages import report
+from direct_deepen.pages.report import from_markdown
+from direct_deepen.pages.training_curves import TITLES, Curve, plot_curves
 
 TABLE = "### 2d4x\n\n| method | PSNR (dB) |\n|---|---|\n| deepen | 33.0 ± 1 |\n| <b>x</b> |  |\n\nTwo slices.\n"
 

@@ -14,11 +14,11 @@ import torch
 from matplotlib import image as matplotlib_image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from direct_deepen.classical import CLASSICAL
 from direct_deepen.cli.main import main
-from direct_deepen.csv_files import write_csv
-from direct_deepen.metrics import quality
-from direct_deepen.scoring import REGULARIZATIONS, Row, markdown_table, summarize, tune
+from direct_deepen.evaluation.classical import CLASSICAL
+from direct_deepen.evaluation.csv_files import write_csv
+from direct_deepen.evaluation.metrics import quality
+from direct_deepen.evaluation.scoring import REGULARIZATIONS, Row, markdown_table, summarize, tune
 
 SUMMARY_COLUMNS = [
     "method", "psnr", "psnr_std", "ssim", "ssim_std", "nmse", "nmse_std", "seconds", "gradient_evaluations",

@@ -78,8 +78,8 @@ def test_warnings_are_always_told_and_the_logger_is_left_as_it_was(capsys, verbo
     logger = logging.getLogger("direct_deepen")
     before = (logger.level, list(logger.handlers))
     with told(verbose):
-        logging.getLogger("direct_deepen.trained").info("read")
-        logging.getLogger("direct_deepen.trained").warning("odd")
+        logging.getLogger("direct_deepen.engines.trained").info("read")
+        logging.getLogger("direct_deepen.engines.trained").warning("odd")
     assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == levels
     assert (logger.level, list(logger.handlers)) == before
 

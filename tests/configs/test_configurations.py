@@ -15,7 +15,7 @@ from direct.utils import dict_flatten, remove_keys
 from omegaconf import ListConfig, OmegaConf
 from torch.utils.data import default_collate
 
-from direct_deepen.data.problems import inference_dataset
+from direct_deepen.data.cases import inference_dataset
 from direct_deepen.physics.scale import central_disc
 
 FOLDER = tiny_direct.REPOSITORY / "configs"

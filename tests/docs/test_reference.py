@@ -59,7 +59,7 @@ def test_every_key_of_the_configuration_has_a_meaning(settings, section):
 
 
 def test_the_settings_of_every_engine_are_documented():
-    module = importlib.import_module("direct_deepen.plugin.deepen_engine")
+    module = importlib.import_module("direct_deepen.engines.plugin.deepen_engine")
     types = [getattr(module, name).settings_type for name in module.__all__]
     assert {f"{kind.__module__}.{kind.__name__}" for kind in types} == {name for name, _ in documented_settings()}
 

@@ -21,18 +21,18 @@ import torch
 from yaml import YAMLError
 
 from direct_deepen.cli.main import build_parser, main
+from direct_deepen.data.batch import problem_from_batch
+from direct_deepen.data.cases import cases, inference_dataset
 from direct_deepen.data.fastmri_file import ismrmrd_header
-from direct_deepen.data.problems import cases, inference_dataset
 from direct_deepen.engines.checkpoints import weights_of
-from direct_deepen.engines.problem import problem_from_batch
+from direct_deepen.engines.trained import load_denoiser, load_settings, load_trained
 from direct_deepen.errors import DeepenError
+from direct_deepen.evaluation.sample_store import kept_posterior
 from direct_deepen.inference.cost import cost_terms
 from direct_deepen.objectives import energy_unit
 from direct_deepen.physics.sense import sense
-from direct_deepen.posterior_file import read_posterior
-from direct_deepen.pretrained import load_pretrained
-from direct_deepen.sample_store import kept_posterior
-from direct_deepen.trained import load_denoiser, load_settings, load_trained
+from direct_deepen.posterior.posterior_file import read_posterior
+from direct_deepen.priors.pretrained import load_pretrained
 
 KSPACE = tiny_direct.draw_kspace(0)
 ODD = tiny_direct.draw_kspace(0, size=47)[:, :, 7:40]

@@ -19,7 +19,7 @@ from direct_deepen.engines.calibration_file import (
 )
 from direct_deepen.engines.checkpoints import digest_of, weights_of
 from direct_deepen.engines.settings import DeepenSettings, InferenceSettings, ObjectiveSettings
-from direct_deepen.trained import load_settings
+from direct_deepen.engines.trained import load_settings
 
 SCALE = 2.5
 

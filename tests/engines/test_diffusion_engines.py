@@ -15,7 +15,7 @@ from test_engine_settings import REFUSED_QUANTILES, SWITCHES, leaves
 
 from direct_deepen.engines.diffusion_settings import ALPS_RULES, ALPSSettings, DPSSettings
 from direct_deepen.engines.prior_engine import settings_from_config
-from direct_deepen.trained import load_denoiser
+from direct_deepen.engines.trained import load_denoiser
 
 INFINITY, NOT_A_NUMBER = float("inf"), float("nan")
 SETTINGS = {"dps": DPSSettings, "alps": ALPSSettings}

@@ -6,7 +6,7 @@ import pytest
 import tiny_direct
 import torch
 
-from direct_deepen.engines import coil_maps
+from direct_deepen.data import coil_maps
 from direct_deepen.physics.espirit import espirit_maps
 
 

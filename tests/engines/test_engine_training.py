@@ -11,8 +11,8 @@ import tiny_direct
 import torch
 from direct.utils.events import EventStorage
 
+from direct_deepen.data.batch import problem_from_batch, reference_image
 from direct_deepen.engines import deepen_engine, prior_engine
-from direct_deepen.engines.problem import problem_from_batch, reference_image
 from direct_deepen.errors import DivergenceError
 
 CONTRASTIVE = {

@@ -16,8 +16,8 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 
 from direct_deepen import mm_map
+from direct_deepen.data.cases import Case, cases, inference_dataset
 from direct_deepen.data.fastmri_file import write_fastmri_volume
-from direct_deepen.data.problems import Case, cases, inference_dataset
 from direct_deepen.priors import QuadraticEnergy
 
 examples = settings(

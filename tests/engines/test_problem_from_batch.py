@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from direct_deepen.engines.problem import problem_from_batch, reference_image, to_complex
+from direct_deepen.data.batch import problem_from_batch, reference_image, to_complex
 from direct_deepen.physics.scale import intensity_scale
 
 # Both sides are single precision and take the same steps in another order.

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from direct_deepen.engines.problem import Problem
-from direct_deepen.engines.random_phase import with_random_phase
+from direct_deepen.data.random_phase import with_random_phase
 from direct_deepen.physics import SenseOperator
+from direct_deepen.physics.problem import Problem
 
 
 @pytest.fixture

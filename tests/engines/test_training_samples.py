@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from direct_deepen.engines.persistent_chains import PersistentChains
-from direct_deepen.engines.problem import Problem
 from direct_deepen.engines.settings import ChainSettings, ChainStartSettings
 from direct_deepen.engines.training_samples import draw_training_samples
 from direct_deepen.inference.cost import cost_terms
 from direct_deepen.physics import SenseOperator
+from direct_deepen.physics.problem import Problem
 
 NOISE_STD = 0.01
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from direct_deepen.inference.diagnostics import MINIMAL_KEEP, diagnose, effective_sample_size, split_r_hat
+from direct_deepen.posterior.diagnostics import MINIMAL_KEEP, diagnose, effective_sample_size, split_r_hat
 
 PIXELS = 200
 """Independent replications: pixels do not know of one another."""

@@ -7,7 +7,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PLUGIN = "direct.nn.deepen"
-"""The name that direct_deepen/plugin is installed by."""
+"""The name that direct_deepen/engines/plugin is installed by."""
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,8 @@ def test_every_package_is_installed(options):
     folders = {path.parent.relative_to(REPOSITORY) for path in (REPOSITORY / "direct_deepen").rglob("__init__.py")}
     names = {".".join(folder.parts) for folder in folders}
     listed = options["packages"].split()
-    assert sorted(listed) == sorted(names - {"direct_deepen.plugin"} | {PLUGIN})
-    assert options["package_dir"].split() == [PLUGIN, "=", "direct_deepen/plugin"]
+    assert sorted(listed) == sorted(names - {"direct_deepen.engines.plugin"} | {PLUGIN})
+    assert options["package_dir"].split() == [PLUGIN, "=", "direct_deepen/engines/plugin"]
 
 
 def test_every_module_lies_in_a_package(options):

@@ -28,7 +28,7 @@ def test_an_installation_adds_one_folder_to_direct_and_no_package_above_it(tmp_p
     }
     modules = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "direct_deepen").rglob("*.py")}
     # The plugin's files are installed under DIRECT's name, all others under ours.
-    plugin = {path for path in modules if path.startswith("direct_deepen/plugin/")}
+    plugin = {path for path in modules if path.startswith("direct_deepen/engines/plugin/")}
     assert {path for path in installed if path.startswith("direct_deepen/")} == modules - plugin
     assert (target / "direct_deepen" / "py.typed").is_file()
     assert (target / "direct_deepen" / "assets" / "viewer.js").is_file()

@@ -7,15 +7,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from direct_deepen.priors import ConvEnergy, QuadraticEnergy, convolutional_pass
-from direct_deepen.priors.activations import ACTIVATIONS, KERNELS, Elu
+from direct_deepen.priors import ConvEnergy, QuadraticEnergy
 from direct_deepen.priors.convolutional_energy import ConvolutionalEnergy
-from direct_deepen.priors.convolutional_pass import (
+from direct_deepen.priors.cpu import convolutional_pass
+from direct_deepen.priors.cpu.activations import ACTIVATIONS, KERNELS, Elu
+from direct_deepen.priors.cpu.convolutional_pass import (
     ConvolutionalPass,
     has_kernels,
     images_at_once,
 )
-from direct_deepen.priors.fast_convolutions import convolution_by_rows_of_four, convolution_to_few_channels
+from direct_deepen.priors.cpu.fast_convolutions import convolution_by_rows_of_four, convolution_to_few_channels
 from direct_deepen.priors.networks import convolutional_stack
 
 # Sums of some hundred terms of order one in double precision, in another order.

@@ -4,7 +4,7 @@ import threading
 
 import torch
 
-from direct_deepen.priors.scratch import Scratch
+from direct_deepen.priors.cpu.scratch import Scratch
 
 
 def test_the_same_place_is_given_again_and_grows_to_what_is_asked_for():

@@ -8,8 +8,8 @@ import torch
 import yaml
 from project_scripts import loaded_scripts
 
-from direct_deepen.cell import CellRow
-from direct_deepen.study import load_study
+from direct_deepen.evaluation.cell import CellRow
+from direct_deepen.evaluation.study import load_study
 
 
 @pytest.fixture(scope="module")

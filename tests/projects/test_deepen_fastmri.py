@@ -9,8 +9,8 @@ import pytest
 import tiny_direct
 import torch
 
+from direct_deepen.data.cases import cases, inference_dataset
 from direct_deepen.data.fastmri_file import ismrmrd_header, write_fastmri_volume
-from direct_deepen.data.problems import cases, inference_dataset
 from direct_deepen.physics.fourier import fft2, ifft2
 
 SIZE = tiny_direct.SIZE

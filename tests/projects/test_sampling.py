@@ -11,12 +11,12 @@ from direct.environment import load_model_config_from_name
 from omegaconf import OmegaConf
 from project_scripts import loaded_scripts
 
-from direct_deepen.cell import CellRow
-from direct_deepen.cell_posterior import PosteriorRow
 from direct_deepen.engines.diffusion_settings import ALPSSettings, DPSSettings
 from direct_deepen.engines.prior_engine import settings_from_config
 from direct_deepen.engines.settings import DeepenSettings
-from direct_deepen.study import load_study
+from direct_deepen.evaluation.cell import CellRow
+from direct_deepen.evaluation.cell_posterior import PosteriorRow
+from direct_deepen.evaluation.study import load_study
 
 SETTINGS = {"deepen": DeepenSettings, "alps": ALPSSettings, "dps": DPSSettings}
 

@@ -1,0 +1,163 @@
+"""The problems of a DIRECT configuration's inference dataset, one slice at a time."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import torch
+from direct.common.subsample import build_masking_function
+from direct.data.datasets import build_dataset_from_input
+from direct.data.mri_transforms import build_mri_transforms
+from direct.data.transforms import fft2, ifft2
+from direct.environment import load_dataset_config
+from direct.utils import dict_flatten, dict_to_device, remove_keys
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch.utils.data import default_collate
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from direct_deepen.data.batch import problem_from_batch, reference_image
+from direct_deepen.data.coil_maps import coil_maps_of_batch
+from direct_deepen.data.measured_masks import require_fully_sampled, require_masks_of_files
+from direct_deepen.data.named_slices import read_slice
+from direct_deepen.errors import DeepenError, require
+from direct_deepen.physics.problem import Problem
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One slice: its problem and its reference, both in scaled intensities.
+
+    Attributes
+    ----------
+    volume
+        Name of the file.
+    slice_number
+        Number of the slice.
+    problem
+        Operator, data and scale, with a batch of one; its scale takes images to the units of the file.
+    reference
+        Coil-combined fully sampled image, complex (1, height, width).
+    """
+
+    volume: str
+    slice_number: int
+    problem: Problem
+    reference: torch.Tensor
+
+
+def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mapping[str, Any] | None = None) -> Any:
+    """Build the dataset that ``direct predict`` builds from the same two arguments, masks included.
+
+    Volumes are to be fully sampled: what comes of this dataset is compared with references. Masks may also be those of
+    the files, with ``transforms.masking: null`` and ``pass_mask: true``.
+
+    Parameters
+    ----------
+    configuration
+        A configuration of DIRECT with a section ``inference.dataset``.
+    data_root
+        Folder of HDF5 volumes.
+    transforms
+        Keys of ``inference.dataset.transforms`` to change, nested as there: another mask, another size.
+
+    Raises
+    ------
+    DeepenError
+        If the configuration or the folder is missing or holds no volume, a volume is undersampled already or lacks a
+        mask that is asked for, or a key is wrong.
+    """
+    require(configuration.is_file(), f"{configuration}: no such configuration file")
+    require(data_root.is_dir(), f"{data_root}: no such folder of HDF5 volumes")
+    files = sorted(data_root.glob("*.h5"))
+    require(len(files) > 0, f"{data_root}: holds no .h5 file")
+    for file in files:
+        _require_volume(file)
+        require_fully_sampled(file)
+    try:
+        section = OmegaConf.load(configuration).inference.dataset
+        merged = OmegaConf.merge(OmegaConf.structured(load_dataset_config(section.name)), section)
+        merged = OmegaConf.merge(merged, {"transforms": dict(transforms or {})})
+        masks = merged.transforms.masking
+        masking = None if masks is None else build_masking_function(**masks)
+    except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
+        message = str(error).splitlines()[0]
+        raise DeepenError(f"{configuration}: inference.dataset: {message}") from error
+    if masking is None:
+        try:
+            require_masks_of_files(merged, files)
+        except DeepenError as error:
+            raise DeepenError(f"{configuration}: {error}") from error
+    transforms = build_mri_transforms(
+        forward_operator=fft2,
+        backward_operator=ifft2,
+        mask_func=masking,
+        **dict_flatten(remove_keys(merged.transforms, "masking")),
+    )
+    # DIRECT reports every file at the level of information; a command that reads them twice should not.
+    logging.getLogger("FastMRIDataset").setLevel(logging.WARNING)
+    dataset = build_dataset_from_input(transforms=transforms, dataset_config=merged, data_root=data_root)
+    _logger.info("%s: %i volumes, %i slices, with the masks of %s", data_root, len(files), len(dataset), configuration)
+    return dataset
+
+
+def _require_volume(path: Path) -> None:
+    """Raise unless a file can be read: DIRECT leaves out those that cannot, with no more than a warning."""
+    try:
+        with h5py.File(path, "r") as file:
+            shape = getattr(file.get("kspace"), "shape", ())
+            require(len(shape) > 0, f"{path}: no fastMRI volume: it holds no array `kspace`")
+            require(min(shape) > 0, f"{path}: kspace has shape {shape}; allowed: no axis of length zero")
+    except OSError as error:
+        raise DeepenError(f"{path}: no fastMRI volume: {str(error).splitlines()[0]}") from error
+
+
+def coil_maps_of(configuration: Path) -> str:
+    """Return which coil maps the model section of a configuration asks for: DIRECT's, if it says nothing of them.
+
+    References are to have the maps of the predictions that they are compared with. Models of DIRECT have no such key.
+    """
+    return str(OmegaConf.select(OmegaConf.load(configuration), "model.coil_maps", default="direct"))
+
+
+def cases(
+    dataset: Any,
+    *,
+    volume: str | None = None,
+    coil_maps: str = "direct",
+    cache: Path | None = None,
+    device: str = "cpu",
+) -> Iterator[Case]:
+    """Yield the slices of a dataset, volume by volume in the order of their names.
+
+    Parameters
+    ----------
+    dataset
+        As :func:`inference_dataset` returns it.
+    volume
+        Name of the file whose slices are wanted; None for all.
+    coil_maps, cache
+        As for :func:`~direct_deepen.data.coil_maps.coil_maps_of_batch`.
+    device
+        Where the problems are to be.
+
+    Raises
+    ------
+    DeepenError
+        If there is no such volume, a slice cannot be read, or it is no problem that can be solved.
+    """
+    paths = sorted(path for path in dataset.volume_indices if volume in (None, Path(path).name))
+    require(len(paths) > 0, f"{volume}: no such volume in the data")
+    for path in paths:
+        for index in dataset.volume_indices[path]:
+            batch = dict_to_device(default_collate([read_slice(dataset, index)]), device)
+            problem = problem_from_batch(batch, coil_maps_of_batch(batch, coil_maps, cache))
+            reference = reference_image(batch, problem)
+            ((name, number),) = problem.names
+            problem = replace(problem, scale=problem.scale * batch["scaling_factor"])
+            yield Case(Path(name).name, number, problem, reference)

@@ -1,0 +1,79 @@
+"""Coil maps of a batch: DIRECT's, or ESPIRiT's, computed once for every slice and mask."""
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from direct_deepen.data.batch import to_complex
+from direct_deepen.errors import require_choice
+from direct_deepen.files import write_file
+from direct_deepen.physics.espirit import espirit_maps
+from direct_deepen.physics.phase import align_phase
+from direct_deepen.physics.sense_operator import SenseOperator
+
+COIL_MAPS = ("direct", "espirit")
+
+
+def coil_maps_of_batch(data: Mapping[str, Any], kind: str, cache: Path | None) -> torch.Tensor | None:
+    """Return the coil maps of a batch of DIRECT, complex (batch, coil, height, width); None for those it comes with.
+
+    Parameters
+    ----------
+    data
+        The batch, with real ``masked_kspace`` and ``sampling_mask``.
+    kind
+        One of :data:`COIL_MAPS`. ESPIRiT's are given the gauge of DIRECT's, so that a prior trained with one kind
+        serves with the other.
+    cache
+        As for :func:`espirit_maps_of_batch`.
+
+    Raises
+    ------
+    DeepenError
+        If ``kind`` is unknown, or the mask has no fully sampled centre.
+    """
+    require_choice("model.coil_maps", kind, COIL_MAPS)
+    if kind == "direct":
+        return None
+    kspace, mask = to_complex(data["masked_kspace"]), data["sampling_mask"].squeeze(-1)
+    return align_phase(SenseOperator(espirit_maps_of_batch(kspace, mask, cache), mask), kspace).sensitivity_map
+
+
+def espirit_maps_of_batch(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor, cache: Path | None) -> torch.Tensor:
+    """Return ESPIRiT maps of a batch, from the cache where they are there.
+
+    Parameters
+    ----------
+    masked_kspace
+        Complex (batch, coil, height, width).
+    sampling_mask
+        (batch, 1, height, width).
+    cache
+        Folder of one file for every slice, named by a digest of its data, so that another mask or another volume of
+        the same name never gets maps that are not its own. None computes them anew.
+
+    Returns
+    -------
+    Complex (batch, coil, height, width).
+    """
+    maps = []
+    for kspace, mask in zip(masked_kspace, sampling_mask[:, 0], strict=True):
+        path = None if cache is None else cache / f"{_digest(kspace)}.npy"
+        if path is not None and path.exists():
+            maps.append(torch.from_numpy(np.load(path, allow_pickle=False)).to(kspace))
+            continue
+        maps.append(espirit_maps(kspace, mask))
+        if path is not None:
+            content = io.BytesIO()
+            np.save(content, maps[-1].cpu().numpy())
+            write_file(path, content.getvalue())
+    return torch.stack(maps)
+
+
+def _digest(kspace: torch.Tensor) -> str:
+    return hashlib.sha256(kspace.cpu().contiguous().numpy().tobytes()).hexdigest()[:32]

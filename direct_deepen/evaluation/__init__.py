@@ -1,0 +1,1 @@
+"""How good reconstructions and posteriors are: metrics, classical methods, benchmark, calibration, landscape."""

@@ -1,0 +1,317 @@
+"""A calibration from data and weights to a scale and tables: fitted on validation data, judged on test data."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import direct_deepen
+from direct_deepen.data.cases import Case, cases
+from direct_deepen.engines.calibration_file import Calibration, SamplingSettings
+from direct_deepen.engines.checkpoints import digest_of
+from direct_deepen.engines.reconstruction import image_generator, sample_posterior
+from direct_deepen.engines.settings import DeepenSettings
+from direct_deepen.errors import require
+from direct_deepen.evaluation.grid import interval_over_volumes
+from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
+from direct_deepen.posterior.calibration import (
+    LEVELS,
+    REMOVED,
+    Sparsification,
+    attainable_coverage,
+    containing_level,
+    correlations,
+    coverage,
+    fit_std_scale,
+    object_pixels,
+    sparsification,
+    with_data_noise,
+)
+from direct_deepen.posterior.posterior import Posterior
+from direct_deepen.priors.energy import Energy
+from direct_deepen.progress import progress_bar
+
+_logger = logging.getLogger(__name__)
+
+FITTED_LEVEL = 0.9
+REPORTED_LEVELS = (0.5, 0.9, 0.95)
+CLEAN, DATA_NOISE, SAMPLE = "clean", "data noise", "own sample"
+"""What intervals are to hold: the reference; the reference with the data noise that samples carry by construction; and,
+for comparison, a sample of a chain that is left out, which is what an exact posterior of this shape would have met."""
+OBJECT, EVERYWHERE = "object", "all"
+BEFORE, AFTER = "before", "after"
+_BINS = 10
+
+
+@dataclass(frozen=True)
+class SampledSlice:
+    """One slice: its posterior and the magnitude of its reference, both with a batch of one, in scaled intensities."""
+
+    case: str
+    posterior: Posterior
+    reference: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """How a posterior does on the pixels of one slice.
+
+    Attributes
+    ----------
+    case, stage, reference, pixels
+        Slice; ``before`` or ``after`` the scale; against what; where.
+    curve
+        Coverage at :data:`~direct_deepen.posterior.calibration.LEVELS`, float64.
+    pearson, spearman
+        Correlations of standard deviation and absolute error.
+    spread_over_error
+        Root mean square of the standard deviation over that of the error.
+    sparsification
+        Curves and area.
+    binned_spread, binned_error
+        Mean square of standard deviation and error in bins of as many pixels, by rising standard deviation.
+    """
+
+    case: str
+    stage: str
+    reference: str
+    pixels: str
+    curve: torch.Tensor
+    pearson: float
+    spearman: float
+    spread_over_error: float
+    sparsification: Sparsification
+    binned_spread: torch.Tensor
+    binned_error: torch.Tensor
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The numbers of the tables by name."""
+        covered = {f"coverage_{level * 100:.0f}": float(self.curve[LEVELS.index(level)]) for level in REPORTED_LEVELS}
+        return covered | {
+            "calibration_error": float((self.curve - torch.tensor(LEVELS, dtype=torch.float64)).abs().mean()),
+            "pearson": self.pearson,
+            "spearman": self.spearman,
+            "ause": self.sparsification.area,
+            "spread_over_error": self.spread_over_error,
+        }
+
+
+# ---- Samples
+
+
+def sampled_slices(
+    dataset: Any,
+    energy: Energy,
+    settings: DeepenSettings,
+    *,
+    seed: int,
+    folder: Path,
+    limit: int | None,
+    device: str,
+    label: str,
+) -> Iterator[SampledSlice]:
+    """Sample the posteriors of a dataset, at most ``limit`` slices spread evenly; samples are kept in ``folder``."""
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    chosen = {number * len(dataset) // count for number in range(count)}
+    _logger.info("%s: %i of %i slices, %s", label, count, len(dataset), SamplingSettings.of(settings))
+    with progress_bar(name=label, unit="slice", total=count) as bar:
+        for number, case in enumerate(cases(dataset, coil_maps=settings.coil_maps, cache=folder, device=device)):
+            if number in chosen:
+                yield _sampled(case, energy, settings, seed, folder)
+                bar.update()
+
+
+def _sampled(case: Case, energy: Energy, settings: DeepenSettings, seed: int, folder: Path) -> SampledSlice:
+    name = f"{case.volume}#{case.slice_number}"
+    posterior = kept_posterior(
+        folder / f"{name}.pt",
+        fingerprint(case.problem, energy, settings, seed=seed),
+        lambda: sample_posterior(case.problem, energy, settings, seed=seed),
+    )
+    return SampledSlice(name, posterior, case.reference.abs().cpu())
+
+
+# ---- Fit and assessment
+
+
+def fit(slices: Sequence[SampledSlice], energy: Energy, settings: DeepenSettings, *, seed: int) -> Calibration:
+    """Fit the scale with which 90 % intervals hold 90 % of the references inside the object.
+
+    Raises
+    ------
+    DeepenError
+        If no scale does it.
+    """
+    posteriors, references = [item.posterior for item in slices], [item.reference for item in slices]
+    scale = fit_std_scale(posteriors, references, level=FITTED_LEVEL, progress=True)
+    before = [
+        float(coverage(containing_level(item.posterior, item.reference)[object_pixels(item.reference)], [FITTED_LEVEL]))
+        for item in slices
+    ]
+    return Calibration(
+        std_scale=scale,
+        level=FITTED_LEVEL,
+        coverage_before=float(np.mean(before)),
+        volumes=len({_volume(item.case) for item in slices}),
+        slices=len(slices),
+        weights_sha256=digest_of(energy.state_dict()),
+        sampling=SamplingSettings.of(settings),
+        seed=seed,
+        direct_deepen_version=direct_deepen.__version__,
+        torch_version=str(torch.__version__),
+    )
+
+
+def _volume(case: str) -> str:
+    return case.rpartition("#")[0]
+
+
+def assess(item: SampledSlice, std_scale: float, *, data_noise_std: float, seed: int) -> list[Assessment]:
+    """Assess a posterior before and after a scale, against all references, inside the object and everywhere."""
+    inside = object_pixels(item.reference)
+    volume, _, number = item.case.rpartition("#")
+    generator = image_generator(seed, (f"data noise of {volume}", int(number)), inside.device)
+    noisy = with_data_noise(item.reference, data_noise_std, generator)
+    # A whole chain is left out: states of one chain are alike.
+    keep = item.posterior.diagnostics.keep
+    images = item.posterior.images
+    others = Posterior(images=images[keep:], diagnostics=item.posterior.diagnostics)
+    compared = [
+        (BEFORE, CLEAN, item.posterior, item.reference),
+        (BEFORE, DATA_NOISE, item.posterior, noisy),
+        (BEFORE, SAMPLE, others, images[keep - 1].abs()),
+        (AFTER, CLEAN, item.posterior.rescaled(std_scale), item.reference),
+        (AFTER, DATA_NOISE, item.posterior.rescaled(std_scale), noisy),
+    ]
+    return [
+        _assess(item.case, stage, name, where, posterior, reference, pixels)
+        for stage, name, posterior, reference in compared
+        for where, pixels in ((OBJECT, inside), (EVERYWHERE, torch.ones_like(inside)))
+    ]
+
+
+def _assess(
+    case: str, stage: str, name: str, where: str, posterior: Posterior, reference: torch.Tensor, pixels: torch.Tensor
+) -> Assessment:
+    std = posterior.std[pixels].double()
+    error = (posterior.mean.abs() - reference)[pixels].abs().double()
+    pearson, spearman = correlations(std, error)
+    order = std.argsort().chunk(_BINS)
+    return Assessment(
+        case, stage, name, where,
+        curve=coverage(containing_level(posterior, reference)[pixels], LEVELS),
+        pearson=pearson,
+        spearman=spearman,
+        spread_over_error=float(std.square().mean().sqrt() / error.square().mean().sqrt()),
+        sparsification=sparsification(std, error),
+        binned_spread=torch.stack([std[part].square().mean() for part in order]),
+        binned_error=torch.stack([error[part].square().mean() for part in order]),
+    )  # fmt: skip
+
+
+# ---- Tables
+
+
+def select(assessments: Sequence[Assessment], stage: str, reference: str, pixels: str) -> list[Assessment]:
+    """Return the assessments of one kind, a slice each."""
+    wanted = (stage, reference, pixels)
+    return [found for found in assessments if (found.stage, found.reference, found.pixels) == wanted]
+
+
+def kinds(assessments: Sequence[Assessment]) -> list[tuple[str, str, str]]:
+    """Return stage, reference and pixels of every kind, in the order they first appear: those of the object first."""
+    found = dict.fromkeys((item.stage, item.reference, item.pixels) for item in assessments)
+    return sorted(found, key=lambda kind: kind[2] != OBJECT)
+
+
+def case_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
+    """Return a row for every slice and kind."""
+    return [
+        {"case": item.case, "stage": item.stage, "reference": item.reference, "pixels": item.pixels} | item.figures
+        for item in assessments
+    ]
+
+
+def curve_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
+    """Return the calibration curves, means over slices: a row for every kind and level."""
+    return [
+        {"stage": kind[0], "reference": kind[1], "pixels": kind[2], "level": level, "coverage": float(value)}
+        for kind in kinds(assessments)
+        for level, value in zip(LEVELS, mean_over(select(assessments, *kind), lambda item: item.curve), strict=True)
+    ]
+
+
+def sparsification_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
+    """Return the sparsification curves, means over slices: a row for every kind and share of pixels left out."""
+    return [
+        {"stage": kind[0], "reference": kind[1], "pixels": kind[2], "removed": share, "by_std": float(by_std),
+         "oracle": float(oracle)}
+        for kind in kinds(assessments)
+        for share, by_std, oracle in zip(
+            REMOVED,
+            mean_over(select(assessments, *kind), lambda item: item.sparsification.by_std),
+            mean_over(select(assessments, *kind), lambda item: item.sparsification.oracle),
+            strict=True,
+        )
+    ]  # fmt: skip
+
+
+def mean_over(assessments: Sequence[Assessment], values: Callable[[Assessment], torch.Tensor]) -> torch.Tensor:
+    """Return the mean over slices of a tensor of every assessment."""
+    return torch.stack([values(item) for item in assessments]).mean(dim=0)
+
+
+def markdown_table(assessments: Sequence[Assessment], calibration: Calibration) -> str:
+    """Return the figures before and after as tables in Markdown, one for the object and one for all pixels."""
+    samples = calibration.sampling.num_samples * calibration.sampling.keep
+    lines = []
+    for pixels, title in ((OBJECT, "Inside the object"), (EVERYWHERE, "All pixels")):
+        lines += [
+            f"### {title}",
+            "",
+            "| reference | scale | 50 % | 90 % | 95 % | calibration error | Pearson | Spearman | AUSE "
+            "| spread over error |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        lines += [
+            _line(select(assessments, *kind), reference, f"{calibration.std_scale:.3f}" if stage == AFTER else "none")
+            for kind in kinds(assessments)
+            for stage, reference, where in [kind]
+            if where == pixels
+        ]
+        lines.append("")
+    exact = ", ".join(f"{100 * attainable_coverage(level, samples):.1f}" for level in REPORTED_LEVELS)
+    tested = select(assessments, BEFORE, CLEAN, OBJECT)
+    lines += [
+        f"{len(tested)} test slices of {len({_volume(item.case) for item in tested})} volumes. Coverage of central "
+        f"intervals in per cent; ± is the 95 % interval of the mean over volumes. Independent samples of the exact "
+        f"posterior, {samples} of them, would cover {exact} %.",
+        f"Scale {calibration.std_scale:.4g}, fitted on {calibration.slices} validation slices of "
+        f"{calibration.volumes} volumes, where {calibration.level:.0%} intervals covered "
+        f"{100 * calibration.coverage_before:.1f} % of the object.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _line(found: Sequence[Assessment], reference: str, scale: str) -> str:
+    def interval(name: str) -> tuple[float, float]:
+        return interval_over_volumes({item.case: item.figures[name] for item in found})
+
+    covered = [interval(f"coverage_{level * 100:.0f}") for level in REPORTED_LEVELS]
+    cells = [f"{100 * mean:.1f} ± {100 * half:.1f}" for mean, half in covered]
+    cells += [f"{interval('calibration_error')[0]:.3f}"]
+    cells += ["{:.2f} ± {:.2f}".format(*interval(name)) for name in ("pearson", "spearman", "ause")]
+    cells += [f"{interval('spread_over_error')[0]:.2f}"]
+    return " | ".join([f"| {reference}", scale, *cells]) + " |"
+
+
+def require_chains(settings: DeepenSettings) -> None:
+    """Raise :class:`DeepenError` unless there are chains enough to leave one out."""
+    count = settings.inference.num_samples
+    require(count >= 3, f"model.inference.num_samples is {count}; allowed for a calibration: 3 or more")

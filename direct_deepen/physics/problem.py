@@ -1,0 +1,44 @@
+"""A reconstruction problem: operator and data in scaled intensities."""
+
+from dataclasses import dataclass
+
+import torch
+
+from direct_deepen.physics.sense_operator import SenseOperator
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A batch of reconstruction problems in scaled intensities.
+
+    Attributes
+    ----------
+    A
+        Forward model.
+    masked_kspace
+        b over the scale, complex (batch, coil, height, width).
+    scale
+        Intensity scale, real (batch,): images times it are in the units of DIRECT's batch.
+    names
+        File and slice of every image.
+    """
+
+    A: SenseOperator
+    masked_kspace: torch.Tensor
+    scale: torch.Tensor
+    names: list[tuple[str, int]]
+
+    def to_data_units(self, image: torch.Tensor) -> torch.Tensor:
+        """Undo the scaling of images (..., batch, height, width)."""
+        return image * self.scale[:, None, None]
+
+    def select(self, index: torch.Tensor) -> "Problem":
+        """Return the problem of the images ``index`` (integers) of the batch; without a copy if these are all."""
+        if index.tolist() == list(range(len(self.names))):
+            return self
+        return Problem(
+            self.A.select(index),
+            self.masked_kspace[index],
+            self.scale[index],
+            [self.names[i] for i in index.tolist()],
+        )

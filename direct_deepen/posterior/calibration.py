@@ -1,0 +1,193 @@
+"""Calibration of a posterior given by samples, against the magnitude of a reference.
+
+Do central intervals of |x| hold the reference as often as they say? Does the standard deviation tell where the error
+is? Which one scale of the samples about their mean would mend the intervals?
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy.optimize import bisect
+from scipy.stats import spearmanr
+
+from direct_deepen.errors import DeepenError, require
+from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.posterior.posterior import Posterior
+from direct_deepen.progress import progress_bar, show_figures
+
+LEVELS = tuple(step / 20 for step in range(1, 20))
+"""Nominal coverages of a calibration curve: 5 to 95 per cent."""
+
+OBJECT_SHARE = 0.05
+"""Share of the largest intensity of a reference above which a pixel counts as inside the object."""
+
+REMOVED = tuple(step / 20 for step in range(20))
+"""Shares of pixels that a sparsification curve leaves out: 0 to 95 per cent."""
+
+_SCALE_STEP = 1.25
+_SCALE_STEPS = 10
+
+
+def object_pixels(reference: torch.Tensor) -> torch.Tensor:
+    """Return the pixels inside the object: where a magnitude (..., height, width) is above 5 % of its largest value.
+
+    The rest is air: it has noise and no image, and its share of the pixels is an accident of the field of view.
+    """
+    return reference > OBJECT_SHARE * reference.amax(dim=(-2, -1), keepdim=True)
+
+
+def with_data_noise(reference: torch.Tensor, noise_std: float, generator: torch.Generator) -> torch.Tensor:
+    """Return |r + n| for a magnitude r, with n complex noise of standard deviation ``noise_std`` per real component.
+
+    Samples of a posterior trained with data noise of standard deviation cε are of images with such noise. The phase of
+    r does not matter: n has none that it prefers.
+    """
+    noise = complex_normal_like(torch.complex(reference, torch.zeros_like(reference)), generator=generator)
+    return (reference + noise_std * noise).abs()
+
+
+def containing_level(posterior: Posterior, reference: torch.Tensor) -> torch.Tensor:
+    """Return the level of the smallest central interval of |x| that holds the reference, pixel by pixel.
+
+    The reference lies in :meth:`Posterior.interval` of a level just where that is not below the one returned here.
+
+    Parameters
+    ----------
+    posterior
+        Two samples or more, (sample, batch, height, width).
+    reference
+        Magnitude, real (batch, height, width).
+
+    Returns
+    -------
+    Real (batch, height, width), from 0, at the median, to 1, at or beyond the outermost samples.
+    """
+    magnitude = posterior.images.abs()
+    count = magnitude.shape[0]
+    require(count >= 2, f"posterior has {count} sample; allowed: 2 or more")
+    under = magnitude <= reference
+    number = under.sum(dim=0)
+    below = torch.where(under, magnitude, -torch.inf).amax(dim=0)
+    above = torch.where(under, torch.inf, magnitude).amin(dim=0)
+    # Between two samples the quantile function is linear, and so is its inverse.
+    share = (number - 1 + (reference - below) / (above - below)) / (count - 1)
+    return torch.where(number > 0, (2 * share - 1).abs(), 1.0)
+
+
+def coverage(containing: torch.Tensor, levels: Sequence[float]) -> torch.Tensor:
+    """Return, for nominal levels, the share of pixels whose reference lies in their interval, float64 (level,).
+
+    Parameters
+    ----------
+    containing
+        As :func:`containing_level` returns it, at the pixels that count.
+    levels
+        Between 0 and 1, exclusive.
+    """
+    return torch.tensor([float((containing <= level).double().mean()) for level in levels], dtype=torch.float64)
+
+
+def attainable_coverage(level: float, num_samples: int) -> float:
+    """Return the coverage of the interval between quantiles of S independent samples of the exact posterior.
+
+    The ends of an interval between quantiles of samples are uncertain, and that costs: between order statistics i and j
+    of S samples lies (j − i)/(S + 1) of the distribution on average, whatever that is, but (j − i)/(S − 1) of the
+    samples, as quantiles that interpolate linearly count. So the coverage is (S − 1)/(S + 1) of the level: 87.2 % of
+    90 % for 64 samples. It is exact where the ends are samples, and for a uniform distribution.
+    """
+    return level * (num_samples - 1) / (num_samples + 1)
+
+
+def correlations(std: torch.Tensor, error: torch.Tensor) -> tuple[float, float]:
+    """Return Pearson's and Spearman's correlation of standard deviations and absolute errors, real (pixel,)."""
+    pearson = torch.corrcoef(torch.stack([std, error]).double())[0, 1]
+    return float(pearson), float(spearmanr(std.cpu().numpy(), error.cpu().numpy()).statistic)
+
+
+@dataclass(frozen=True)
+class Sparsification:
+    """Mean error of what is left when the shares :data:`REMOVED` of the pixels go, over the mean error of all.
+
+    Attributes
+    ----------
+    by_std
+        When those of the largest standard deviation go first, float64 (share,).
+    oracle
+        When those of the largest error go first: as low as can be.
+    """
+
+    by_std: torch.Tensor
+    oracle: torch.Tensor
+
+    @property
+    def area(self) -> float:
+        """Area between the two curves (AUSE): zero where standard deviation and error have the same order."""
+        return float(torch.trapezoid(self.by_std - self.oracle, torch.tensor(REMOVED, dtype=torch.float64)))
+
+
+def sparsification(std: torch.Tensor, error: torch.Tensor) -> Sparsification:
+    """Return the sparsification curves of standard deviations and absolute errors, real (pixel,).
+
+    References
+    ----------
+    Ilg et al., Uncertainty estimates and multi-hypotheses networks for optical flow, 2018.
+    """
+
+    def curve(order: torch.Tensor) -> torch.Tensor:
+        # From the surest pixel on: what is left is a first part.
+        sums = error.double()[order].cumsum(dim=0)
+        left = torch.tensor([max(1, round((1 - share) * len(error))) for share in REMOVED], device=error.device)
+        return (sums[left - 1] / left / (sums[-1] / len(error))).cpu()
+
+    return Sparsification(curve(std.argsort()), curve(error.argsort()))
+
+
+def fit_std_scale(
+    posteriors: Sequence[Posterior], references: Sequence[torch.Tensor], *, level: float, progress: bool = False
+) -> float:
+    """Return the scale s of :meth:`Posterior.rescaled` with which intervals of ``level`` have just that coverage.
+
+    Coverage is that inside the object, averaged over posteriors. Of several scales the nearest to one is meant: very
+    wide deviations lift both ends of the interval of a magnitude, so that coverage falls again.
+
+    Parameters
+    ----------
+    posteriors
+        Batches of one image each.
+    references
+        Their references, magnitudes (1, height, width).
+    level
+        Between 0 and 1, exclusive.
+    progress
+        Show a progress bar, if standard error is a terminal: scale and coverage.
+
+    Raises
+    ------
+    DeepenError
+        If no scale within a factor of ten does it.
+    """
+
+    def excess(log_scale: float) -> float:
+        shares = [
+            coverage(containing_level(posterior.rescaled(math.exp(log_scale)), reference)[pixels], [level])
+            for posterior, reference, pixels in zip(posteriors, references, inside, strict=True)
+        ]
+        share = float(torch.stack(shares).mean())
+        show_figures(bar, scale=math.exp(log_scale), coverage=share)
+        bar.update()
+        return share - level
+
+    inside = [object_pixels(reference) for reference in references]
+    with progress_bar(name="fit", unit="scale", shown=progress) as bar:
+        widen = excess(0.0) < 0
+        step = math.log(_SCALE_STEP) * (1 if widen else -1)
+        for number in range(1, _SCALE_STEPS + 1):
+            if (excess(number * step) >= 0) == widen:
+                return math.exp(bisect(excess, (number - 1) * step, number * step, xtol=1e-3))
+        unscaled = excess(0.0) + level
+    raise DeepenError(
+        f"no scale of the samples from {_SCALE_STEP**-_SCALE_STEPS:.2g} to {_SCALE_STEP**_SCALE_STEPS:.2g} brings the "
+        f"coverage of {level:.0%} intervals to {level:.0%}: it is {unscaled:.1%} without a scale"
+    )
