@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
     from direct_deepen.data.cases import inference_dataset
     from direct_deepen.engines.calibration_file import calibration_path, write_calibration
-    from direct_deepen.engines.trained import load_settings, load_trained
+    from direct_deepen.engines.trained import load_prior, load_system
     from direct_deepen.errors import require
     from direct_deepen.evaluation.calibration_study import (
         assess,
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
         curve_rows,
         fit,
         markdown_table,
-        require_chains,
+        require_sampler,
         sampled_slices,
         sparsification_rows,
     )
@@ -82,15 +82,15 @@ def run(args: argparse.Namespace) -> None:
     from direct_deepen.priors.pretrained import load_pretrained
 
     require(args.slices is None or args.slices >= 1, f"--slices is {args.slices}; allowed: >= 1")
-    settings = load_settings(args.cfg)
-    require_chains(settings)
-    energy = load_pretrained() if args.checkpoint is None else load_trained(args.checkpoint, args.cfg)
-    energy = energy.to(args.device)
+    system = load_system(args.cfg)
+    inference = require_sampler(system.inference)
+    prior = load_pretrained() if args.checkpoint is None else load_prior(args.checkpoint, args.cfg)
+    prior = prior.to(args.device)
     validation, test = (inference_dataset(args.cfg, root) for root in (args.validation_root, args.data_root))
 
     def sampled(dataset: Any, label: str) -> "Iterator[SampledSlice]":
         return sampled_slices(
-            dataset, energy, settings,
+            dataset, prior, inference, coil_maps=system.settings.coil_maps,
             seed=args.seed, folder=args.output / "samples" / label, limit=args.slices, device=args.device, label=label,
         )  # fmt: skip
 
@@ -98,18 +98,18 @@ def run(args: argparse.Namespace) -> None:
     with stage("samples of validation data"):
         sampled_validation = list(sampled(validation, "validation"))
     with stage("fit"):
-        calibration = fit(sampled_validation, energy, settings, seed=args.seed)
-    data_noise_std = settings.objective.data_noise_factor * settings.noise_std
+        calibration = fit(sampled_validation, prior, inference, seed=args.seed)
+    noise_std = system.objective.data_noise_std
     with stage("samples of test data, and what they are worth"):
         assessments = [
             assessment
             for item in sampled(test, "test")
-            for assessment in assess(item, calibration.std_scale, data_noise_std=data_noise_std, seed=args.seed)
+            for assessment in assess(item, calibration.std_scale, data_noise_std=noise_std, seed=args.seed)
         ]
     write_csv(args.output / "cases.csv", case_rows(assessments))
     write_csv(args.output / "calibration_curve.csv", curve_rows(assessments))
     write_csv(args.output / "sparsification.csv", sparsification_rows(assessments))
-    table = markdown_table(assessments, calibration)
+    table = markdown_table(assessments, calibration, len(sampled_validation[0].posterior.images))
     write_text(args.output / "table.md", table)
     path = args.output / "pretrained.calibration.yaml" if args.checkpoint is None else calibration_path(args.checkpoint)
     write_calibration(path, calibration)

@@ -1,50 +1,27 @@
 """The calibration that stands beside a checkpoint: one scale for its posteriors, and what it was fitted to."""
 
+import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from direct_deepen.engines.checkpoints import digest_of
-from direct_deepen.engines.settings import DeepenSettings
+from direct_deepen.engines.checkpoints import digest_of, weights_of
 from direct_deepen.errors import DeepenError, require, require_positive
 from direct_deepen.files import write_text
+from direct_deepen.inference import Sampler
+
+_logger = logging.getLogger(__name__)
 
 _HEADER = """\
 # Written by `direct-deepen calibrate`. `direct predict` rescales the posterior samples of these weights about their
 # mean by std_scale. Rename or remove this file, and it does not.
 """
-
-
-@dataclass
-class SamplingSettings:
-    """Settings that the spread of samples depends on, as in the model section."""
-
-    noise_std: float
-    noise_start_std: float
-    prior_weight: float
-    num_samples: int
-    num_steps: int
-    keep: int
-    start: str
-    step_size: float | None
-    preconditioner: float | None
-    # Files of before there was a choice do not say.
-    convolutions: str = "float32"
-
-    @classmethod
-    def of(cls, settings: DeepenSettings) -> "SamplingSettings":
-        """Return those of the settings of an engine."""
-        inference = settings.inference
-        return cls(
-            settings.noise_std, settings.noise_start_std, inference.prior_weight, inference.num_samples,
-            inference.num_steps, inference.keep, inference.start, inference.step_size, inference.preconditioner,
-            inference.convolutions,
-        )  # fmt: skip
 
 
 @dataclass
@@ -66,7 +43,7 @@ class Calibration:
     weights_sha256
         Of the weights, see :func:`~direct_deepen.engines.checkpoints.digest_of`.
     sampling
-        How the samples were drawn.
+        How the samples were drawn: settings of the inference, by key.
     seed
         Of the samples.
     direct_deepen_version
@@ -81,24 +58,25 @@ class Calibration:
     volumes: int
     slices: int
     weights_sha256: str
-    sampling: SamplingSettings
+    sampling: dict[str, Any]
     seed: int
     direct_deepen_version: str
     torch_version: str
 
-    def require_fit_to(self, path: Path, weights: Mapping[str, torch.Tensor], settings: DeepenSettings) -> None:
+    def require_fit_to(self, path: Path, weights: Mapping[str, torch.Tensor], inference: Sampler) -> None:
         """Raise :class:`DeepenError` unless this calibration, read from ``path``, is one of these weights and settings.
 
         Another number of steps or chains has another spread: the scale of one does not calibrate the other. Gradients
-        of another precision lead to other chains: nobody has measured that theirs is the same.
+        of another precision lead to other chains: nobody has measured that theirs is the same. Of what a file of an
+        earlier version does not say, nothing is asked.
         """
         again = "run `direct-deepen calibrate` again, or remove this file to predict without it"
         require(self.weights_sha256 == digest_of(weights), f"{path}: was fitted to other weights; {again}")
-        fitted, asked = asdict(self.sampling), asdict(SamplingSettings.of(settings))
-        for name, value in asked.items():
+        asked = inference.sampling()
+        for name, value in self.sampling.items():
             require(
-                fitted[name] == value,
-                f"{path}: was fitted to samples with {name} {fitted[name]!r}, this configuration has {value!r}; "
+                name in asked and value == asked[name],
+                f"{path}: was fitted to samples with {name} {value!r}, this configuration has {asked.get(name)!r}; "
                 f"{again}",
             )
 
@@ -130,3 +108,20 @@ def read_calibration(path: Path) -> Calibration:
     assert isinstance(calibration, Calibration)
     require_positive(f"{path}: std_scale", calibration.std_scale)
     return calibration
+
+
+def fitted_scale(checkpoint: Path, inference: Sampler) -> float | None:
+    """Return the scale that ``direct-deepen calibrate`` left beside a checkpoint; None where there is none.
+
+    Raises
+    ------
+    DeepenError
+        If it belongs to other weights or settings.
+    """
+    path = calibration_path(checkpoint)
+    if not path.is_file():
+        return None
+    calibration = read_calibration(path)
+    calibration.require_fit_to(path, weights_of(checkpoint), inference)
+    _logger.info("Posteriors are rescaled by %.4g, as %s says.", calibration.std_scale, path)
+    return calibration.std_scale

@@ -3,35 +3,16 @@
 import copy
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from direct_deepen.engines.settings import GuardSettings
+from direct_deepen.objectives import Loss
+from direct_deepen.objectives.base import GuardSettings
 
 _REMEMBERED = 2
 """States kept: the newest may already be on its way into trouble, so the guard goes back to the oldest."""
-
-
-@dataclass(frozen=True)
-class Vitals:
-    """What an update shows of the state of training.
-
-    Attributes
-    ----------
-    loss
-        The loss.
-    gap
-        |E⁺ − E⁻| in units of E₀; zero for score matching.
-    curvature
-        Largest difference quotient of ∇E along the chains; zero where none was seen.
-    """
-
-    loss: float
-    gap: float = 0.0
-    curvature: float = 0.0
 
 
 class Guard:
@@ -56,12 +37,12 @@ class Guard:
         """Whether there is a state to go back to."""
         return bool(self._states)
 
-    def trouble(self, vitals: Vitals) -> str | None:
+    def trouble(self, loss: Loss) -> str | None:
         """Say what is wrong with an update, or None; NaN and infinity always are."""
         limits = {
-            "loss": (abs(vitals.loss), float("inf")),
-            "|E+ - E-|/E0": (vitals.gap, self.settings.max_gap),
-            "curvature": (vitals.curvature, self.settings.max_curvature),
+            "loss": (abs(float(loss.value.detach())), float("inf")),
+            "|E+ - E-|/E0": (loss.gap, self.settings.max_gap),
+            "curvature": (loss.curvature, self.settings.max_curvature),
         }
         # NaN compares false, so that it is over every limit; infinity is over the limit of the loss.
         over = [f"{name} is {value:.4g}" for name, (value, limit) in limits.items() if not value < limit]

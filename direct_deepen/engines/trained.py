@@ -1,32 +1,26 @@
 """Priors that ``direct train`` has trained, for use in Python."""
 
 import logging
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from direct.environment import load_model_config_from_name, load_model_from_name
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from direct_deepen import priors
 from direct_deepen.engines.checkpoints import require_weights_of, weights_of
-from direct_deepen.engines.plugin import config
-from direct_deepen.engines.prior_engine import settings_from_config
-from direct_deepen.engines.settings import DeepenSettings
-from direct_deepen.errors import DeepenError, require, require_choice
-from direct_deepen.priors import Averaged, DiffusionDenoiser, Energy
+from direct_deepen.engines.models import DiffusionDenoiser, plain_value
+from direct_deepen.engines.settings import System, system_of
+from direct_deepen.errors import DeepenError, require
+from direct_deepen.priors import DifferentiableEnergy
 
 _logger = logging.getLogger(__name__)
 
-_PREFIX = "deepen.energies."
-_ENERGIES = tuple(f"{_PREFIX}{name}" for name in ("QuadraticEnergy", "ConvEnergy"))
-_DIFFUSIONS = ("deepen.systems.DPS",)
 
-
-def load_trained(checkpoint: Path, configuration: Path) -> Energy:
-    """Return the energy of a checkpoint of ``direct train``, in evaluation mode, on the CPU.
+def load_prior(checkpoint: Path, configuration: Path) -> nn.Module:
+    """Return the prior of a checkpoint of ``direct train``, in evaluation mode, on the CPU.
 
     Parameters
     ----------
@@ -38,52 +32,64 @@ def load_trained(checkpoint: Path, configuration: Path) -> Energy:
     Raises
     ------
     DeepenError
-        If a file is missing or cannot be read, the model is no energy of this package, a key or value is not allowed,
-        or the weights are those of another model.
+        If a file is missing or cannot be read, the model is none of this package, a key or value is not allowed, or
+        the weights are those of another model.
     """
-    section = _model_section(configuration, _ENERGIES)
-    kind = getattr(priors, section["model_name"].removeprefix(_PREFIX))
-    energy: Energy = kind(**{key: section[key] for key in signature(kind).parameters})
-    require_weights_of(energy, checkpoint)
-    energy.load_state_dict(weights_of(checkpoint))
-    _logger.info("%s: %s, %i weights", checkpoint, kind.__name__, sum(tensor.numel() for tensor in energy.parameters()))
-    return energy.eval()
+    section = _model_section(configuration)
+    kind = load_model_from_name(section["model_name"])
+    prior: nn.Module = kind(**{key: value for key, value in section.items() if key != "engine_name"})
+    require_weights_of(prior, checkpoint)
+    prior.load_state_dict(weights_of(checkpoint))
+    _logger.info("%s: %s, %i weights", checkpoint, kind.__name__, sum(tensor.numel() for tensor in prior.parameters()))
+    return prior.eval()
 
 
-def load_settings(configuration: Path) -> DeepenSettings:
-    """Return what the engine of DEEPEN reads from the model section of a configuration, checked.
+def load_trained(checkpoint: Path, configuration: Path) -> Any:
+    """Return the energy of a checkpoint of ``direct train``; arguments and errors are those of :func:`load_prior`.
 
-    Errors are those of :func:`load_trained`.
+    Returns
+    -------
+    Anything with ``value_and_grad``: an energy of this package, or one of another that ``model.prior`` names.
     """
-    section = _model_section(configuration, _ENERGIES)
-    return settings_from_config(OmegaConf.create({"model": section}), DeepenSettings)
+    prior = load_prior(checkpoint, configuration)
+    require(
+        isinstance(prior, DifferentiableEnergy),
+        f"{configuration}: model.model_name is a {type(prior).__name__}, which is no energy; allowed: a prior with "
+        "value_and_grad",
+    )
+    return prior
 
 
-def load_denoiser(checkpoint: Path, configuration: Path) -> DiffusionDenoiser:
-    """Return the network of a diffusion that ``direct train`` has trained (DPS), with averaged weights, on the CPU.
+def load_system(configuration: Path) -> System:
+    """Return what the model section of a configuration says, checked; errors are those of :func:`load_prior`."""
+    return system_of(_model_section(configuration))
 
-    Parameters and errors are those of :func:`load_trained`.
+
+def load_denoiser(checkpoint: Path, configuration: Path) -> nn.Module:
+    """Return the network of a diffusion that ``direct train`` has trained, with averaged weights.
+
+    Parameters and errors are those of :func:`load_prior`.
     """
-    section = _model_section(configuration, _DIFFUSIONS)
-    network = DiffusionDenoiser(**{key: section[key] for key in signature(DiffusionDenoiser).parameters})
-    averaged = Averaged(network, section["average_decay"])
-    holder = nn.ModuleDict({"averaged": averaged})
-    require_weights_of(holder, checkpoint)
-    holder.load_state_dict(weights_of(checkpoint))
-    assert isinstance(averaged.average, DiffusionDenoiser)
-    return averaged.average.eval()
+    prior = load_prior(checkpoint, configuration)
+    require(
+        isinstance(prior, DiffusionDenoiser),
+        f"{configuration}: model.model_name is a {type(prior).__name__}; allowed: deepen.priors.DiffusionDenoiser",
+    )
+    average = prior.get_submodule("averaged.average")
+    return average.eval()
 
 
-def _model_section(configuration: Path, allowed: tuple[str, ...]) -> dict[str, Any]:
-    """Return the model section of a configuration of one of some models, with defaults for keys that are left out."""
+def _model_section(configuration: Path) -> dict[str, Any]:
+    """Return the model section of a configuration, with defaults for keys that are left out."""
     require(configuration.is_file(), f"{configuration}: no such configuration file")
     try:
         section = OmegaConf.load(configuration).model
-        require_choice("model.model_name", section.model_name, allowed)
-        name = section.model_name.rpartition(".")[2]
-        settings = OmegaConf.merge(OmegaConf.structured(getattr(config, f"{name}Config")), section)
-    except (OmegaConfBaseException, AttributeError, UnicodeDecodeError, YAMLError) as error:
+        name = str(section.model_name)
+        require(name.startswith("deepen."), f"model_name is {name!r}; allowed: deepen.priors.<Class>")
+        settings = OmegaConf.merge(OmegaConf.structured(load_model_config_from_name(name)), section)
+    except (OmegaConfBaseException, AttributeError, UnicodeDecodeError, YAMLError, DeepenError) as error:
         raise DeepenError(f"{configuration}: model: {str(error).splitlines()[0]}") from error
-    arguments = OmegaConf.to_container(settings)
-    assert isinstance(arguments, dict)
-    return {str(key): value for key, value in arguments.items()}
+    except SystemExit as error:
+        # DIRECT ends the process where it finds no model of a name.
+        raise DeepenError(f"{configuration}: model.model_name is {name!r}: no such model") from error
+    return {str(key): plain_value(settings[key]) for key in settings}

@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import direct_deepen
 from direct_deepen.data.cases import Case, cases
-from direct_deepen.engines.calibration_file import Calibration, SamplingSettings
+from direct_deepen.engines.calibration_file import Calibration
 from direct_deepen.engines.checkpoints import digest_of
-from direct_deepen.engines.reconstruction import image_generator, sample_posterior
-from direct_deepen.engines.settings import DeepenSettings
+from direct_deepen.engines.reconstruction import named_generator, sample_posterior
 from direct_deepen.errors import require
 from direct_deepen.evaluation.grid import interval_over_volumes
 from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
+from direct_deepen.inference import Inference, Sampler
 from direct_deepen.posterior.calibration import (
     LEVELS,
     REMOVED,
@@ -32,7 +33,6 @@ from direct_deepen.posterior.calibration import (
     with_data_noise,
 )
 from direct_deepen.posterior.posterior import Posterior
-from direct_deepen.priors.energy import Energy
 from direct_deepen.progress import progress_bar
 
 _logger = logging.getLogger(__name__)
@@ -106,9 +106,10 @@ class Assessment:
 
 def sampled_slices(
     dataset: Any,
-    energy: Energy,
-    settings: DeepenSettings,
+    prior: nn.Module,
+    inference: Sampler,
     *,
+    coil_maps: str,
     seed: int,
     folder: Path,
     limit: int | None,
@@ -118,20 +119,20 @@ def sampled_slices(
     """Sample the posteriors of a dataset, at most ``limit`` slices spread evenly; samples are kept in ``folder``."""
     count = len(dataset) if limit is None else min(limit, len(dataset))
     chosen = {number * len(dataset) // count for number in range(count)}
-    _logger.info("%s: %i of %i slices, %s", label, count, len(dataset), SamplingSettings.of(settings))
+    _logger.info("%s: %i of %i slices, %s", label, count, len(dataset), inference.sampling())
     with progress_bar(name=label, unit="slice", total=count) as bar:
-        for number, case in enumerate(cases(dataset, coil_maps=settings.coil_maps, cache=folder, device=device)):
+        for number, case in enumerate(cases(dataset, coil_maps=coil_maps, cache=folder, device=device)):
             if number in chosen:
-                yield _sampled(case, energy, settings, seed, folder)
+                yield _sampled(case, prior, inference, seed, folder)
                 bar.update()
 
 
-def _sampled(case: Case, energy: Energy, settings: DeepenSettings, seed: int, folder: Path) -> SampledSlice:
+def _sampled(case: Case, prior: nn.Module, inference: Sampler, seed: int, folder: Path) -> SampledSlice:
     name = f"{case.volume}#{case.slice_number}"
     posterior = kept_posterior(
         folder / f"{name}.pt",
-        fingerprint(case.problem, energy, settings, seed=seed),
-        lambda: sample_posterior(case.problem, energy, settings, seed=seed),
+        fingerprint(case.problem, prior, inference, seed=seed),
+        lambda: sample_posterior(case.problem, prior, inference, seed=seed),
     )
     return SampledSlice(name, posterior, case.reference.abs().cpu())
 
@@ -139,7 +140,7 @@ def _sampled(case: Case, energy: Energy, settings: DeepenSettings, seed: int, fo
 # ---- Fit and assessment
 
 
-def fit(slices: Sequence[SampledSlice], energy: Energy, settings: DeepenSettings, *, seed: int) -> Calibration:
+def fit(slices: Sequence[SampledSlice], prior: nn.Module, inference: Sampler, *, seed: int) -> Calibration:
     """Fit the scale with which 90 % intervals hold 90 % of the references inside the object.
 
     Raises
@@ -159,8 +160,8 @@ def fit(slices: Sequence[SampledSlice], energy: Energy, settings: DeepenSettings
         coverage_before=float(np.mean(before)),
         volumes=len({_volume(item.case) for item in slices}),
         slices=len(slices),
-        weights_sha256=digest_of(energy.state_dict()),
-        sampling=SamplingSettings.of(settings),
+        weights_sha256=digest_of(prior.state_dict()),
+        sampling=inference.sampling(),
         seed=seed,
         direct_deepen_version=direct_deepen.__version__,
         torch_version=str(torch.__version__),
@@ -175,7 +176,7 @@ def assess(item: SampledSlice, std_scale: float, *, data_noise_std: float, seed:
     """Assess a posterior before and after a scale, against all references, inside the object and everywhere."""
     inside = object_pixels(item.reference)
     volume, _, number = item.case.rpartition("#")
-    generator = image_generator(seed, (f"data noise of {volume}", int(number)), inside.device)
+    generator = named_generator(seed, (f"data noise of {volume}", int(number)), inside.device)
     noisy = with_data_noise(item.reference, data_noise_std, generator)
     # A whole chain is left out: states of one chain are alike.
     keep = item.posterior.diagnostics.keep
@@ -266,9 +267,11 @@ def mean_over(assessments: Sequence[Assessment], values: Callable[[Assessment], 
     return torch.stack([values(item) for item in assessments]).mean(dim=0)
 
 
-def markdown_table(assessments: Sequence[Assessment], calibration: Calibration) -> str:
-    """Return the figures before and after as tables in Markdown, one for the object and one for all pixels."""
-    samples = calibration.sampling.num_samples * calibration.sampling.keep
+def markdown_table(assessments: Sequence[Assessment], calibration: Calibration, samples: int) -> str:
+    """Return the statistics before and after as tables in Markdown, one for the object and one for all pixels.
+
+    ``samples`` of every posterior are behind them.
+    """
     lines = []
     for pixels, title in ((OBJECT, "Inside the object"), (EVERYWHERE, "All pixels")):
         lines += [
@@ -311,7 +314,17 @@ def _line(found: Sequence[Assessment], reference: str, scale: str) -> str:
     return " | ".join([f"| {reference}", scale, *cells]) + " |"
 
 
-def require_chains(settings: DeepenSettings) -> None:
-    """Raise :class:`DeepenError` unless there are chains enough to leave one out."""
-    count = settings.inference.num_samples
+def require_sampler(inference: Inference) -> Sampler:
+    """Return the inference of a configuration, if it samples, and enough to leave a chain out.
+
+    Raises
+    ------
+    DeepenError
+        If not.
+    """
+    name = type(inference).__name__
+    require(isinstance(inference, Sampler), f"model.inference.name: {name} draws no samples; allowed: a sampler")
+    assert isinstance(inference, Sampler)
+    count = inference.num_samples
     require(count >= 3, f"model.inference.num_samples is {count}; allowed for a calibration: 3 or more")
+    return inference

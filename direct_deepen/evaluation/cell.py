@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 from torch.utils.data import default_collate
 
 from direct_deepen.data.cases import Case, cases, coil_maps_of, inference_dataset
+from direct_deepen.engines.base import all_cores
 from direct_deepen.engines.checkpoints import require_weights_of, weights_of
-from direct_deepen.engines.prior_engine import PriorEngine, all_cores
+from direct_deepen.engines.engine import DeepenEngine as PriorEngine
 from direct_deepen.errors import require
 from direct_deepen.evaluation.cell_posterior import PosteriorRow, posterior_row
 from direct_deepen.evaluation.csv_files import write_csv

@@ -5,27 +5,42 @@ from direct_deepen.inference.annealed_langevin import (
     annealed_map,
     preconditioned_annealed_langevin,
 )
+from direct_deepen.inference.base import Estimate, Estimator, Inference, Sampler, inferences
 from direct_deepen.inference.conditional_noise import mask_shaped_noise
 from direct_deepen.inference.diffusion_sampling import diffusion_posterior_sampling
 from direct_deepen.inference.equilibrium import differentiable_equilibrium, equilibrium
+from direct_deepen.inference.estimators import Equilibrium, Map, ProximalIteration, UnrolledGradient
 from direct_deepen.inference.fixed_point import FixedPointResult
 from direct_deepen.inference.independent_samples import IndependentSamples
 from direct_deepen.inference.langevin import Samples, langevin
 from direct_deepen.inference.mm_map import MapResult, mm_map
 from direct_deepen.inference.noise_levels import power_schedule, variance_exploding_schedule
 from direct_deepen.inference.proximal_iteration import proximal_iteration
+from direct_deepen.inference.samplers import AnnealedLangevin, DiffusionSampling, Langevin
 from direct_deepen.inference.unrolled_gradient import unrolled_gradient
 
 __all__ = [
+    "AnnealedLangevin",
+    "DiffusionSampling",
+    "Equilibrium",
+    "Estimate",
+    "Estimator",
     "FixedPointResult",
     "IndependentSamples",
+    "Inference",
+    "Langevin",
+    "Map",
     "MapResult",
+    "ProximalIteration",
+    "Sampler",
     "Samples",
+    "UnrolledGradient",
     "annealed_langevin",
     "annealed_map",
     "differentiable_equilibrium",
     "diffusion_posterior_sampling",
     "equilibrium",
+    "inferences",
     "langevin",
     "mask_shaped_noise",
     "mm_map",

@@ -23,6 +23,12 @@ class IndependentSamples:
 
     images: torch.Tensor
     gradient_evaluations: int
+    step_size: torch.Tensor | None = None
+    curvature: torch.Tensor | None = None
+
+    def by_chain(self) -> torch.Tensor:
+        """Return the images as (sample, 1, batch, height, width)."""
+        return self.images[:, None]
 
 
 def group_sizes(num_samples: int, batch: int, max_images: int) -> Iterator[int]:

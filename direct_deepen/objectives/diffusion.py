@@ -1,9 +1,15 @@
 """Objectives over all noise levels: of the network of a diffusion, and of energies distilled from it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from torch import nn
 
+from direct_deepen.errors import require
+from direct_deepen.objectives.base import Loss, Objective, Update, objectives
+from direct_deepen.parts import setting
 from direct_deepen.physics.noise import complex_normal_like
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -92,3 +98,77 @@ def distillation_loss(
         target = noisy - teacher(noisy, noise_std)
     error = (energy_gradient(noisy, noise_std) - target) / level
     return torch.view_as_real(error).square().sum(dim=-1).mean()
+
+
+@objectives("diffusion")
+@dataclass
+class Diffusion(Objective):
+    """Denoising score matching over noise levels whose logarithms are uniform (DPS): :func:`diffusion_loss`.
+
+    Attributes
+    ----------
+    smallest_noise_std, largest_noise_std
+        Ends of the range, per real component, in scaled intensities.
+    """
+
+    smallest_noise_std: float = setting(0.005, above=0)
+    largest_noise_std: float = setting(10.0, above=0)
+
+    def check(self, path: str) -> None:
+        """Check what limits do not say."""
+        require(
+            self.smallest_noise_std < self.largest_noise_std,
+            f"{path}.largest_noise_std is {self.largest_noise_std!r}; allowed: above smallest_noise_std = "
+            f"{self.smallest_noise_std!r}",
+        )
+
+    def loss(self, update: Update) -> Loss:
+        """Compare D(x + σz, σ) with x."""
+        levels = self._noise_levels(update)
+        loss = diffusion_loss(update.model, update.reference, levels, generator=update.generator)
+        return Loss(loss, "diffusion_loss")
+
+    def _noise_levels(self, update: Update) -> torch.Tensor:
+        return draw_noise_levels(
+            len(update.reference),
+            smallest=self.smallest_noise_std,
+            largest=self.largest_noise_std,
+            generator=update.generator,
+            device=update.reference.device,
+        )
+
+
+@objectives("distillation")
+@dataclass
+class Distillation(Diffusion):
+    """Distillation of an energy from a trained diffusion (ALPS): :func:`distillation_loss`.
+
+    Attributes
+    ----------
+    teacher_configuration, teacher_checkpoint
+        The trained diffusion: the files of a DPS. Only training reads them.
+    least_noise_share
+        Images get noise of a share of their noise level that is uniform between this and one. With one the energy
+        sees what the diffusion sees, and annealed chains, whose measured part has little noise, diverge.
+    """
+
+    teacher_configuration: str = ""
+    teacher_checkpoint: str = ""
+    least_noise_share: float = setting(0.0, least=0, most=1)
+
+    def __post_init__(self) -> None:
+        self._teacher: nn.Module | None = None
+
+    def loss(self, update: Update) -> Loss:
+        """Match ∇E_σ to the teacher."""
+        if self._teacher is None:
+            for name in ("teacher_configuration", "teacher_checkpoint"):
+                given = getattr(self, name) != ""
+                require(given, f"model.objective.{name} is ''; allowed: a file of the teacher's training")
+            teacher = update.load_denoiser(Path(self.teacher_checkpoint), Path(self.teacher_configuration))
+            self._teacher = teacher.to(update.reference.device)
+        levels, generator = self._noise_levels(update), update.generator
+        uniform = torch.rand(len(levels), generator=generator, device=generator.device).to(levels.device)
+        share = 1 - (1 - self.least_noise_share) * uniform
+        loss = distillation_loss(update.model, self._teacher, update.reference, levels, share, generator=generator)
+        return Loss(loss, "distillation_loss")

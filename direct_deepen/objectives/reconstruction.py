@@ -1,9 +1,14 @@
 """Objectives that compare reconstructions with the fully sampled image, and a network with what it must stay below."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
+from direct_deepen.errors import require
+from direct_deepen.inference.base import Estimator, learned
+from direct_deepen.objectives.base import Loss, Objective, Update, objectives
+from direct_deepen.parts import setting
 from direct_deepen.physics.noise import complex_normal_like
 
 _LINEAR_BELOW = 1e-2
@@ -95,3 +100,81 @@ def log_barrier(quotient: torch.Tensor, monotonicity: float) -> torch.Tensor:
 
 def _norm(images: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(images, dim=(-2, -1), keepdim=True)
+
+
+@objectives("denoising")
+@dataclass
+class Denoising(Objective):
+    """Denoising at one noise level (PnP-ISTA): :func:`denoising_loss`.
+
+    Attributes
+    ----------
+    noise_std
+        The noise level, per real component, in scaled intensities.
+    """
+
+    noise_std: float = setting(0.01, above=0)
+
+    def loss(self, update: Update) -> Loss:
+        """Compare D(x + z) with x."""
+        loss = denoising_loss(update.model, update.reference, noise_std=self.noise_std, generator=update.generator)
+        return Loss(loss, "denoising_loss")
+
+
+@objectives("reconstruction")
+@dataclass
+class Reconstruction(Objective):
+    """Mean squared error of what the inference reconstructs, with a gradient through it (ELDER)."""
+
+    def loss(self, update: Update) -> Loss:
+        """Compare the reconstruction with the reference."""
+        image = _reconstructed(update)
+        return Loss(mean_squared_error(image, update.reference), "reconstruction_loss", _learned(update))
+
+
+@objectives("monotone_reconstruction")
+@dataclass
+class MonotoneReconstruction(Objective):
+    """Mean squared error of the reconstruction, behind the barrier that keeps the network monotone (MoL).
+
+    Attributes
+    ----------
+    monotonicity
+        m, 0 < m < 1: the Lipschitz constant of the network is kept below 1 − m.
+    barrier_weight
+        β of −β log(1 − m − L), L the local Lipschitz constant of the network.
+    barrier_iterations
+        Power iterations for L in every update.
+    """
+
+    monotonicity: float = setting(0.1, above=0, below=1)
+    barrier_weight: float = setting(1e-4, above=0)
+    barrier_iterations: int = setting(5, least=1)
+
+    def loss(self, update: Update) -> Loss:
+        """Compare the reconstruction with the reference, and add the barrier."""
+        image = _reconstructed(update)
+        quotient = lipschitz_quotient(
+            update.model, image, num_iterations=self.barrier_iterations, generator=update.generator
+        )
+        barrier = log_barrier(quotient, self.monotonicity)
+        loss = mean_squared_error(image, update.reference) + self.barrier_weight * barrier
+        metrics = _learned(update) | {"train/lipschitz": float(quotient.detach().max())}
+        return Loss(loss, "reconstruction_loss", metrics)
+
+
+def _reconstructed(update: Update) -> torch.Tensor:
+    """Return what the inference reconstructs, complex (batch, height, width), with a graph."""
+    inference = update.inference
+    require(
+        isinstance(inference, Estimator),
+        f"model.inference.name: {type(inference).__name__} has no gradient to train through; allowed with this "
+        "objective: unrolled_gradient, equilibrium",
+    )
+    assert isinstance(inference, Estimator)
+    return inference.differentiable(update.problem, update.model)
+
+
+def _learned(update: Update) -> dict[str, float]:
+    names = update.inference.learned()
+    return {f"train/learned_{name}": float(learned(update.prior, name).detach()) for name in names}

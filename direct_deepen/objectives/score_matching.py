@@ -1,9 +1,12 @@
 """Denoising score matching, the objective of MuSE and the warm start of DEEPEN."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
+from direct_deepen.objectives.base import Loss, Objective, Update, objectives
+from direct_deepen.parts import setting
 from direct_deepen.physics.noise import complex_normal_like
 
 
@@ -61,3 +64,31 @@ def denoising_score_matching_loss(
         # The zero term names weights that no gradient depends on, such as the last bias.
         pinned = energy_weight / scale * energy(image).mean() if energy_weight > 0 else 0.0 * value.sum()
         return (error + pinned) / image[0].numel()
+
+
+@objectives("score_matching")
+@dataclass
+class ScoreMatching(Objective):
+    """Denoising score matching over all noise levels up to one (MuSE): :func:`denoising_score_matching_loss`.
+
+    Attributes
+    ----------
+    max_noise_std
+        Largest noise level, per real component, in scaled intensities.
+    image_energy_weight
+        λ of the term that takes the energy of noise-free images to zero; 0 is MuSE's own objective.
+    """
+
+    max_noise_std: float = setting(0.1, above=0)
+    image_energy_weight: float = setting(0.0, least=0)
+
+    def loss(self, update: Update) -> Loss:
+        """Match ∇E(x + z) to z."""
+        loss = denoising_score_matching_loss(
+            update.model,
+            update.reference,
+            max_noise_std=self.max_noise_std,
+            energy_weight=self.image_energy_weight,
+            generator=update.generator,
+        )
+        return Loss(loss, "score_matching_loss")

@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 
 from direct_deepen.data.cases import Case, cases, inference_dataset
 from direct_deepen.data.fastmri_file import write_fastmri_volume
-from direct_deepen.engines.prior_engine import PriorEngine
+from direct_deepen.engines.engine import DeepenEngine as PriorEngine
 from direct_deepen.engines.reconstruction import reconstruct
 from direct_deepen.errors import require
 from direct_deepen.physics.fourier import fft2

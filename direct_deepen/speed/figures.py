@@ -151,7 +151,7 @@ def measure_memory(
 
 def measure_direct(figures: Figures, setting: Setting, configuration: Path, *, track: Track = progress_bar) -> None:
     """Measure DIRECT's training update and prediction against the solvers that they run."""
-    from direct_deepen.engines.prior_engine import all_cores
+    from direct_deepen.engines.base import all_cores
     from direct_deepen.speed import direct_runs
 
     work = workload(setting)
@@ -184,7 +184,7 @@ def measure_direct(figures: Figures, setting: Setting, configuration: Path, *, t
 
 def measure_throughput(figures: Figures, setting: Setting, configuration: Path, *, track: Track = progress_bar) -> None:
     """Measure how many images a second training takes, and how long samples of one slice take; meant for a GPU."""
-    from direct_deepen.engines.prior_engine import all_cores
+    from direct_deepen.engines.base import all_cores
     from direct_deepen.speed import direct_runs
 
     work = workload(replace(setting, batch=1))

@@ -83,7 +83,7 @@ def _growth_mb(run: Callable[[], object], device: str) -> float:
 
 def _of_direct(kind: str, setting: Setting, configuration: Path, num_steps: int) -> float:
     # Imported here: the other kinds do without DIRECT.
-    from direct_deepen.engines.prior_engine import all_cores
+    from direct_deepen.engines.base import all_cores
     from direct_deepen.speed.direct_runs import energy_changes, training_update, write_configuration, write_volume
 
     with tempfile.TemporaryDirectory() as scratch, all_cores(setting.device):

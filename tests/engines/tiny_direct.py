@@ -6,7 +6,6 @@ the folder of the data by its name alone, and run where that lies.
 
 import copy
 import gc
-import importlib.util
 import logging
 import os
 import random
@@ -15,12 +14,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import h5py
 import numpy as np
 import torch
+import yaml
 from direct.environment import setup_training_environment
 from direct.predict import setup_inference_save_to_h5
 from direct.train import build_training_datasets_from_environment, setup_train
@@ -42,17 +41,10 @@ COILS = 3
 SLICES = 2
 
 
-def load_generator() -> ModuleType:
-    """The module configs/generate.py, which is no package."""
-    spec = importlib.util.spec_from_file_location("configs_generate", REPOSITORY / "configs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-GENERATE = load_generator()
+def committed(name: str) -> dict[str, Any]:
+    """A configuration of ``configs/``."""
+    content: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return content
 
 
 # ---- Data
@@ -110,7 +102,7 @@ def undersample(source: Path, target: Path, mask: np.ndarray) -> Path:
 def configuration(
     name: str = "demo_deepen", *, batch_size: int = 2, iterations: int = 8, warm_start: int = 3
 ) -> dict[str, Any]:
-    """A small configuration of ``configs/generate.py`` cut down to seconds, with every kind of logging."""
+    """A small configuration of ``configs/`` cut down to seconds, with every kind of logging."""
     changes = {
         "validation.datasets": [],
         "inference.batch_size": 2,
@@ -126,20 +118,21 @@ def configuration(
     if "deepen" in name:
         changes |= {
             "model.objective.warm_start_iterations": warm_start,
-            "model.objective.chains.noise": {"fraction": 0.5, "num_steps": 4, "map_steps": 0},
-            "model.objective.chains.sense": {"fraction": 0.5, "num_steps": 3, "map_steps": 0},
-            "model.objective.chains.persistent": {"fraction": 0.0, "num_steps": 3, "map_steps": 0},
-            "model.inference.max_iterations": 15,
-            "model.inference.num_samples": 3,
-            "model.inference.num_steps": 8,
-            "model.inference.keep": 4,
+            "model.objective.chains": {"start": "sense", "num_steps": 3, "map_steps": 0},
+            "model.inference": {"name": "map", "max_iterations": 15},
         }
-    result = changed(GENERATE.configurations()[f"{name}.yaml"], changes)
+    result = changed(committed(name), changes)
     for section in (result["training"]["datasets"][0], result["inference"]["dataset"]):
         section["transforms"]["augmentation"]["pad"] = [SIZE, SIZE]
         # Of 32×32 samples the 2 % of the large configurations are a disc five samples wide: too few for ESPIRiT.
         section["transforms"]["masking"]["center_fractions"] = [0.08]
     return result
+
+
+def posterior(config: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """The same with Langevin chains of eight steps."""
+    chains = {"num_samples": 3, "num_steps": 8, "keep": 4, "max_iterations": 15}
+    return changed(config, {"model.inference": {"name": "langevin", **chains, **settings}})
 
 
 def with_transforms(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +150,7 @@ def changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         *path, last = key.split(".")
         section = result
         for name in path:
-            section = section[name]
+            section = section.setdefault(name, {}) if isinstance(section, dict) else section[int(name)]
         section[last] = value
     return result
 
@@ -170,7 +163,7 @@ def with_espirit(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_configuration(path: Path, config: dict[str, Any]) -> Path:
-    path.write_text(GENERATE.text_of(config), encoding="utf-8")
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return path
 
 

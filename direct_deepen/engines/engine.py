@@ -1,0 +1,155 @@
+"""The engine: DIRECT's loops on one side, a prior, an objective and an inference on the other."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from direct.engine import DoIterationOutput
+from direct.nn.adaptive.utils import export_sampling_mask
+from direct.utils import communication, dict_to_device
+from direct.utils.events import get_event_storage
+
+from direct_deepen.data.batch import reference_image
+from direct_deepen.data.random_phase import with_random_phase
+from direct_deepen.engines.models import section_of
+from direct_deepen.engines.prediction import Prediction
+from direct_deepen.engines.reporting import exit_on_bad_input
+from direct_deepen.engines.seeds import process_seed
+from direct_deepen.engines.settings import system_of
+from direct_deepen.engines.trained import load_denoiser
+from direct_deepen.engines.training import Training
+from direct_deepen.errors import DeepenError, DivergenceError, require
+from direct_deepen.objectives import Loss, Update
+from direct_deepen.physics.problem import Problem
+
+
+class DeepenEngine(Training, Prediction):
+    """Train a prior by the objective, and reconstruct by the inference, that the configuration names.
+
+    The random numbers of an iteration come from a generator seeded by DIRECT's ``--seed``, the rank and the iteration.
+    A resumed run goes on in the state, and with the order of samples, of the interrupted one: it becomes what that
+    would have become. A guard takes training back to its last good state when an update shows trouble.
+
+    Bad settings and bad data end the command with one line in the log and exit code 2; training writes a checkpoint
+    first.
+
+    Attributes
+    ----------
+    settings, objective, inference
+        What the model section of the configuration says.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        model: torch.nn.Module,
+        device: str,
+        forward_operator: Callable,
+        backward_operator: Callable,
+        mixed_precision: bool = False,
+        **models: torch.nn.Module,
+    ) -> None:
+        super().__init__(cfg, model, device, forward_operator, backward_operator, mixed_precision, **models)
+        with exit_on_bad_input():
+            self._use(section_of(cfg))
+            require(
+                (cfg.physics.forward_operator, cfg.physics.backward_operator) == ("fft2", "ifft2"),
+                f"physics.forward_operator is {cfg.physics.forward_operator!r} and physics.backward_operator "
+                f"{cfg.physics.backward_operator!r}; allowed: 'fft2' and 'ifft2'",
+            )
+        self.seed = process_seed()
+
+    def _use(self, section: dict[str, Any]) -> None:
+        self._section = section
+        system = system_of(section)
+        self.settings, self.objective, self.inference = system.settings, system.objective, system.inference
+
+    def configure(self, key: str, value: Any) -> None:
+        """Change a setting, such as ``inference.prior_weight``, as if the configuration had it.
+
+        Raises
+        ------
+        DeepenError
+            If there is no such key or the value is not allowed.
+        """
+        *path, last = key.split(".")
+        section = changed = {**self._section}
+        for name in path:
+            changed[name] = {**changed.get(name, {})}
+            changed = changed[name]
+        changed[last] = value
+        self._use(section)
+
+    def build_metrics(self, metrics_list: Any) -> dict[str, Callable]:
+        """Return DIRECT's metrics of these names.
+
+        Raises
+        ------
+        DeepenError
+            If DIRECT has none of a name.
+        """
+        try:
+            return super().build_metrics(metrics_list)
+        except AttributeError as error:
+            raise DeepenError(f"metrics are {list(metrics_list)!r}; allowed: those of DIRECT ({error})") from error
+
+    def build_loss(self) -> dict:
+        """Return no losses: the objective has its own."""
+        return {}
+
+    # ---- An iteration
+
+    def _do_iteration(
+        self,
+        data: dict[str, Any],
+        loss_fns: dict[str, Callable] | None = None,
+        regularizer_fns: dict[str, Callable] | None = None,
+    ) -> DoIterationOutput:
+        data = dict_to_device(data, self.device)
+        try:
+            with torch.no_grad():
+                data["sensitivity_map"] = self.compute_sensitivity_map(data["sensitivity_map"])
+            if self.model.training:
+                image, losses = self._train_on(data, self._problem(data))
+            else:
+                image, losses = self._reconstruct(data), {}
+        except DeepenError as error:
+            # A RuntimeError makes DIRECT's training loop write a checkpoint before it ends.
+            raise RuntimeError(str(error)) from error
+        return DoIterationOutput(
+            output_image=image.abs(),
+            sensitivity_map=data["sensitivity_map"],
+            data_dict=losses,
+            sampling_mask=export_sampling_mask(data),
+        )
+
+    def _train_on(self, data: dict[str, Any], problem: Problem) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        iteration = get_event_storage().iter
+        if self.objective.random_phase > 0:
+            problem = with_random_phase(problem, self.objective.random_phase)
+        reference = reference_image(data, problem)
+        self.before_update(iteration)
+        try:
+            loss = self.objective.loss(
+                Update(
+                    self.model,
+                    self.prior,
+                    self.inference,
+                    reference,
+                    problem,
+                    iteration,
+                    self._iteration_generator(iteration),
+                    load_denoiser,
+                )
+            )
+            trouble = self.guard.trouble(loss)
+        except DivergenceError as error:
+            loss, trouble = Loss(torch.zeros((), device=reference.device), "loss"), str(error)
+        value = self.update(iteration, loss, trouble)
+        return problem.to_data_units(reference), {loss.name: value}
+
+    def _iteration_generator(self, iteration: int) -> torch.Generator:
+        text = f"{self.seed}/{communication.get_rank()}/{iteration}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+        return torch.Generator(self.device).manual_seed(seed)

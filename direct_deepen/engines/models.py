@@ -1,0 +1,217 @@
+"""The priors as DIRECT builds them, from a whole model section: ``model_name: deepen.priors.<Class>``."""
+
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any, Self, cast
+
+import torch
+from direct.config.defaults import ModelConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
+from torch import nn
+
+from direct_deepen import priors
+from direct_deepen.engines.reporting import exit_on_bad_input
+from direct_deepen.engines.settings import EngineSettings, system_of
+from direct_deepen.errors import require
+from direct_deepen.inference.base import attach_learned
+from direct_deepen.parts import find_outside
+
+
+@dataclass
+class PriorConfig(EngineSettings, ModelConfig):
+    """Keys of every model section: those of the engine."""
+
+    engine_name: str | None = "DeepenEngine"
+
+
+@dataclass
+class NetworkConfig(PriorConfig):
+    """Keys of the priors that are a stack of convolutions."""
+
+    hidden_channels: int = 64
+    num_layers: int = 5
+    activation: str = "elu"
+
+
+@dataclass
+class QuadraticEnergyConfig(NetworkConfig):
+    """Keys of :class:`direct_deepen.QuadraticEnergy`."""
+
+    weight: float = 0.25
+
+
+@dataclass
+class ConvEnergyConfig(NetworkConfig):
+    """Keys of :class:`direct_deepen.ConvEnergy`."""
+
+    activation: str = "relu"
+    head: str = "pooled"
+    image_size: tuple[int, int] | None = None
+    top: str = "absolute"
+    top_width: float = 1.0
+
+
+@dataclass
+class DenoiserConfig(NetworkConfig):
+    """Keys of :class:`direct_deepen.priors.Denoiser`."""
+
+    activation: str = "relu"
+
+
+@dataclass
+class ImageNetworkConfig(NetworkConfig):
+    """Keys of :class:`direct_deepen.priors.ImageNetwork`."""
+
+    activation: str = "relu"
+
+
+@dataclass
+class DiffusionDenoiserConfig(PriorConfig):
+    """Keys of :class:`direct_deepen.priors.DiffusionDenoiser`, and the decay of the average of its weights."""
+
+    channels: list[int] = field(default_factory=lambda: [64, 128, 256, 512])
+    num_blocks: int = 4
+    preconditioning: str = "variance_exploding"
+    image_std: float = 0.3
+    average_decay: float = 0.999
+
+
+@dataclass
+class NoiseConditionalEnergyConfig(PriorConfig):
+    """Keys of :class:`direct_deepen.priors.NoiseConditionalEnergy`, and the decay of the average of its weights."""
+
+    channels: list[int] = field(default_factory=lambda: [32, 64, 128])
+    num_blocks: int = 2
+    image_std: float = 0.3
+    average_decay: float = 0.999
+
+
+@dataclass
+class ExternalConfig(PriorConfig):
+    """Keys of a prior of another package.
+
+    Attributes
+    ----------
+    prior
+        Its import path, ``my_module:MyEnergy``, or the name of an entry point of the group ``direct_deepen.priors``.
+    arguments
+        What its constructor is given.
+    """
+
+    prior: str = MISSING
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+class DirectModel(nn.Module):
+    """What all models share inside DIRECT; the class after it in the order of bases is the prior.
+
+    DIRECT gives a model all keys of its section: the prior gets those that it names, and the numbers that the
+    inference learns with the prior are made here.
+    """
+
+    def __init__(self, **section: Any) -> None:
+        with exit_on_bad_input():
+            section = {key: plain_value(value) for key, value in section.items()}
+            names = signature(super().__init__).parameters
+            super().__init__(**{name: section[name] for name in names if name in section})
+            attach_learned(self, system_of(section).inference, "model.inference")
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move as any module does; a CUDA device that is not there is bad input. DIRECT's default is ``cuda``."""
+        with exit_on_bad_input():
+            for device in (torch.device(argument) for argument in args if isinstance(argument, str | torch.device)):
+                found = torch.cuda.device_count() if device.type == "cuda" else 0
+                require(
+                    device.type != "cuda" or (device.index or 0) < found,
+                    f"device is '{device}' but {f'only {found}' if found else 'no'} CUDA device is found; "
+                    "allowed here: --device cpu",
+                )
+        return super().to(*args, **kwargs)
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value of a configuration without OmegaConf's containers."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+class ConvEnergy(DirectModel, priors.ConvEnergy):
+    """:class:`direct_deepen.ConvEnergy`."""
+
+
+class QuadraticEnergy(DirectModel, priors.QuadraticEnergy):
+    """:class:`direct_deepen.QuadraticEnergy`."""
+
+
+class Denoiser(DirectModel, priors.Denoiser):
+    """:class:`direct_deepen.priors.Denoiser`."""
+
+
+class ImageNetwork(DirectModel, priors.ImageNetwork):
+    """:class:`direct_deepen.priors.ImageNetwork`."""
+
+
+class _AveragedDenoiser(nn.Module):
+    def __init__(
+        self, channels: list[int], num_blocks: int, preconditioning: str, image_std: float, average_decay: float
+    ) -> None:
+        super().__init__()
+        network = priors.DiffusionDenoiser(
+            channels=channels, num_blocks=num_blocks, preconditioning=preconditioning, image_std=image_std
+        )
+        self.averaged = priors.Averaged(network, average_decay)
+
+
+class DiffusionDenoiser(DirectModel, _AveragedDenoiser):
+    """:class:`direct_deepen.priors.DiffusionDenoiser`, with the average of its weights, which is what reconstructs."""
+
+    def forward(self, image: torch.Tensor, noise_std: torch.Tensor | float) -> torch.Tensor:
+        """Return D(x, σ)."""
+        return self.averaged(image, noise_std)
+
+
+class _AveragedEnergy(nn.Module):
+    def __init__(self, channels: list[int], num_blocks: int, image_std: float, average_decay: float) -> None:
+        super().__init__()
+        energy = priors.NoiseConditionalEnergy(channels=channels, num_blocks=num_blocks, image_std=image_std)
+        self.averaged = priors.Averaged(energy, average_decay)
+
+
+class NoiseConditionalEnergy(DirectModel, _AveragedEnergy):
+    """:class:`direct_deepen.priors.NoiseConditionalEnergy`, with the average of its weights."""
+
+    def forward(self, image: torch.Tensor, noise_std: torch.Tensor | float) -> torch.Tensor:
+        """Return ∇E_σ(x), with a graph to the weights."""
+        return self._energy.gradient(image, noise_std)
+
+    def at(self, noise_std: float) -> priors.Energy:
+        """Return E_σ."""
+        return self._energy.at(noise_std)
+
+    @property
+    def _energy(self) -> priors.NoiseConditionalEnergy:
+        return cast("priors.NoiseConditionalEnergy", self.averaged.current)
+
+
+class _ExternalPrior(nn.Module):
+    def __init__(self, prior: str, arguments: dict[str, Any]) -> None:
+        super().__init__()
+        self.prior = find_outside(prior, "priors", "model.prior")(**arguments)
+
+
+class External(DirectModel, _ExternalPrior):
+    """A prior of another package: an energy, a denoiser, whatever the objective and the inference ask for."""
+
+    def forward(self, *arguments: Any) -> torch.Tensor:
+        """Call the prior."""
+        result: torch.Tensor = self.prior(*arguments)
+        return result
+
+    def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return E(x) and ∇E(x) of a prior that is an energy."""
+        result: tuple[torch.Tensor, torch.Tensor] = self.prior.value_and_grad(image)
+        return result
+
+
+def section_of(config: DictConfig) -> dict[str, Any]:
+    """Return the model section of a configuration as plain values."""
+    return {str(key): plain_value(config.model[key]) for key in config.model}

@@ -1,0 +1,123 @@
+"""The prediction half of the engine: DIRECT's loop, with posterior files beside what DIRECT writes."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from direct.data.datasets import FastMRIDataset
+from omegaconf import OmegaConf
+from torch.utils.data import Dataset
+
+import direct_deepen
+from direct_deepen.data.batch import names_of_batch
+from direct_deepen.data.measured_masks import require_fully_sampled, require_masks_of_files
+from direct_deepen.data.named_slices import NamedSlices
+from direct_deepen.engines.base import EngineBase, all_cores
+from direct_deepen.engines.calibration_file import fitted_scale
+from direct_deepen.engines.checkpoints import digest_of, require_weights_of
+from direct_deepen.engines.posterior_store import PosteriorStore, require_volumes, told_of_file
+from direct_deepen.engines.prediction_bar import PredictionBar, prediction_bar
+from direct_deepen.engines.reconstruction import attributes_of
+from direct_deepen.engines.reporting import exit_on_bad_input
+from direct_deepen.engines.seeds import told_seed
+from direct_deepen.errors import require_count
+from direct_deepen.inference import Sampler
+from direct_deepen.posterior.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes
+
+
+class Prediction(EngineBase):
+    """``direct predict``."""
+
+    _posterior_directory: Path | None = None
+    _store: PosteriorStore | None = None
+    _bar: PredictionBar | None = None
+
+    def _reconstruct(self, data: dict[str, Any]) -> torch.Tensor:
+        if self._store is None or self._bar is None:
+            return self.reconstruction(self._problem(data)).image
+        names = names_of_batch(data)
+        # DIRECT's factor takes the units of the batch to those of the file.
+        factor = data["scaling_factor"]
+        with self._bar.batch(names):
+            image = self._store.estimate(names)
+            if image is None:
+                arrays = self.reconstruction(self._problem(data)).arrays
+                image = self._store.add(names, [in_file_units(arrays, i, factor[i]) for i in range(len(names))])
+        # Back from the units of the file in either case: a run that was cut short ends with the very same digits.
+        return torch.from_numpy(image).to(factor.device) / factor[:, None, None].float()
+
+    def predict(
+        self,
+        dataset: Dataset,
+        experiment_directory: Path,
+        checkpoint: int | str | Path | None = -1,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Predict as DIRECT does, with all cores, and write posterior files to the experiment directory.
+
+        Posteriors are rescaled as the calibration beside the checkpoint says, if there is one.
+        """
+        slices = {Path(name): len(indices) for name, indices in dataset.volume_indices.items()}  # type: ignore[attr-defined]
+        self._posterior_directory = Path(experiment_directory)
+        given = isinstance(checkpoint, str | Path) and checkpoint != "latest"
+        try:
+            with exit_on_bad_input(), all_cores(self.device), prediction_bar(slices) as self._bar:
+                require_volumes(slices)
+                if isinstance(dataset, FastMRIDataset):
+                    self._require_masks(slices)
+                require_count("inference.batch_size", self.cfg.inference.batch_size)
+                if given:
+                    require_weights_of(self.prior, str(checkpoint))
+                    if isinstance(self.inference, Sampler):
+                        self.std_scale = fitted_scale(Path(str(checkpoint)), self.inference)
+                return super().predict(NamedSlices(dataset), experiment_directory, checkpoint, *args, **kwargs)
+        finally:
+            self._posterior_directory = self._store = self._bar = self.std_scale = None
+
+    def _require_masks(self, paths: Iterable[Path]) -> None:
+        section = self.cfg.inference.dataset
+        if section.transforms.masking is None:
+            require_masks_of_files(section, paths)
+            return
+        for path in paths:
+            require_fully_sampled(path)
+
+    def reconstruct_volumes(self, data_loader: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Reconstruct as DIRECT does; in prediction, what an earlier run has finished is read from its files."""
+        if self._posterior_directory is not None:
+            # Only now the weights are loaded.
+            volumes = data_loader.batch_sampler.sampler.volume_indices
+            shared = self._file_attributes()
+            attributes = {Path(name): shared | {"data": told_of_file(Path(name))} for name in volumes}
+            slices = {Path(name): len(indices) for name, indices in volumes.items()}
+            self._store = PosteriorStore(self._posterior_directory, slices, attributes)
+        yield from super().reconstruct_volumes(data_loader, *args, **kwargs)
+
+    def _file_attributes(self) -> FileAttributes:
+        attributes = {
+            **MEANING,
+            "direct_deepen_version": direct_deepen.__version__,
+            "direct_version": version("direct-recon"),
+            "torch_version": str(torch.__version__),
+            "seed": told_seed(self.seed),
+            "configuration": OmegaConf.to_yaml(self.cfg.model),
+            "data_configuration": OmegaConf.to_yaml(self.cfg.inference.dataset),
+            "weights_sha256": digest_of(torch.nn.ModuleDict({"model": self.prior, **self.models}).state_dict()),
+            "device": str(self.device).partition(":")[0],
+            **attributes_of(self.inference),
+        }
+        if isinstance(self.inference, Sampler):
+            attributes |= {"calibrated": self.std_scale is not None, "std_scale": self.std_scale or 1.0}
+        return attributes
+
+
+def in_file_units(arrays: Mapping[str, torch.Tensor], index: int, factor: torch.Tensor) -> dict[str, np.ndarray]:
+    """Return what there is of one image of a batch, with intensities times a factor."""
+    return {
+        name: (value[index] * factor if name in IN_DATA_UNITS else value[index]).cpu().numpy()
+        for name, value in arrays.items()
+    }

@@ -1,0 +1,146 @@
+"""What an inference is: an image, or samples, from a problem and a prior."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from direct_deepen.errors import require
+from direct_deepen.parts import Part, Registry, setting
+from direct_deepen.physics.problem import Problem
+from direct_deepen.physics.sense import sense
+
+
+class Inference(Part, ABC):
+    """Base of the inferences that ``model.inference.name`` chooses; a subclass is a dataclass of its settings."""
+
+    def learned(self) -> dict[str, float]:
+        """Return positive numbers that are trained with the prior, by name, with their first values."""
+        return {}
+
+    def sense(self, problem: Problem) -> torch.Tensor:
+        """Return the SENSE solution of the configuration, complex (batch, height, width)."""
+        return sense(problem.A, problem.masked_kspace, regularization=self.shared.sense_regularization)
+
+
+inferences: Registry[Inference] = Registry("inference")
+"""``@inferences(name)`` registers a class."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Images of a batch and what the posterior file is to hold beside them.
+
+    Attributes
+    ----------
+    image
+        Complex (batch, height, width), in scaled intensities.
+    arrays
+        Numbers by name, each with the batch first.
+    name
+        What the file calls the image.
+    """
+
+    image: torch.Tensor
+    arrays: dict[str, torch.Tensor] = field(default_factory=dict)
+    name: str = "image"
+
+
+class Estimator(Inference):
+    """An inference with one image as its answer."""
+
+    @abstractmethod
+    def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
+        """Return the images of a batch; called without a graph."""
+
+    def differentiable(self, problem: Problem, prior: nn.Module) -> torch.Tensor:
+        """Return the images of a batch with a graph to the weights, for objectives that train through the inference.
+
+        Raises
+        ------
+        DeepenError
+            If the inference cannot be trained through.
+        """
+        require(False, f"model.inference.name: {type(self).__name__} has no gradient to train through")
+        raise AssertionError
+
+
+@dataclass
+class Sampler(Inference):
+    """An inference whose answer is a set of posterior samples; their mean is the reconstruction.
+
+    Attributes
+    ----------
+    num_samples
+        Samples of an image that are independent: chains, where there are chains.
+    max_images
+        Images given to the network at once.
+    quantiles
+        Probabilities of the quantiles of the magnitude that are written; increasing, none for no quantiles.
+    save_samples
+        Whether the samples themselves are written: 8 bytes a pixel and sample, held in memory until the volume is done.
+    """
+
+    num_samples: int = setting(16, least=1)
+    max_images: int = setting(32, least=1)
+    quantiles: list[float] = field(default_factory=lambda: [0.05, 0.25, 0.5, 0.75, 0.95])
+    save_samples: bool = False
+
+    def check(self, path: str) -> None:
+        """Check what limits do not say."""
+        ends = [0.0, *self.quantiles, 1.0]
+        require(
+            all(lower < upper for lower, upper in pairwise(ends)),
+            f"{path}.quantiles is {list(self.quantiles)!r}; allowed: increasing, between 0 and 1",
+        )
+
+    def prepare(self, problem: Problem, prior: nn.Module) -> Estimate | None:
+        """Return images of a batch that sampling may start from, and that are written too; None for none."""
+        return None
+
+    @abstractmethod
+    def sample(
+        self, problem: Problem, prior: nn.Module, generator: torch.Generator, start: torch.Tensor | None = None
+    ) -> Any:
+        """Return samples of the posterior of one image.
+
+        Parameters
+        ----------
+        problem
+            The problem, with a batch of one.
+        prior
+            The prior that the configuration names.
+        generator
+            Source of all randomness.
+        start
+            What :meth:`prepare` returned for this image, complex (1, height, width).
+
+        Returns
+        -------
+        :class:`~direct_deepen.Samples`.
+        """
+
+    def sampling(self) -> dict[str, Any]:
+        """Return the settings that samples depend on, by key; the others say what is done with them."""
+        afterwards = ("max_images", "quantiles", "save_samples")
+        return asdict(self.shared) | {name: value for name, value in asdict(self).items() if name not in afterwards}
+
+
+def attach_learned(prior: nn.Module, inference: Inference, path: str) -> None:
+    """Give a prior the numbers that its inference learns, as their logarithms."""
+    for name, value in inference.learned().items():
+        require(0 < value < math.inf, f"{path}.{name} is {value!r}; allowed: finite and > 0")
+        logarithm = nn.Parameter(torch.tensor(math.log(value)))
+        prior.register_module(name, nn.ParameterDict({"logarithm": logarithm}))
+
+
+def learned(prior: nn.Module, name: str) -> torch.Tensor:
+    """Return a number that :func:`attach_learned` gave to a prior, wrapped or not: a scalar with a graph."""
+    holder = getattr(prior, "module", prior).get_submodule(name)
+    assert isinstance(holder, nn.ParameterDict)
+    logarithm: torch.Tensor = holder["logarithm"]
+    return logarithm.exp()

@@ -1,0 +1,204 @@
+"""The inferences with one image as their answer, as ``model.inference.name`` chooses them."""
+
+import time
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+
+from direct_deepen.inference.base import Estimate, Estimator, inferences, learned
+from direct_deepen.inference.equilibrium import differentiable_equilibrium, equilibrium
+from direct_deepen.inference.fixed_point import FixedPointResult
+from direct_deepen.inference.mm_map import mm_map
+from direct_deepen.inference.proximal_iteration import proximal_iteration
+from direct_deepen.inference.unrolled_gradient import unrolled_gradient
+from direct_deepen.parts import setting
+from direct_deepen.physics.problem import Problem
+from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy
+
+
+@inferences("map")
+@dataclass
+class Map(Estimator):
+    """MAP by majorize-minimize, min ½‖Ax − b‖² + wE(x): :func:`~direct_deepen.mm_map`.
+
+    Attributes
+    ----------
+    prior_weight
+        w of the cost ½‖Ax − b‖² + wE(x).
+    tolerance
+        Relative change of the cost below which the iteration ends.
+    max_iterations
+        When it ends anyway.
+    """
+
+    prior_weight: float = setting(1.0, above=0)
+    tolerance: float = setting(1e-6, above=0)
+    max_iterations: int = setting(500, least=1)
+
+    def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
+        """Minimise the cost."""
+        begin = time.perf_counter()
+        result = mm_map(
+            problem.A,
+            problem.masked_kspace,
+            weighted(prior, self.prior_weight),
+            init=self.sense(problem),
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            progress=True,
+        )
+        batch = len(problem.names)
+        arrays = {
+            "cost": result.cost_history[-1],
+            "converged": result.converged,
+            "map_gradient_evaluations": torch.full((batch,), result.gradient_evaluations / batch),
+            "map_seconds": torch.full((batch,), (time.perf_counter() - begin) / batch),
+        }
+        return Estimate(result.image, arrays, "map")
+
+
+@inferences("proximal_iteration")
+@dataclass
+class ProximalIteration(Estimator):
+    """x ← D(x − sAᴴ(Ax − b)) until it stands still: :func:`~direct_deepen.inference.proximal_iteration`.
+
+    Attributes
+    ----------
+    step_size
+        s = α/η², below 2.
+    tolerance
+        Relative change of the image below which the iteration ends.
+    max_iterations
+        When it ends anyway.
+    """
+
+    step_size: float = setting(1.0, above=0, below=2)
+    tolerance: float = setting(1e-6, above=0)
+    max_iterations: int = setting(500, least=1)
+
+    def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
+        """Iterate."""
+        result = proximal_iteration(
+            problem.A,
+            problem.masked_kspace,
+            prior,
+            step_size=self.step_size,
+            init=self.sense(problem),
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            progress=True,
+        )
+        return _fixed_point(result)
+
+
+@inferences("unrolled_gradient")
+@dataclass
+class UnrolledGradient(Estimator):
+    """A fixed number of gradient steps with a learned step: :func:`~direct_deepen.inference.unrolled_gradient`.
+
+    Attributes
+    ----------
+    num_steps
+        K.
+    step_size
+        α before training, which learns it.
+    """
+
+    num_steps: int = setting(30, least=1)
+    step_size: float = setting(1.0, above=0)
+
+    def learned(self) -> dict[str, float]:
+        """Return the step α."""
+        return {"step_size": self.step_size}
+
+    def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
+        """Take the steps."""
+        steps = torch.full_like(problem.scale, float(self.num_steps))
+        return Estimate(self._iterate(problem, prior, progress=True), {"gradient_evaluations": steps})
+
+    def differentiable(self, problem: Problem, prior: nn.Module) -> torch.Tensor:
+        """Take the steps, with a graph through all of them."""
+        return self._iterate(problem, prior, progress=False)
+
+    def _iterate(self, problem: Problem, prior: nn.Module, *, progress: bool) -> torch.Tensor:
+        return unrolled_gradient(
+            problem.A,
+            problem.masked_kspace,
+            # A wrapper for parallel training is no energy but may be called like one.
+            cast("Energy", prior),
+            step_size=learned(prior, "step_size"),
+            num_steps=self.num_steps,
+            init=self.sense(problem),
+            progress=progress,
+        )
+
+
+@inferences("equilibrium")
+@dataclass
+class Equilibrium(Estimator):
+    """The x with fλAᴴ(Ax − b) + x − H(x) = 0, λ learned: :func:`~direct_deepen.inference.equilibrium`.
+
+    Attributes
+    ----------
+    damping
+        α, at most 1; the result does not depend on it: ``tolerance`` is multiplied by it.
+    data_weight
+        λ before training, which learns it.
+    data_weight_factor
+        f, a factor on the learned λ in reconstruction; 1 is what training means.
+    tolerance
+        Relative change of the image below which the iteration ends.
+    max_iterations
+        When it ends anyway.
+    """
+
+    damping: float = setting(1.0, above=0, most=1)
+    data_weight: float = setting(10.0, above=0)
+    data_weight_factor: float = setting(1.0, above=0)
+    tolerance: float = setting(1e-4, above=0)
+    max_iterations: int = setting(200, least=1)
+
+    def learned(self) -> dict[str, float]:
+        """Return the weight λ of the data."""
+        return {"data_weight": self.data_weight}
+
+    def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
+        """Solve the equation."""
+        result = equilibrium(
+            problem.A,
+            problem.masked_kspace,
+            prior,
+            damping=self.damping,
+            data_weight=self.data_weight_factor * learned(prior, "data_weight"),
+            init=self.sense(problem),
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            progress=True,
+        )
+        return _fixed_point(result)
+
+    def differentiable(self, problem: Problem, prior: nn.Module) -> torch.Tensor:
+        """Solve the equation, with the gradient of its solution."""
+        return differentiable_equilibrium(
+            problem.A,
+            problem.masked_kspace,
+            prior,
+            damping=self.damping,
+            data_weight=learned(prior, "data_weight"),
+            init=self.sense(problem),
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+        )
+
+
+def weighted(prior: nn.Module, weight: float) -> DifferentiableEnergy:
+    """Return wE."""
+    return SumEnergy([(weight, cast("DifferentiableEnergy", prior))])
+
+
+def _fixed_point(result: FixedPointResult) -> Estimate:
+    """Every iteration evaluates the network once."""
+    evaluations = torch.full((len(result.image),), float(result.iterations))
+    return Estimate(result.image, {"converged": result.converged, "network_evaluations": evaluations})
