@@ -67,7 +67,13 @@ class ImageNetworkConfig(NetworkConfig):
 
 @dataclass
 class DiffusionDenoiserConfig(PriorConfig):
-    """Keys of :class:`direct_deepen.priors.DiffusionDenoiser`, and the decay of the average of its weights."""
+    """Keys of :class:`direct_deepen.priors.DiffusionDenoiser`, and the decay of the average of its weights.
+
+    Attributes
+    ----------
+    average_decay
+        d_max of :class:`direct_deepen.priors.Averaged`.
+    """
 
     channels: list[int] = field(default_factory=lambda: [64, 128, 256, 512])
     num_blocks: int = 4
@@ -78,7 +84,13 @@ class DiffusionDenoiserConfig(PriorConfig):
 
 @dataclass
 class NoiseConditionalEnergyConfig(PriorConfig):
-    """Keys of :class:`direct_deepen.priors.NoiseConditionalEnergy`, and the decay of the average of its weights."""
+    """Keys of :class:`direct_deepen.priors.NoiseConditionalEnergy`, and the decay of the average of its weights.
+
+    Attributes
+    ----------
+    average_decay
+        d_max of :class:`direct_deepen.priors.Averaged`.
+    """
 
     channels: list[int] = field(default_factory=lambda: [32, 64, 128])
     num_blocks: int = 2

@@ -1,17 +1,18 @@
 """The directive ``settings-keys``: every key of a section, with its default and its meaning.
 
-    .. settings-keys:: direct_deepen.engines.settings.DeepenSettings
+    .. settings-keys:: direct_deepen.engines.settings.EngineSettings
        :section: model
 
 reads them off a settings class: keys and defaults from its fields, meanings from the docstrings of
-it and its bases.
+it and its bases. With ``:arguments: module.Class`` only the keys that are arguments of a prior are
+listed, and their meanings come from the parameters of that class too.
 """
 
 import importlib
 import inspect
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from docstrings import with_escaped_bars
@@ -20,7 +21,11 @@ from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-_ATTRIBUTES = re.compile(r"^Attributes\n-+\n(.*?)(?=\n\n^\w.*\n-+$|\Z)", re.MULTILINE | re.DOTALL)
+from direct_deepen.engines.models import PriorConfig
+
+_ATTRIBUTES = re.compile(
+    r"^(?:Attributes|Parameters)\n-+\n(.*?)(?=\n\n^\w.*\n-+$|\Z)", re.MULTILINE | re.DOTALL
+)
 _ENTRY = re.compile(r"^(\w[^\n]*)\n((?:[ ]+[^\n]*\n?|\n)+)", re.MULTILINE)
 
 
@@ -66,18 +71,41 @@ def keys(settings: Any, section: str) -> Iterator[Key]:
             yield Key(name, "null" if value is None else str(value), meaning.get(field.name, ""))
 
 
+def imported(name: str) -> Any:
+    """Return what a full name stands for."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def listed(settings: str, section: str, arguments: str | None) -> list[Key]:
+    """Return the keys that a directive lists."""
+    found = list(keys(imported(settings)(), section))
+    if arguments is None:
+        return found
+    every_system = {field.name for field in fields(PriorConfig)}
+    own = [key for key in found if key.name.removeprefix(f"{section}.") not in every_system]
+    known = meanings(imported(arguments))
+    return [
+        replace(key, meaning=key.meaning or known.get(key.name.rpartition(".")[2], ""))
+        for key in own
+    ]
+
+
 class SettingsKeys(SphinxDirective):
     """The directive."""
 
     required_arguments = 1
-    option_spec = {"section": directives.unchanged_required}  # noqa: RUF012
+    option_spec = {  # noqa: RUF012
+        "section": directives.unchanged_required,
+        "arguments": directives.unchanged_required,
+    }
 
     def run(self) -> list[nodes.Node]:
         """Return a list of definitions."""
-        module, _, name = self.arguments[0].rpartition(".")
-        settings = getattr(importlib.import_module(module), name)()
         lines = []
-        for key in keys(settings, self.options["section"]):
+        for key in listed(
+            self.arguments[0], self.options["section"], self.options.get("arguments")
+        ):
             default = "" if key.default is None else f" : {key.default or 'empty'}"
             lines += [f"``{key.name}``{default}", f"    {with_escaped_bars(key.meaning)}", ""]
         return self.parse_text_to_nodes("\n".join(lines))

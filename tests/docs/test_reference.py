@@ -9,6 +9,10 @@ import settings_keys
 from documents import ROOT
 
 import direct_deepen
+from direct_deepen.engines.plugin import config
+from direct_deepen.engines.settings import EngineSettings
+from direct_deepen.inference import inferences
+from direct_deepen.objectives import objectives
 
 DOCS = ROOT / "docs"
 
@@ -45,23 +49,24 @@ def test_what_the_reference_describes_exists():
         assert hasattr(importlib.import_module(module), attribute), name
 
 
-def documented_settings() -> list[tuple[str, str]]:
+def documented_settings() -> list[tuple[str, str, str]]:
     text = (DOCS / "api" / "configuration.rst").read_text()
-    return re.findall(r"^\.\. settings-keys:: (\S+)\n   :section: (\S+)$", text, flags=re.MULTILINE)
+    directive = r"^\.\. settings-keys:: (\S+)\n   :section: (\S+)\n(?:   :arguments: (\S+))?$"
+    return re.findall(directive, text, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize(("settings", "section"), documented_settings())
-def test_every_key_of_the_configuration_has_a_meaning(settings, section):
-    module, _, name = settings.rpartition(".")
-    keys = list(settings_keys.keys(getattr(importlib.import_module(module), name)(), section))
-    assert len(keys) > 5
+@pytest.mark.parametrize(("settings", "section", "arguments"), documented_settings())
+def test_every_key_of_the_configuration_has_a_meaning(settings, section, arguments):
+    keys = settings_keys.listed(settings, section, arguments or None)
+    assert keys
     assert [key.name for key in keys if not key.meaning] == []
 
 
-def test_the_settings_of_every_engine_are_documented():
-    module = importlib.import_module("direct_deepen.engines.plugin.deepen_engine")
-    types = [getattr(module, name).settings_type for name in module.__all__]
-    assert {f"{kind.__module__}.{kind.__name__}" for kind in types} == {name for name, _ in documented_settings()}
+def test_every_part_and_every_prior_is_documented():
+    parts = {registry.find(name) for registry in (objectives, inferences) for name in registry.names}
+    priors = {getattr(config, name) for name in config.__all__}
+    documented = {settings_keys.imported(name) for name, _, _ in documented_settings()}
+    assert documented == parts | priors | {EngineSettings}
 
 
 def test_every_picture_of_the_projects_is_in_the_gallery():

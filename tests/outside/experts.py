@@ -1,4 +1,4 @@
-"""An energy of your own: learned filters whose responses are rarely large (a field of experts; Roth and Black, 2009)."""
+"""An energy of your own: learned filters that seldom respond (a field of experts; Roth and Black, 2009)."""
 
 import torch
 from torch import nn
