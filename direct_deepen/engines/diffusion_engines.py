@@ -16,7 +16,7 @@ from direct_deepen.engines.prior_engine import PriorEngine
 from direct_deepen.engines.reconstruction import Reconstruction, image_generator, posterior_arrays, posterior_attributes
 from direct_deepen.errors import require
 from direct_deepen.inference import (
-    IndependentSamples,
+    Samples,
     annealed_langevin,
     annealed_map,
     diffusion_posterior_sampling,
@@ -36,7 +36,7 @@ class SamplerEngine[Settings: SamplerSettings](PriorEngine[Settings]):
     """Base of engines of an :class:`~direct_deepen.priors.Averaged` network that draw independent samples."""
 
     @abstractmethod
-    def draw(self, problem: Problem, generator: torch.Generator) -> IndependentSamples:
+    def draw(self, problem: Problem, generator: torch.Generator) -> Samples:
         """Return samples of one image, in scaled intensities."""
 
     @property
@@ -98,7 +98,7 @@ class DPSEngine(SamplerEngine[DPSSettings]):
         loss = diffusion_loss(self.model, reference, levels, generator=generator)
         return loss, Vitals(float(loss.detach()))
 
-    def draw(self, problem: Problem, generator: torch.Generator) -> IndependentSamples:
+    def draw(self, problem: Problem, generator: torch.Generator) -> Samples:
         """Run the reverse diffusion."""
         settings = self.settings.inference
         return diffusion_posterior_sampling(
@@ -146,7 +146,7 @@ class ALPSEngine(SamplerEngine[ALPSSettings]):
         teacher = load_denoiser(Path(objective.teacher_checkpoint), Path(objective.teacher_configuration))
         return teacher.to(self.device)
 
-    def draw(self, problem: Problem, generator: torch.Generator) -> IndependentSamples:
+    def draw(self, problem: Problem, generator: torch.Generator) -> Samples:
         """Sample by the rule of the configuration."""
         settings = self.settings.inference
         energy = self.averaged.average
@@ -162,11 +162,11 @@ class ALPSEngine(SamplerEngine[ALPSSettings]):
             "inner_steps": settings.inner_steps,
             "progress": True,
         }
-        sampler: Callable[..., IndependentSamples] = annealed_langevin
+        sampler: Callable[..., Samples] = annealed_langevin
         match settings.rule:
             case "map":
                 image = annealed_map(problem.A, problem.masked_kspace, energy.at, **shared)
-                return IndependentSamples(image[None], settings.num_levels * settings.inner_steps)
+                return Samples.independent(image[None], settings.num_levels * settings.inner_steps)
             case "mask_shaped":
                 shared["conditional_noise"] = mask_shaped_noise(problem.A.sampling_mask, settings.noise_std)
             case "langevin" | "metropolis":

@@ -130,6 +130,8 @@ def _posterior_arrays(
     if std_scale is not None:
         posterior = posterior.rescaled(std_scale)
     arrays = posterior_arrays(problem, posterior, settings.inference, seconds=time.perf_counter() - begin)
+    assert samples.step_size is not None
+    assert samples.curvature is not None
     return arrays | {
         "step_size": samples.step_size.mean(dim=0),
         "curvature": samples.curvature.amax(dim=0),

@@ -103,6 +103,8 @@ def draw_training_samples(
         if name == "persistent":
             _store(part, samples, stored)
         image[index] = samples.images[0]
+        assert samples.curvature is not None
+        assert samples.step_size is not None
         curvature[index] = samples.curvature[0]
         step_size[index] = samples.step_size[0]
     return TrainingSamples(image, curvature, step_size)

@@ -9,18 +9,21 @@ from direct_deepen.inference.conditional_noise import mask_shaped_noise
 from direct_deepen.inference.diffusion_sampling import diffusion_posterior_sampling
 from direct_deepen.inference.equilibrium import differentiable_equilibrium, equilibrium
 from direct_deepen.inference.fixed_point import FixedPointResult
-from direct_deepen.inference.independent_samples import IndependentSamples
-from direct_deepen.inference.langevin import Samples, langevin
-from direct_deepen.inference.mm_map import MapResult, mm_map
+from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
+from direct_deepen.inference.mm_map import MapResult, MapStep, Stopping, mm_map
 from direct_deepen.inference.noise_levels import power_schedule, variance_exploding_schedule
 from direct_deepen.inference.proximal_iteration import proximal_iteration
+from direct_deepen.inference.samples import Samples
 from direct_deepen.inference.unrolled_gradient import unrolled_gradient
 
 __all__ = [
+    "Chains",
     "FixedPointResult",
-    "IndependentSamples",
+    "LangevinStep",
     "MapResult",
+    "MapStep",
     "Samples",
+    "Stopping",
     "annealed_langevin",
     "annealed_map",
     "differentiable_equilibrium",

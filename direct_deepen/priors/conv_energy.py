@@ -43,7 +43,7 @@ class ConvEnergy(ConvolutionalEnergy):
     Raises
     ------
     DeepenError
-        If an argument is out of range, ``image_size`` does not go with the head, or an image has another size.
+        If an argument is out of range, ``image_size`` does not match the head, or an image has another size.
     """
 
     def __init__(
