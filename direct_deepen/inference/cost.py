@@ -55,8 +55,7 @@ class CostTerms:
         pairs = zip(self.tensors(), other.tensors(), strict=True)
         return type(self)(*(torch.where(_per_image(condition, mine), mine, theirs) for mine, theirs in pairs))
 
-    def select(self, index: torch.Tensor) -> Self:
-        """Return the terms of the images ``index`` of the batch."""
+    def __getitem__(self, index: torch.Tensor) -> Self:
         return type(self)(*(tensor[index] for tensor in self.tensors()))
 
     def write(self, index: torch.Tensor, part: Self) -> None:

@@ -79,8 +79,7 @@ class CurvaturePairs:
             torch.where(keep[None], torch.cat([weight[None], weights[:-1]]), weights),
         )
 
-    def select(self, index: torch.Tensor) -> Self:
-        """Return the pairs of the images ``index`` of the batch."""
+    def __getitem__(self, index: torch.Tensor) -> Self:
         return type(self)(self.steps[:, index], self.changes[:, index], self.weights[:, index])
 
 

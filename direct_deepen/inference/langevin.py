@@ -30,7 +30,7 @@ _INEXACT, _EXACT = 1e-3, 1e-9
 
 @dataclass(frozen=True)
 class Chains:
-    """How many chains run, how long, and which of their states are kept.
+    """How many chains run, how long, and which states are kept; a :class:`DeepenError` for numbers out of range.
 
     Parameters
     ----------
@@ -45,11 +45,6 @@ class Chains:
         Steps that are never kept; half of them by default, none for ``keep`` = ``num_steps``.
     max_images
         Images given to the network at once; chains run in groups of that size.
-
-    Raises
-    ------
-    DeepenError
-        If a number is out of range.
     """
 
     num_samples: int = 1
@@ -59,7 +54,6 @@ class Chains:
     max_images: int = 32
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
         require_count("num_steps", self.num_steps)
         require_count("num_samples", self.num_samples)
         require_count("max_images", self.max_images)
@@ -84,7 +78,7 @@ class Chains:
 
 @dataclass(frozen=True)
 class LangevinStep:
-    """How a chain steps.
+    """How a chain steps; a :class:`DeepenError` for numbers out of range.
 
     Parameters
     ----------
@@ -97,11 +91,6 @@ class LangevinStep:
         0.574. Costs of images have to be accurate to much less than ε²: prefer double precision.
     preconditioner
         μ > 0, of the size of the curvature of E (0.3 for the energies of this package); None for P = I, the paper's.
-
-    Raises
-    ------
-    DeepenError
-        If a number is not finite and above zero.
     """
 
     size: float | None = field(default=None, metadata={"keyword": "step_size"})
@@ -109,7 +98,6 @@ class LangevinStep:
     preconditioner: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
         if self.size is not None:
             require_positive("step_size", self.size)
         if self.preconditioner is not None:
@@ -215,7 +203,7 @@ def langevin(
     accuracy = _EXACT if step.metropolis else _INEXACT
     metric = Metric() if step.preconditioner is None else DataMetric(A, masked_kspace, step.preconditioner, accuracy)
     target = Target(A, masked_kspace, energy, noise_std, metric)
-    starts = _starts(A, masked_kspace, target, init, init_std, chains.num_samples, generator)
+    starts = _starts(target, init, init_std, chains.num_samples, generator)
     group = max(1, chains.max_images // starts.shape[1])
     total = chains.num_steps * chains.num_samples
     with progress_bar(total=total, name="Langevin", unit="step", shown=progress) as bar:
@@ -240,13 +228,7 @@ def langevin(
 
 
 def _starts(
-    A: LinearOperator,
-    masked_kspace: torch.Tensor,
-    target: Target,
-    init: str | torch.Tensor,
-    init_std: float,
-    num_samples: int,
-    generator: torch.Generator,
+    target: Target, init: str | torch.Tensor, init_std: float, num_samples: int, generator: torch.Generator
 ) -> torch.Tensor:
     image = target.adjoint_data
     shape = (num_samples, *image.shape)
@@ -260,7 +242,7 @@ def _starts(
     noise = complex_normal_like(image.expand(shape), generator=generator)
     if init == "noise":
         return init_std * noise
-    return sense(A, masked_kspace) + target.noise_std * noise
+    return sense(target.A, target.masked_kspace) + target.noise_std * noise
 
 
 @dataclass(frozen=True)

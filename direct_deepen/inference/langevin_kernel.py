@@ -19,17 +19,7 @@ _ADAPTATION_DECAY = 0.6
 
 
 class Target:
-    """The density ∝ exp(−2C/ε²) of chains (chain, batch, height, width), and the metric of the steps.
-
-    Parameters
-    ----------
-    A, masked_kspace, energy
-        What C is made of.
-    noise_std
-        ε.
-    metric
-        P.
-    """
+    """The density ∝ exp(−2C/ε²) of chains (chain, batch, height, width), and the metric P of the steps."""
 
     def __init__(
         self,
@@ -39,7 +29,8 @@ class Target:
         noise_std: float,
         metric: Metric,
     ) -> None:
-        self.A = over_chains(A)
+        self.A = A
+        self.masked_kspace = masked_kspace
         self.energy = energy
         self.noise_std = noise_std
         self.metric = metric
@@ -55,7 +46,7 @@ class Target:
     def __call__(self, image: torch.Tensor) -> CostTerms:
         """Return C and its terms."""
         # One AᴴA serves gradient and cost: ½‖Ax − b‖² = ½Re⟨x, AᴴAx − 2Aᴴb⟩ + ½‖b‖².
-        normal = self.A.normal(image)
+        normal = over_chains(self.A).normal(image)
         value, prior_gradient = self.prior(image)
         value = value.double()
         # Not in place on the first result, which may be the image itself (A = I).
@@ -71,27 +62,16 @@ class Target:
 
 @dataclass(frozen=True)
 class ChainState:
-    """Where chains are, and the step they take next.
-
-    Attributes
-    ----------
-    terms
-        The images, with C there.
-    step_size
-        τ, float64 (chain, batch).
-    curvature
-        Largest difference quotient of ∇E so far, float64 (chain, batch); not a number for a step that is given.
-    slope
-        ⟨∇C, P∇C⟩, float64 (chain, batch), which the acceptance needs; None without Metropolis adjustment.
-    log_scale
-        Logarithm of the factor by which the step of adapting Metropolis chains differs from the stable one.
-    """
+    """Where chains are, with C there, and the step they take next; all but the terms float64 (chain, batch)."""
 
     terms: CostTerms
     step_size: torch.Tensor
     curvature: torch.Tensor
+    """Largest difference quotient of ∇E so far; not a number where the step is given."""
     slope: torch.Tensor | None
+    """⟨∇C, P∇C⟩, which the acceptance needs; None without Metropolis adjustment."""
     log_scale: torch.Tensor
+    """Logarithm of the factor between the step of adapting Metropolis chains and the stable one."""
 
 
 def first_state(
@@ -115,20 +95,9 @@ def first_state(
 def next_state(
     target: Target, state: ChainState, generator: torch.Generator, *, adapting_step: int | None
 ) -> tuple[ChainState, torch.Tensor]:
-    """Take a step of every chain.
+    """Take a step of every chain; return its state, and whether the proposal was accepted, boolean (chain, batch).
 
-    Parameters
-    ----------
-    target, state
-        Where from, and of what density.
-    generator
-        Source of randomness.
-    adapting_step
-        Number of this step, from 1, while curvature and step size adapt; None once they are frozen.
-
-    Returns
-    -------
-    The next state, and whether the proposal was accepted, boolean (chain, batch).
+    ``adapting_step`` is the number of the step, from 1, while curvature and step size adapt; None once they are frozen.
     """
     here = state.terms
     there = target(_proposal(target, here, state.step_size, generator))

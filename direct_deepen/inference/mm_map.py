@@ -1,6 +1,6 @@
 """Maximum a posteriori reconstruction: majorize-minimize with conjugate gradients, with a quasi-Newton memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TypedDict, Unpack
 
 import torch
@@ -70,7 +70,7 @@ class MapResult:
 
 @dataclass(frozen=True)
 class Stopping:
-    """When an image is done.
+    """When an image is done; a :class:`DeepenError` for numbers out of range.
 
     Parameters
     ----------
@@ -81,11 +81,6 @@ class Stopping:
         never hold: five steps in a row within ``tolerance`` will do.
     max_iterations
         Limit on the steps tried, at least one; each costs one evaluation of E and ∇E.
-
-    Raises
-    ------
-    DeepenError
-        If a number is out of range.
     """
 
     tolerance: float = 1e-6
@@ -93,7 +88,6 @@ class Stopping:
     max_iterations: int = 500
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
         require(self.tolerance > 0, f"tolerance is {self.tolerance!r}; allowed: > 0")
         require(self.gradient_tolerance > 0, f"gradient_tolerance is {self.gradient_tolerance!r}; allowed: > 0")
         require_count("max_iterations", self.max_iterations)
@@ -101,7 +95,7 @@ class Stopping:
 
 @dataclass(frozen=True)
 class MapStep:
-    """How a step of :func:`mm_map` is computed.
+    """How a step of :func:`mm_map` is computed; a :class:`DeepenError` for numbers out of range.
 
     Parameters
     ----------
@@ -111,11 +105,6 @@ class MapStep:
         Steps remembered, each with two images; 0 is the paper's plain majorize-minimize.
     cg_tolerance, cg_iterations
         Relative residual and limit of the inner conjugate gradients.
-
-    Raises
-    ------
-    DeepenError
-        If a number is out of range.
     """
 
     curvature: float | None = None
@@ -124,7 +113,6 @@ class MapStep:
     cg_iterations: int = 20
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
         require(
             self.curvature is None or self.curvature > 0,
             f"curvature is {self.curvature!r}; allowed: > 0, or None to estimate it",
@@ -217,14 +205,15 @@ def mm_map(
     refuse_unknown("mm_map", old)
     require_finite_data(masked_kspace)
     x = sense(A, masked_kspace) if init is None else init.clone()
-    state, gradient_evaluations = _first_state(A, masked_kspace, energy, x, stopping, step)
+    solver = _Solver(A, masked_kspace, energy, stopping, step)
+    state, gradient_evaluations = solver.first_state(x)
     working = torch.arange(len(x), device=x.device)
-    terms, curvature, done = state.terms.select(working), state.curvature.clone(), state.done.clone()
+    terms, curvature, done = state.terms[working], state.curvature.clone(), state.done.clone()
     history = [state.terms.cost]
 
     bar = progress_bar(range(stopping.max_iterations), name="MAP", unit="step", shown=progress)
     for number in bar:
-        state = _next_state(A, masked_kspace, energy, state, stopping, step)
+        state = solver.next_state(state)
         gradient_evaluations += len(working)
         terms.write(working, state.terms)
         curvature[working], done[working] = state.curvature, state.done
@@ -233,10 +222,10 @@ def mm_map(
             break
         if number % FIGURES_INTERVAL == 0:
             show_figures(bar, energy=terms.energy, cost=terms.cost, step=1 / curvature, left=(~done).sum())
-        if isinstance(A, SupportsSelection) and bool(state.done.any()):
-            remaining = ~state.done
-            working, state = working[remaining], state.select(remaining)
-            A, masked_kspace = A.select(remaining), masked_kspace[remaining]
+        if isinstance(solver.A, SupportsSelection) and bool(state.done.any()):
+            left = ~state.done
+            working, state = working[left], state[left]
+            solver = replace(solver, A=solver.A.select(left), masked_kspace=solver.masked_kspace[left])
     return MapResult(
         image=terms.image,
         cost_history=torch.stack(history),
@@ -260,92 +249,81 @@ class _State:
     """How many of the last steps in a row were short enough."""
     done: torch.Tensor
 
-    def select(self, index: torch.Tensor) -> "_State":
-        """Return the state of the images ``index`` of the batch."""
-        return _State(
-            self.terms.select(index),
-            self.curvature[index],
-            self.pairs.select(index),
-            self.flat_slope[index],
-            self.short_steps[index],
-            self.done[index],
+    def __getitem__(self, index: torch.Tensor) -> "_State":
+        return _State(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class _Solver:
+    """The steps of :func:`mm_map` for one problem."""
+
+    A: LinearOperator
+    masked_kspace: torch.Tensor
+    energy: DifferentiableEnergy
+    stopping: Stopping
+    step: MapStep
+
+    def first_state(self, image: torch.Tensor) -> tuple[_State, int]:
+        """Return the state at the start, and how many gradients it took."""
+        batch = len(image)
+        if self.step.curvature is None:
+            estimate = largest_curvature(self.energy, image, num_iterations=_POWER_ITERATIONS)
+            curvature = estimate.double().clamp_min(_SMALLEST_CURVATURE)
+            evaluations = batch * (_POWER_ITERATIONS + 2)
+        else:
+            curvature = torch.full((batch,), self.step.curvature, dtype=torch.float64, device=image.device)
+            evaluations = batch
+        terms = cost_terms(self.A, self.masked_kspace, self.energy, image)
+        _require_finite(terms)
+        # At a minimum the slope of the start is rounding error, which no later slope could be small against.
+        slope = self.stopping.gradient_tolerance * image_norm(terms.gradient)
+        flat_slope = torch.maximum(slope, _ROUNDING * image_norm(self.A.adjoint(self.masked_kspace)))
+        none = torch.zeros(batch, dtype=torch.int64, device=image.device)
+        pairs = CurvaturePairs.empty(self.step.memory, image)
+        return _State(terms, curvature, pairs, flat_slope, none, none.bool()), evaluations
+
+    def next_state(self, state: _State) -> _State:
+        """Try a step; where it is refused, and where an image is done, the image stays what it is."""
+        candidate, accepted = self._try_step(state)
+        accepted &= ~state.done
+        refused = ~accepted & ~state.done
+        short = accepted & (state.terms.cost - candidate.cost <= self.stopping.tolerance * state.terms.cost)
+        short_steps = torch.where(accepted, torch.where(short, state.short_steps + 1, 0), state.short_steps)
+        flat = image_norm(candidate.gradient) <= state.flat_slope
+        terms = candidate.where(accepted, state.terms)
+        # Where a step of the memory is refused, the memory is to blame and not L.
+        factor = torch.where(accepted, _DECAY, torch.where(refused & ~state.pairs.filled(), _RAISE, 1.0))
+        curvature = (state.curvature * factor).clamp_min(_SMALLEST_CURVATURE)
+        pairs = state.pairs.updated(
+            terms.image - state.terms.image, terms.gradient - state.terms.gradient, accepted, forget=refused
         )
+        done = state.done | (short & (flat | (short_steps >= _PATIENCE))) | (curvature > _LARGEST_CURVATURE)
+        return _State(terms, curvature, pairs, state.flat_slope, short_steps, done)
 
+    def _try_step(self, state: _State) -> tuple[CostTerms, torch.Tensor]:
+        """Take the quasi-Newton step at the state; return the terms of where it leads, and whether it may be taken."""
+        here = state.terms
+        weight = state.curvature.to(here.image.real.dtype)[:, None, None]
 
-def _first_state(
-    A: LinearOperator,
-    masked_kspace: torch.Tensor,
-    energy: DifferentiableEnergy,
-    image: torch.Tensor,
-    stopping: Stopping,
-    step: MapStep,
-) -> tuple[_State, int]:
-    """Return the state at the start, and how many gradients it took."""
-    batch = len(image)
-    if step.curvature is None:
-        L = largest_curvature(energy, image, num_iterations=_POWER_ITERATIONS).double().clamp_min(_SMALLEST_CURVATURE)
-        evaluations = batch * (_POWER_ITERATIONS + 2)
-    else:
-        L = torch.full((batch,), step.curvature, dtype=torch.float64, device=image.device)
-        evaluations = batch
-    terms = cost_terms(A, masked_kspace, energy, image)
-    _require_finite(terms)
-    # A start that is a minimum already has no slope to compare with but that of rounding.
-    slope = stopping.gradient_tolerance * image_norm(terms.gradient)
-    flat_slope = torch.maximum(slope, _ROUNDING * image_norm(A.adjoint(masked_kspace)))
-    none = torch.zeros(batch, dtype=torch.int64, device=image.device)
-    return _State(terms, L, CurvaturePairs.empty(step.memory, image), flat_slope, none, none.bool()), evaluations
+        def minimise_majorizer(gradient: torch.Tensor) -> torch.Tensor:
+            return conjugate_gradient(
+                lambda d: self.A.normal(d) + weight * d,
+                gradient,
+                tolerance=self.step.cg_tolerance,
+                max_iterations=self.step.cg_iterations,
+            )
 
-
-def _next_state(
-    A: LinearOperator,
-    masked_kspace: torch.Tensor,
-    energy: DifferentiableEnergy,
-    state: _State,
-    stopping: Stopping,
-    step: MapStep,
-) -> _State:
-    """Try a step; where it is refused, and where an image is done, the image stays what it is."""
-    candidate, accepted = _try_step(A, masked_kspace, energy, state, step)
-    accepted &= ~state.done
-    refused = ~accepted & ~state.done
-    short = accepted & (state.terms.cost - candidate.cost <= stopping.tolerance * state.terms.cost)
-    short_steps = torch.where(accepted, torch.where(short, state.short_steps + 1, 0), state.short_steps)
-    flat = image_norm(candidate.gradient) <= state.flat_slope
-    terms = candidate.where(accepted, state.terms)
-    # Where a step of the memory is refused, the memory is to blame and not L.
-    factor = torch.where(accepted, _DECAY, torch.where(refused & ~state.pairs.filled(), _RAISE, 1.0))
-    curvature = (state.curvature * factor).clamp_min(_SMALLEST_CURVATURE)
-    pairs = state.pairs.updated(
-        terms.image - state.terms.image, terms.gradient - state.terms.gradient, accepted, forget=refused
-    )
-    done = state.done | (short & (flat | (short_steps >= _PATIENCE))) | (curvature > _LARGEST_CURVATURE)
-    return _State(terms, curvature, pairs, state.flat_slope, short_steps, done)
-
-
-def _try_step(
-    A: LinearOperator, masked_kspace: torch.Tensor, energy: DifferentiableEnergy, state: _State, step: MapStep
-) -> tuple[CostTerms, torch.Tensor]:
-    """Take the quasi-Newton step at the state; return the terms of where it leads, and whether it may be taken."""
-    here = state.terms
-    weight = state.curvature.to(here.image.real.dtype)[:, None, None]
-
-    def minimise_majorizer(gradient: torch.Tensor) -> torch.Tensor:
-        return conjugate_gradient(
-            lambda d: A.normal(d) + weight * d, gradient, tolerance=step.cg_tolerance, max_iterations=step.cg_iterations
+        move = state.pairs.direction(here.gradient, minimise_majorizer)
+        there = cost_terms(self.A, self.masked_kspace, self.energy, here.image + move)
+        majorizer = (
+            here.energy + inner_product(here.prior_gradient, move) + 0.5 * state.curvature * inner_product(move, move)
         )
-
-    move = state.pairs.direction(here.gradient, minimise_majorizer)
-    there = cost_terms(A, masked_kspace, energy, here.image + move)
-    majorizer = (
-        here.energy + inner_product(here.prior_gradient, move) + 0.5 * state.curvature * inner_product(move, move)
-    )
-    rounding = _ROUNDING * (here.cost + here.energy)
-    majorized = there.energy <= majorizer + rounding
-    sufficient = here.cost + _SUFFICIENT_DECREASE * inner_product(here.gradient, move)
-    # NaN compares false: a step into NaN is refused like any other bad one.
-    accepted = (there.cost <= here.cost) & torch.where(state.pairs.filled(), there.cost <= sufficient, majorized)
-    return there, accepted
+        rounding = _ROUNDING * (here.cost + here.energy)
+        majorized = there.energy <= majorizer + rounding
+        sufficient = here.cost + _SUFFICIENT_DECREASE * inner_product(here.gradient, move)
+        # NaN compares false: a step into NaN is refused like any other bad one.
+        accepted = (there.cost <= here.cost) & torch.where(state.pairs.filled(), there.cost <= sufficient, majorized)
+        return there, accepted
 
 
 def _require_finite(terms: CostTerms) -> None:
