@@ -1,7 +1,7 @@
 """DEEPEN, deep end-to-end posterior energy: MRI reconstruction that comes with its uncertainty, inside DIRECT."""
 
 from direct_deepen.errors import DeepenError, DivergenceError
-from direct_deepen.inference import MapResult, Samples, langevin, mm_map
+from direct_deepen.inference import Chains, LangevinStep, MapResult, MapStep, Samples, Stopping, langevin, mm_map
 from direct_deepen.physics import (
     LinearOperator,
     SenseOperator,
@@ -17,17 +17,21 @@ from direct_deepen.priors.pretrained import available_pretrained, load_pretraine
 __version__ = "0.1.0"
 
 __all__ = [
+    "Chains",
     "ConvEnergy",
     "DeepenError",
     "DifferentiableEnergy",
     "DivergenceError",
     "Energy",
+    "LangevinStep",
     "LinearOperator",
     "MapResult",
+    "MapStep",
     "Posterior",
     "QuadraticEnergy",
     "Samples",
     "SenseOperator",
+    "Stopping",
     "SumEnergy",
     "align_phase",
     "available_pretrained",

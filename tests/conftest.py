@@ -1,7 +1,6 @@
 """What the tests of the mathematical core share: random tensors, small operators and the registry of energies."""
 
 import errno
-import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,8 +14,6 @@ import torch
 from direct_deepen.errors import DeepenError
 from direct_deepen.physics import SenseOperator, complex_normal, normalize_sensitivity_map
 from direct_deepen.priors import ConvEnergy, Energy, QuadraticEnergy
-from direct_deepen.priors.conv_energy import HEADS, TOPS
-from direct_deepen.priors.networks import ACTIVATIONS
 
 # The images of these tests are tiny: more threads only wait for one another, and the order of sums, so the last digit
 # of a result, would depend on the number of cores.
@@ -99,6 +96,8 @@ class InpaintingOperator:
 
 class BatchedInpaintingOperator(InpaintingOperator):
     """The same, for extra leading dimensions and parts of the batch."""
+
+    takes_leading_dimensions = True
 
     def select(self, index: torch.Tensor) -> "BatchedInpaintingOperator":
         return BatchedInpaintingOperator(self.mask[index])
@@ -250,24 +249,42 @@ class EnergyCase:
         return energy.to(dtype)
 
 
+# Head and top know nothing of the activation: every pair of head and top, and every activation, but not their product.
 ENERGY_CASES = [
     *(
         EnergyCase(ConvEnergy, {"head": head, "activation": activation, "top": top})
-        for head, activation, top in itertools.product(HEADS, ACTIVATIONS, TOPS)
+        for head, activation, top in [
+            ("flattened", "relu", "absolute"),
+            ("pooled", "relu", "smooth"),
+            ("pooled", "softplus", "absolute"),
+            ("flattened", "silu", "smooth"),
+            ("flattened", "elu", "absolute"),
+            ("pooled", "elu", "smooth"),
+        ]
     ),
-    *(EnergyCase(QuadraticEnergy, {"activation": activation}) for activation in ACTIVATIONS),
+    *(EnergyCase(QuadraticEnergy, {"activation": activation}) for activation in ("elu", "softplus")),
 ]
 SMOOTH_ENERGY_CASES = [case for case in ENERGY_CASES if case.smooth]
+ENERGY_TYPE_CASES = [
+    next(case for case in ENERGY_CASES if case.energy_type is t) for t in (ConvEnergy, QuadraticEnergy)
+]
 
 
 @pytest.fixture(scope="session")
-def registered_energy_types() -> set[type[Energy]]:
-    return {case.energy_type for case in ENERGY_CASES}
+def registered_energies() -> list[EnergyCase]:
+    """Every kind of energy there is."""
+    return ENERGY_CASES
 
 
 @pytest.fixture(params=ENERGY_CASES, ids=lambda case: case.name)
 def energy_case(request: pytest.FixtureRequest) -> EnergyCase:
     """Every kind of energy there is, one after another."""
+    return request.param
+
+
+@pytest.fixture(params=ENERGY_TYPE_CASES, ids=lambda case: case.energy_type.__name__)
+def energy_type_case(request: pytest.FixtureRequest) -> EnergyCase:
+    """One energy of every class, for laws in which head, top and activation play no part."""
     return request.param
 
 

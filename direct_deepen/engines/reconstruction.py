@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from direct_deepen.inference import Estimator, Inference, Map, Sampler
+from direct_deepen.inference import Estimator, Inference, Map, Sampler, Samples
 from direct_deepen.physics.problem import Problem
 from direct_deepen.posterior import Posterior
 from direct_deepen.posterior.posterior_file import FileAttributes
@@ -79,7 +79,7 @@ def _posterior_mean(
 
 
 def _arrays(
-    problem: Problem, posterior: Posterior, samples: Any, inference: Sampler, seconds: float
+    problem: Problem, posterior: Posterior, samples: Samples, inference: Sampler, seconds: float
 ) -> dict[str, torch.Tensor]:
     """Return what a posterior in scaled intensities has for the file of one image: moments, samples, diagnostics."""
     diagnostics = posterior.diagnostics

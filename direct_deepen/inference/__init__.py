@@ -11,29 +11,32 @@ from direct_deepen.inference.diffusion_sampling import diffusion_posterior_sampl
 from direct_deepen.inference.equilibrium import differentiable_equilibrium, equilibrium
 from direct_deepen.inference.estimators import Equilibrium, Map, ProximalIteration, UnrolledGradient
 from direct_deepen.inference.fixed_point import FixedPointResult
-from direct_deepen.inference.independent_samples import IndependentSamples
-from direct_deepen.inference.langevin import Samples, langevin
-from direct_deepen.inference.mm_map import MapResult, mm_map
+from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
+from direct_deepen.inference.mm_map import MapResult, MapStep, Stopping, mm_map
 from direct_deepen.inference.noise_levels import power_schedule, variance_exploding_schedule
 from direct_deepen.inference.proximal_iteration import proximal_iteration
 from direct_deepen.inference.samplers import AnnealedLangevin, DiffusionSampling, Langevin
+from direct_deepen.inference.samples import Samples
 from direct_deepen.inference.unrolled_gradient import unrolled_gradient
 
 __all__ = [
     "AnnealedLangevin",
+    "Chains",
     "DiffusionSampling",
     "Equilibrium",
     "Estimate",
     "Estimator",
     "FixedPointResult",
-    "IndependentSamples",
     "Inference",
     "Langevin",
+    "LangevinStep",
     "Map",
     "MapResult",
+    "MapStep",
     "ProximalIteration",
     "Sampler",
     "Samples",
+    "Stopping",
     "UnrolledGradient",
     "annealed_langevin",
     "annealed_map",

@@ -1,8 +1,7 @@
 """Annealed Langevin posterior sampling (ALPS): multi-scale energies, from coarse to fine."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
@@ -10,11 +9,11 @@ from tqdm import tqdm
 from direct_deepen.errors import require_count, require_positive
 from direct_deepen.inference.conditional_noise import ConditionalNoise
 from direct_deepen.inference.curvature import image_norm
-from direct_deepen.inference.independent_samples import IndependentSamples, group_sizes, require_finite_samples
-from direct_deepen.inference.langevin import langevin
+from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
 from direct_deepen.inference.metric import DataMetric
 from direct_deepen.inference.noise_levels import require_falling
-from direct_deepen.physics.operator import LinearOperator, normal_over_chains
+from direct_deepen.inference.samples import Samples, group_sizes, require_finite_samples
+from direct_deepen.physics.operator import LinearOperator, over_chains
 from direct_deepen.physics.sense import require_finite_data
 from direct_deepen.priors.energy import DifferentiableEnergy, SumEnergy
 from direct_deepen.progress import FIGURES_INTERVAL, progress_bar, show_figures
@@ -40,7 +39,7 @@ def annealed_langevin(
     conditional_noise: ConditionalNoise | None = None,
     max_images: int = 32,
     progress: bool = False,
-) -> IndependentSamples:
+) -> Samples:
     r"""Sample by the rule of ALPS.
 
     At every noise level σ, from the largest to the smallest, come ``inner_steps`` draws
@@ -51,15 +50,13 @@ def annealed_langevin(
     the last of a level without its noise, and then noise of the covariance P⁻¹ of the next level; the last level ends
     with a mean. It starts from the conditional of the first level with d = 0.
 
-    The rule goes to the denoised *mean* d, so that it does not reach the posterior: for a prior N(0, 1) and a direction
-    that is not measured the variance tends to one half. :func:`preconditioned_annealed_langevin` does reach it.
+    As the rule goes to the denoised *mean* d, its limit is not the posterior: for a prior N(0, 1) the variance in a
+    direction that is not measured tends to one half. :func:`preconditioned_annealed_langevin` has the right limit.
 
     Parameters
     ----------
-    A
-        Forward model with ‖A‖ of order one.
-    masked_kspace
-        b, complex (batch, coil, height, width), in the intensities that the energy expects.
+    A, masked_kspace
+        As for :func:`~direct_deepen.mm_map`.
     energy_at
         σ ↦ E_σ.
     noise_std
@@ -73,8 +70,8 @@ def annealed_langevin(
     inner_steps
         K ≥ 1; five in ALPS.
     conditional_noise
-        What stands in for noise of covariance P⁻¹, such as
-        :func:`~direct_deepen.inference.mask_shaped_noise`; None draws it exactly.
+        Replaces noise of covariance P⁻¹, such as :func:`~direct_deepen.inference.mask_shaped_noise`; None draws it
+        exactly.
     max_images
         Images given to the network at once.
     progress
@@ -100,7 +97,7 @@ def annealed_langevin(
             _anneal(conditionals, energy_at, count, inner_steps, generator, bar)
             for count in group_sizes(num_samples, batch, max_images)
         ]
-    return IndependentSamples(torch.cat(images), batch * steps)
+    return Samples.independent(torch.cat(images), batch * steps)
 
 
 @torch.no_grad()
@@ -144,8 +141,8 @@ def preconditioned_annealed_langevin(
     metropolis: bool = False,
     max_images: int = 32,
     progress: bool = False,
-) -> IndependentSamples:
-    r"""Sample by steps that do have the posterior of every noise level as their limit.
+) -> Samples:
+    r"""Sample by Langevin steps whose limit is the posterior of every noise level.
 
     .. math:: x \leftarrow x - h P^{-1} \nabla U(x) + \sqrt{2h} \, P^{-1/2} z, \qquad
               U(x) = \|Ax - b\|^2 / 2\eta^2 + E_\sigma(x) / \sigma^2,
@@ -180,38 +177,29 @@ def preconditioned_annealed_langevin(
             masked_kspace,
             SumEnergy([((noise_std / level) ** 2, energy_at(level))]),
             noise_std=2**0.5 * noise_std,
-            num_steps=inner_steps,
-            num_samples=num_samples,
             init=x,
-            step_size=step_size,
-            metropolis=metropolis,
-            preconditioner=(noise_std / level) ** 2,
-            max_images=max_images,
+            chains=Chains(num_samples, inner_steps, max_images=max_images),
+            step=LangevinStep(step_size, metropolis, preconditioner=(noise_std / level) ** 2),
             generator=generator,
         )
+        assert samples.cost_trace is not None
         show_figures(bar, noise_level=level, cost=samples.cost_trace[-1])
         x = samples.images
         evaluations += samples.gradient_evaluations
-    return IndependentSamples(x, evaluations)
+    return Samples.independent(x, evaluations)
 
 
+@dataclass(frozen=True)
 class _Conditional:
     """The Gaussian N(P⁻¹(Aᴴb/η² + d/σ²), P⁻¹), P = AᴴA/η² + I/σ², of chains (chain, batch, height, width)."""
 
-    def __init__(
-        self,
-        A: LinearOperator,
-        masked_kspace: torch.Tensor,
-        adjoint_data: torch.Tensor,
-        noise_std: float,
-        level: float,
-    ) -> None:
-        self.A = A
-        self.adjoint_data = adjoint_data
-        self.noise_std = noise_std
-        self.level = level
-        # P = (AᴴA + μI)/η² with μ = η²/σ².
-        self.metric = DataMetric(A, masked_kspace, (noise_std / level) ** 2, _TOLERANCE)
+    adjoint_data: torch.Tensor
+    noise_std: float
+    level: float
+    metric: DataMetric
+    """P = (AᴴA + μI)/η² with μ = η²/σ²."""
+    stand_in: ConditionalNoise | None
+    """Noise to draw in the place of the exact one."""
 
     def origin(self, count: int) -> torch.Tensor:
         """Return zeros for ``count`` chains."""
@@ -222,16 +210,20 @@ class _Conditional:
         return denoised + self._solve(self._pull(denoised))
 
     def draw(self, denoised: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return a sample: mean and noise by one solve."""
+        """Return a sample: mean and exact noise by one solve."""
+        if self.stand_in is not None:
+            return self.mean(denoised) + self.stand_in(denoised, self.level, generator)
         noise = self.noise_std * self.metric.noise(denoised, generator)
         return denoised + self._solve(self._pull(denoised) + noise)
 
     def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return noise of covariance P⁻¹."""
+        """Return noise of covariance P⁻¹, or what stands in for it."""
+        if self.stand_in is not None:
+            return self.stand_in(like, self.level, generator)
         return self._solve(self.noise_std * self.metric.noise(like, generator))
 
     def _pull(self, denoised: torch.Tensor) -> torch.Tensor:
-        return self.adjoint_data - normal_over_chains(self.A, denoised)
+        return self.adjoint_data - over_chains(self.metric.A).normal(denoised)
 
     def _solve(self, right_hand_side: torch.Tensor) -> torch.Tensor:
         # In directions that are not measured a residual r leaves the error r/μ; it is to be small against σ there.
@@ -242,20 +234,6 @@ class _Conditional:
         return self.metric.solve(right_hand_side, tolerance)
 
 
-class _ShapedConditional(_Conditional):
-    """The same, with noise that is not quite its own."""
-
-    def __init__(self, conditional_noise: ConditionalNoise, *args: Any) -> None:
-        super().__init__(*args)
-        self.conditional_noise = conditional_noise
-
-    def draw(self, denoised: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return self.mean(denoised) + self.noise(denoised, generator)
-
-    def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return self.conditional_noise(like, self.level, generator)
-
-
 def _conditionals(
     A: LinearOperator,
     masked_kspace: torch.Tensor,
@@ -264,14 +242,17 @@ def _conditionals(
     inner_steps: int,
     conditional_noise: ConditionalNoise | None = None,
 ) -> list[_Conditional]:
-    """Check what all three share, and return the conditional of every level."""
+    """Check the arguments that all three samplers have, and return the conditional of every level."""
     require_positive("noise_std", noise_std)
     require_count("inner_steps", inner_steps)
     require_falling(noise_levels)
     require_finite_data(masked_kspace)
     adjoint_data = A.adjoint(masked_kspace)
-    make = _Conditional if conditional_noise is None else partial(_ShapedConditional, conditional_noise)
-    return [make(A, masked_kspace, adjoint_data, noise_std, level) for level in noise_levels]
+    metrics = [DataMetric(A, masked_kspace, (noise_std / level) ** 2, _TOLERANCE) for level in noise_levels]
+    return [
+        _Conditional(adjoint_data, noise_std, level, metric, conditional_noise)
+        for level, metric in zip(noise_levels, metrics, strict=True)
+    ]
 
 
 def _anneal(

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from direct_deepen.errors import require
+from direct_deepen.inference.samples import Samples
 from direct_deepen.parts import Part, Registry, setting
 from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.sense import sense
@@ -105,7 +106,7 @@ class Sampler(Inference):
     @abstractmethod
     def sample(
         self, problem: Problem, prior: nn.Module, generator: torch.Generator, start: torch.Tensor | None = None
-    ) -> Any:
+    ) -> Samples:
         """Return samples of the posterior of one image.
 
         Parameters
@@ -118,10 +119,6 @@ class Sampler(Inference):
             Source of all randomness.
         start
             What :meth:`prepare` returned for this image, complex (1, height, width).
-
-        Returns
-        -------
-        :class:`~direct_deepen.Samples`.
         """
 
     def sampling(self) -> dict[str, Any]:

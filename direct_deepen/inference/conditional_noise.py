@@ -1,4 +1,4 @@
-"""The noise of ALPS's draws as its authors make it: shaped by the mask, as if there were no coils."""
+"""The noise of ALPS in its authors' implementation: shaped by the mask, as if there were no coils."""
 
 from collections.abc import Callable
 
@@ -13,13 +13,12 @@ ConditionalNoise = Callable[[torch.Tensor, float, torch.Generator], torch.Tensor
 
 
 def mask_shaped_noise(sampling_mask: torch.Tensor, noise_std: float) -> ConditionalNoise:
-    r"""Return the shortcut for noise of covariance (AᴴA/η² + I/σ²)⁻¹, A = MFC, that leaves the coils C out.
+    r"""Return an approximation of noise of covariance (AᴴA/η² + I/σ²)⁻¹, A = MFC, that ignores the coils C.
 
     .. math:: F^H (M/\eta^2 + I/\sigma^2)^{-1/2} F z
 
-    It costs one Fourier transform where the exact noise costs a solve, and is exact for a single coil of sensitivity
-    one. With several coils it has too much variance, the more so the larger σ/η is: parallel imaging measures what the
-    mask alone leaves open.
+    It costs one Fourier transform instead of a solve, and is exact for a single coil of sensitivity one. With several
+    coils its variance is too large, increasingly with σ/η: parallel imaging measures what the mask alone does not.
 
     Parameters
     ----------

@@ -5,7 +5,8 @@ the likelihood is that of measurement noise η = ε/√2 per real component, and
 precision Q, −log p = ½xᴴQx up to a constant, enters as E = (ε²/4)xᴴQx.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 
@@ -23,10 +24,12 @@ def inner_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class CostTerms:
-    """C at an image and what it is made of.
+    """C at images and what it is made of.
 
     Attributes
     ----------
+    image
+        x, complex (batch, height, width); samplers have one more dimension, the chains, in front of all.
     cost
         C(x), float64 (batch,).
     energy
@@ -37,10 +40,28 @@ class CostTerms:
         ∇C(x) = Aᴴ(Ax − b) + ∇E(x), complex (batch, height, width).
     """
 
+    image: torch.Tensor
     cost: torch.Tensor
     energy: torch.Tensor
     prior_gradient: torch.Tensor
     gradient: torch.Tensor
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Return all fields, in their order."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def where(self, condition: torch.Tensor, other: Self) -> Self:
+        """Return these terms for the images where ``condition`` holds, and those of ``other`` elsewhere."""
+        pairs = zip(self.tensors(), other.tensors(), strict=True)
+        return type(self)(*(torch.where(_per_image(condition, mine), mine, theirs) for mine, theirs in pairs))
+
+    def __getitem__(self, index: torch.Tensor) -> Self:
+        return type(self)(*(tensor[index] for tensor in self.tensors()))
+
+    def write(self, index: torch.Tensor, part: Self) -> None:
+        """Overwrite, in place, the images ``index`` of the batch by those of ``part``."""
+        for mine, new in zip(self.tensors(), part.tensors(), strict=True):
+            mine[index] = new
 
 
 def cost_terms(
@@ -56,4 +77,8 @@ def cost_terms(
     value, prior_gradient = energy.value_and_grad(image)
     value = value.double()
     cost = 0.5 * squares.flatten(1).sum(dim=1, dtype=torch.float64) + value
-    return CostTerms(cost, value, prior_gradient, A.adjoint(residual) + prior_gradient)
+    return CostTerms(image, cost, value, prior_gradient, A.adjoint(residual) + prior_gradient)
+
+
+def _per_image(condition: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return condition.reshape(*condition.shape, *[1] * (like.ndim - condition.ndim))

@@ -34,8 +34,8 @@ def largest_curvature(
     .. math:: v \leftarrow \frac{\nabla E(x + h v) - \nabla E(x)}{h}, \quad v \leftarrow v / \|v\|
 
     with h = ``relative_step`` · ‖x‖ (CLIP's difference quotients, with the pair pushed by power iteration instead of
-    gradient ascent; Bungert et al., 2021). It approaches from below, and speaks of the neighbourhood of x only: use it
-    to start from, not as a certificate.
+    gradient ascent; Bungert et al., 2021). The estimate approaches from below and holds near x only: a starting value,
+    not a bound.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def largest_curvature(
     image
         x, complex (batch, height, width).
     num_iterations
-        Gradients spent, besides one at x.
+        Gradients computed, besides one at x.
     relative_step
         h over ‖x‖ (over 1 where x = 0): large enough for single precision, small enough to stay near x.
     generator
@@ -55,7 +55,7 @@ def largest_curvature(
     Real (batch,), ≥ 0.
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    # The same for every image: what one gets does not depend on the rest of the batch.
+    # The same for every image, so that results do not depend on the rest of the batch.
     first = complex_normal_like(image[0], generator=generator)
     direction = first.expand_as(image)
     norm = image_norm(image)

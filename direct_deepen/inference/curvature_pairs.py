@@ -1,4 +1,4 @@
-"""What past steps tell of the curvature of C: the limited memory of a quasi-Newton method."""
+"""The limited memory of a quasi-Newton method: the curvature of C along past steps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from direct_deepen.inference.cost import inner_product
 
 _LEAST_COSINE = 1e-6
-"""Pairs whose step and change of gradient are closer to orthogonal say nothing that rounding does not."""
+"""Pairs whose step and change of gradient are closer to orthogonal are dominated by rounding."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CurvaturePairs:
     steps, changes
         s and y, complex (size, batch, height, width).
     weights
-        1/(s·y), float64 (size, batch); zero marks an empty place, which takes no part.
+        1/(s·y), float64 (size, batch); zero for an empty slot, which is ignored.
     """
 
     steps: torch.Tensor
@@ -34,12 +34,12 @@ class CurvaturePairs:
 
     @classmethod
     def empty(cls, size: int, like: torch.Tensor) -> Self:
-        """Return ``size`` ≥ 0 empty places for every image of ``like``, complex (batch, height, width).
+        """Return ``size`` ≥ 0 empty slots for every image of ``like``, complex (batch, height, width).
 
-        With no place at all a direction is the solve itself.
+        Without slots a direction is the solve itself.
         """
-        places = like.new_zeros(size, *like.shape)
-        return cls(places, places, torch.zeros(size, like.shape[0], dtype=torch.float64, device=like.device))
+        slots = like.new_zeros(size, *like.shape)
+        return cls(slots, slots, torch.zeros(size, like.shape[0], dtype=torch.float64, device=like.device))
 
     def direction(self, gradient: torch.Tensor, solve: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Return −H∇C of every image, H the inverse Hessian; complex (batch, height, width)."""
@@ -61,9 +61,9 @@ class CurvaturePairs:
         return (self.weights > 0).any(dim=0)
 
     def updated(self, step: torch.Tensor, change: torch.Tensor, accepted: torch.Tensor, forget: torch.Tensor) -> Self:
-        """Return the pairs with a newest one where a step was ``accepted``, and with none where they are to ``forget``.
+        """Return the pairs with a new first one where a step was ``accepted``, and none where they are to ``forget``.
 
-        Both are boolean (batch,); the newest pair comes first, the oldest goes.
+        Both are boolean (batch,); the oldest pair is dropped.
         """
         weights = torch.where(forget, 0.0, self.weights)
         if len(weights) == 0:
@@ -79,8 +79,7 @@ class CurvaturePairs:
             torch.where(keep[None], torch.cat([weight[None], weights[:-1]]), weights),
         )
 
-    def select(self, index: torch.Tensor) -> Self:
-        """Return the pairs of the images ``index`` of the batch."""
+    def __getitem__(self, index: torch.Tensor) -> Self:
         return type(self)(self.steps[:, index], self.changes[:, index], self.weights[:, index])
 
 

@@ -1,14 +1,14 @@
-"""Diffusion posterior sampling (DPS): reverse diffusion, drawn towards the data at every step."""
+"""Diffusion posterior sampling (DPS): reverse diffusion, guided by the data at every step."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 
-from direct_deepen.errors import require
-from direct_deepen.inference.independent_samples import IndependentSamples, group_sizes, require_finite_samples
+from direct_deepen.errors import require_weight
 from direct_deepen.inference.noise_levels import require_falling
+from direct_deepen.inference.samples import Samples, group_sizes, require_finite_samples
 from direct_deepen.physics.noise import complex_normal_like
-from direct_deepen.physics.operator import LinearOperator, adjoint_over_chains, forward_over_chains
+from direct_deepen.physics.operator import LinearOperator, over_chains
 from direct_deepen.physics.sense import require_finite_data
 from direct_deepen.progress import FIGURES_INTERVAL, progress_bar, show_figures
 
@@ -28,7 +28,7 @@ def diffusion_posterior_sampling(
     num_samples: int = 1,
     max_images: int = 32,
     progress: bool = False,
-) -> IndependentSamples:
+) -> Samples:
     r"""Sample by DPS with the ancestral steps of the variance-exploding diffusion.
 
     .. math::
@@ -39,15 +39,13 @@ def diffusion_posterior_sampling(
     from x_N = σ_N z to σ_0 = 0, where the image is the denoised one. The gradient goes through the network. The last
     term is that of Chung et al.: a step ζ/‖r‖ along the gradient of ‖r‖², up to the factor two that ζ absorbs.
 
-    The likelihood of a noisy image is replaced by that of its denoised mean, which underrates the spread of images that
-    belong to it: DPS is biased, and ζ is a number to be tuned, not the noise of the measurement.
+    The likelihood of a noisy image is replaced by that of its denoised mean, which ignores the spread of the images it
+    may come from: DPS is biased, and ζ has to be tuned; it is not the noise of the measurement.
 
     Parameters
     ----------
-    A
-        Forward model.
-    masked_kspace
-        b, complex (batch, coil, height, width), in the intensities that the network expects.
+    A, masked_kspace
+        As for :func:`~direct_deepen.mm_map`.
     denoiser
         D, differentiable in its image.
     noise_levels
@@ -76,7 +74,7 @@ def diffusion_posterior_sampling(
     algorithm 1. Song et al., Score-based generative modeling through stochastic differential equations, ICLR 2021,
     appendix F, for the steps.
     """
-    require(0 <= guidance < float("inf"), f"guidance is {guidance!r}; allowed: a finite number >= 0")
+    require_weight("guidance", guidance)
     require_falling(noise_levels)
     require_finite_data(masked_kspace)
     template = A.adjoint(masked_kspace)
@@ -96,7 +94,7 @@ def diffusion_posterior_sampling(
                     show_figures(bar, noise_level=level, residual=residual)
                 bar.update(count)
             parts.append(x)
-    return IndependentSamples(torch.cat(parts), num_samples * len(template) * len(noise_levels))
+    return Samples.independent(torch.cat(parts), num_samples * len(template) * len(noise_levels))
 
 
 def _guided(
@@ -106,9 +104,9 @@ def _guided(
     with torch.enable_grad():
         variable = x.detach().requires_grad_()
         denoised = denoiser(variable.flatten(0, 1), level).unflatten(0, x.shape[:2])
-    residual = forward_over_chains(A, denoised.detach()) - masked_kspace
+    residual = over_chains(A).forward(denoised.detach()) - masked_kspace
     norm = torch.linalg.vector_norm(residual.flatten(2), dim=2)
     # ∇‖r‖² = 2J_Dᴴ Aᴴ r, so ∇‖r‖ = J_Dᴴ Aᴴ r/‖r‖; zero where the data are met.
-    direction = adjoint_over_chains(A, residual) / norm.clamp_min(torch.finfo(norm.dtype).tiny)[..., None, None]
+    direction = over_chains(A).adjoint(residual) / norm.clamp_min(torch.finfo(norm.dtype).tiny)[..., None, None]
     (gradient,) = torch.autograd.grad(denoised, variable, direction)
     return denoised.detach(), norm, gradient

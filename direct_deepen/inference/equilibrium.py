@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from direct_deepen.errors import require
+from direct_deepen.errors import require_positive
 from direct_deepen.inference.fixed_point import FixedPointResult, iterate_to_fixed_point
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.operator import LinearOperator
@@ -36,22 +36,16 @@ def equilibrium(
 
     Parameters
     ----------
-    A
-        Forward model with ‖A‖ of order one.
-    masked_kspace
-        b, complex (batch, coil, height, width), divided by the intensity scale that the network expects.
+    A, masked_kspace, init, progress
+        As for :func:`~direct_deepen.mm_map`.
     denoiser
         H, complex (batch, height, width) → the same.
     damping
         α, above zero; 1 by default.
     data_weight
         λ, above zero.
-    init
-        Start, complex (batch, height, width); SENSE with λ = 0.01 by default.
     tolerance, max_iterations
         Stopping rule, :func:`~direct_deepen.inference.fixed_point.iterate_to_fixed_point`.
-    progress
-        Show a progress bar, if standard error is a terminal.
 
     Raises
     ------
@@ -149,8 +143,8 @@ def _splitting(
     progress: bool,
 ) -> FixedPointResult:
     """Solve (λAᴴA + I)x − H(x) = source."""
-    require(damping > 0, f"damping is {damping!r}; allowed: > 0")
-    require(0 < data_weight < float("inf"), f"data_weight is {data_weight!r}; allowed: a finite number > 0")
+    require_positive("damping", damping)
+    require_positive("data_weight", data_weight)
 
     def step(x: torch.Tensor) -> torch.Tensor:
         right_hand_side = (1 - damping) * x + damping * (operator(x) + source)

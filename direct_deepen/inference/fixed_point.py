@@ -1,4 +1,4 @@
-"""Repeating a map until nothing changes."""
+"""Fixed-point iteration of a batch, with a stopping rule for every image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def iterate_to_fixed_point(
 ) -> FixedPointResult:
     """Repeat x ← step(x) until ‖x_{n+1} − x_n‖ ≤ tolerance · ‖x_n‖ for every image.
 
-    An image that has converged is held, so that what it gets does not depend on the rest of the batch.
+    An image that has converged is not changed any more, so that its result does not depend on the rest of the batch.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
-"""The metrics that steps are taken in, each with noise of its own covariance."""
+"""Metrics of Langevin steps, with noise of the matching covariance."""
 
 import torch
 
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.noise import complex_normal_like
-from direct_deepen.physics.operator import LinearOperator, adjoint_over_chains, normal_over_chains
+from direct_deepen.physics.operator import LinearOperator, over_chains
 
 _CG_ITERATIONS = 100
 
@@ -52,7 +52,7 @@ class DataMetric(Metric):
         """Return Px of chains (chain, batch, height, width), to another relative residual if one is given."""
 
         def inverse(flat: torch.Tensor) -> torch.Tensor:
-            normal = normal_over_chains(self.A, flat.unflatten(0, image.shape[:2]))
+            normal = over_chains(self.A).normal(flat.unflatten(0, image.shape[:2]))
             return normal.flatten(0, 1) + self.weight * flat
 
         solution = conjugate_gradient(
@@ -66,10 +66,10 @@ class DataMetric(Metric):
     def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return Aᴴz₁ + √μ z₂, of covariance P⁻¹."""
         data = self.masked_kspace.expand(len(like), *self.masked_kspace.shape)
-        adjoint = adjoint_over_chains(self.A, complex_normal_like(data, generator=generator))
+        adjoint = over_chains(self.A).adjoint(complex_normal_like(data, generator=generator))
         return adjoint + self.weight**0.5 * complex_normal_like(like, generator=generator)
 
     def largest_eigenvalue(self, norm_squared: float, curvature: torch.Tensor) -> torch.Tensor:
-        """Return the larger of the estimates for what is sampled and what is not."""
+        """Return the larger of the estimates for measured and unmeasured directions."""
         sampled = (norm_squared + curvature) / (norm_squared + self.weight)
         return torch.maximum(sampled, curvature / self.weight)

@@ -1,15 +1,17 @@
 """Maximum a posteriori reconstruction: majorize-minimize with conjugate gradients, with a quasi-Newton memory."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import TypedDict, Unpack
 
 import torch
 
-from direct_deepen.errors import DivergenceError, require
+from direct_deepen.errors import DivergenceError, require, require_count
 from direct_deepen.inference.cost import CostTerms, cost_terms, inner_product
 from direct_deepen.inference.curvature import image_norm, largest_curvature
 from direct_deepen.inference.curvature_pairs import CurvaturePairs
+from direct_deepen.inference.options import grouped, refuse_unknown
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
-from direct_deepen.physics.operator import BatchedOperator, LinearOperator
+from direct_deepen.physics.operator import LinearOperator, SupportsSelection
 from direct_deepen.physics.sense import require_finite_data, sense
 from direct_deepen.priors.energy import DifferentiableEnergy
 from direct_deepen.progress import FIGURES_INTERVAL, progress_bar, show_figures
@@ -66,6 +68,72 @@ class MapResult:
         return self.cost_history.shape[0] - 1
 
 
+@dataclass(frozen=True)
+class Stopping:
+    """When an image is done; a :class:`DeepenError` for numbers out of range.
+
+    Parameters
+    ----------
+    tolerance
+        An image is done when |C(x_{n+1}) − C(x_n)| ≤ tolerance · C(x_n), the paper's rule, and the next holds too.
+    gradient_tolerance
+        ‖∇C(x_{n+1})‖ ≤ gradient_tolerance · ‖∇C(x_0)‖: a single short step is not yet a minimum. At a kink this may
+        never hold: five steps in a row within ``tolerance`` will do.
+    max_iterations
+        Limit on the steps tried, at least one; each costs one evaluation of E and ∇E.
+    """
+
+    tolerance: float = 1e-6
+    gradient_tolerance: float = 1e-3
+    max_iterations: int = 500
+
+    def __post_init__(self) -> None:
+        require(self.tolerance > 0, f"tolerance is {self.tolerance!r}; allowed: > 0")
+        require(self.gradient_tolerance > 0, f"gradient_tolerance is {self.gradient_tolerance!r}; allowed: > 0")
+        require_count("max_iterations", self.max_iterations)
+
+
+@dataclass(frozen=True)
+class MapStep:
+    """How a step of :func:`mm_map` is computed; a :class:`DeepenError` for numbers out of range.
+
+    Parameters
+    ----------
+    curvature
+        First L; estimated by default.
+    memory
+        Steps remembered, each with two images; 0 is the paper's plain majorize-minimize.
+    cg_tolerance, cg_iterations
+        Relative residual and limit of the inner conjugate gradients.
+    """
+
+    curvature: float | None = None
+    memory: int = 5
+    cg_tolerance: float = 1e-3
+    cg_iterations: int = 20
+
+    def __post_init__(self) -> None:
+        require(
+            self.curvature is None or self.curvature > 0,
+            f"curvature is {self.curvature!r}; allowed: > 0, or None to estimate it",
+        )
+        require_count("memory", self.memory, 0)
+        require(self.cg_tolerance > 0, f"cg_tolerance is {self.cg_tolerance!r}; allowed: > 0")
+        require_count("cg_iterations", self.cg_iterations)
+
+
+class MapKeywords(TypedDict, total=False):
+    """The fields of :class:`Stopping` and :class:`MapStep` as keywords, as earlier versions had them."""
+
+    tolerance: float
+    gradient_tolerance: float
+    max_iterations: int
+    curvature: float | None
+    memory: int
+    cg_tolerance: float
+    cg_iterations: int
+
+
 @torch.no_grad()
 def mm_map(
     A: LinearOperator,
@@ -73,14 +141,10 @@ def mm_map(
     energy: DifferentiableEnergy,
     *,
     init: torch.Tensor | None = None,
-    tolerance: float = 1e-6,
-    gradient_tolerance: float = 1e-3,
-    max_iterations: int = 500,
-    curvature: float | None = None,
-    memory: int = 5,
-    cg_tolerance: float = 1e-3,
-    cg_iterations: int = 20,
+    stopping: Stopping | None = None,
+    step: MapStep | None = None,
     progress: bool = False,
+    **keywords: Unpack[MapKeywords],
 ) -> MapResult:
     r"""Minimise C(x) = ½‖Ax − b‖² + E(x), monotonically (DEEPEN, equations 14 and 15).
 
@@ -96,9 +160,9 @@ def mm_map(
     doubled and the step redone. After a step that was taken L falls by a tenth, so that it follows the local curvature.
 
     That is slow where the cost is flat, so the steps after the first are those of limited-memory BFGS with
-    (AᴴA + LI)⁻¹ as its initial matrix: what the last ``memory`` steps tell of ∇C corrects the majorizer. Such a step is
-    taken if C falls by a share of what the gradient promises (Armijo); otherwise the memory is emptied, and the next
-    step is one of plain majorize-minimize again.
+    (AᴴA + LI)⁻¹ as its initial matrix: the last ``memory`` steps and the changes of ∇C that they made correct
+    the majorizer. Such a step is taken if C falls by a share of what the gradient promises (Armijo); otherwise the
+    memory is emptied, and the next step is one of plain majorize-minimize again.
 
     Parameters
     ----------
@@ -110,21 +174,14 @@ def mm_map(
         Anything with ``value_and_grad``.
     init
         Start, complex (batch, height, width); SENSE with λ = 0.01 by default.
-    tolerance
-        An image is done when |C(x_{n+1}) − C(x_n)| ≤ tolerance · C(x_n), the paper's rule, and the next holds too.
-    gradient_tolerance
-        ‖∇C(x_{n+1})‖ ≤ gradient_tolerance · ‖∇C(x_0)‖: a single short step is not yet a minimum. At a kink this may
-        never hold: five steps in a row within ``tolerance`` will do.
-    max_iterations
-        Limit on the steps tried, at least one; each costs one evaluation of E and ∇E.
-    curvature
-        First L; estimated by default.
-    memory
-        Steps remembered, each with two images; 0 is the paper's plain majorize-minimize.
-    cg_tolerance, cg_iterations
-        Relative residual and limit of the inner conjugate gradients.
+    stopping
+        When an image is done, and the limit on the steps.
+    step
+        How a step is computed.
     progress
         Show a progress bar, if standard error is a terminal: E, C, the step 1/L, and the number of images left.
+    **keywords
+        Fields of both groups instead of the groups, as in earlier versions; to be removed.
 
     Returns
     -------
@@ -143,157 +200,136 @@ def mm_map(
     DivergenceError
         If C or ∇C at the start is not finite, or becomes so.
     """
-    require(tolerance > 0, f"tolerance is {tolerance!r}; allowed: > 0")
-    require(gradient_tolerance > 0, f"gradient_tolerance is {gradient_tolerance!r}; allowed: > 0")
-    require(max_iterations >= 1, f"max_iterations is {max_iterations!r}; allowed: >= 1")
-    require(curvature is None or curvature > 0, f"curvature is {curvature!r}; allowed: > 0, or None to estimate it")
-    require(memory >= 0, f"memory is {memory!r}; allowed: >= 0")
-    require(cg_tolerance > 0, f"cg_tolerance is {cg_tolerance!r}; allowed: > 0")
-    require(cg_iterations >= 1, f"cg_iterations is {cg_iterations!r}; allowed: >= 1")
+    old = dict(keywords)
+    stopping, step = grouped("stopping", Stopping, stopping, old), grouped("step", MapStep, step, old)
+    refuse_unknown("mm_map", old)
     require_finite_data(masked_kspace)
     x = sense(A, masked_kspace) if init is None else init.clone()
-
-    if curvature is None:
-        L = largest_curvature(energy, x, num_iterations=_POWER_ITERATIONS).double().clamp_min(_SMALLEST_CURVATURE)
-        gradient_evaluations = x.shape[0] * (_POWER_ITERATIONS + 1)
-    else:
-        L = torch.full(x.shape[:1], curvature, dtype=torch.float64, device=x.device)
-        gradient_evaluations = 0
-
-    state = _State(image=x, curvature=L, terms=cost_terms(A, masked_kspace, energy, x))
-    gradient_evaluations += x.shape[0]
-    _require_finite(state)
-    pairs = CurvaturePairs.empty(memory, x)
-    # A start that is a minimum already has no slope to compare with but that of rounding.
-    flat_slope = torch.maximum(
-        gradient_tolerance * image_norm(state.terms.gradient), _ROUNDING * image_norm(A.adjoint(masked_kspace))
-    )
-    in_a_row = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
-    final = state.copy()
+    solver = _Solver(A, masked_kspace, energy, stopping, step)
+    state, gradient_evaluations = solver.first_state(x)
+    working = torch.arange(len(x), device=x.device)
+    terms, curvature, done = state.terms[working], state.curvature.clone(), state.done.clone()
     history = [state.terms.cost]
-    converged = torch.zeros(x.shape[0], dtype=torch.bool, device=x.device)
-    working = torch.arange(x.shape[0], device=x.device)
-    divisible = isinstance(A, BatchedOperator)
 
-    bar = progress_bar(range(max_iterations), name="MAP", unit="step", shown=progress)
-    for step in bar:
-        candidate, accepted = _try_step(A, masked_kspace, energy, state, pairs, cg_tolerance, cg_iterations)
+    bar = progress_bar(range(stopping.max_iterations), name="MAP", unit="step", shown=progress)
+    for number in bar:
+        state = solver.next_state(state)
         gradient_evaluations += len(working)
-        done = converged[working]
-        accepted &= ~done
-        small = accepted & (state.terms.cost - candidate.terms.cost <= tolerance * state.terms.cost)
-        in_a_row = torch.where(accepted, torch.where(small, in_a_row + 1, 0), in_a_row)
-        flat = image_norm(candidate.terms.gradient) <= flat_slope
-        before, plain = state, ~pairs.filled()
-        state = state.updated(accepted, ~accepted & ~done & plain, candidate)
-        pairs = pairs.updated(
-            state.image - before.image,
-            state.terms.gradient - before.terms.gradient,
-            accepted,
-            forget=~accepted & ~done,
-        )
-        stuck = state.curvature > _LARGEST_CURVATURE
-        converged[working] |= (small & (flat | (in_a_row >= _PATIENCE))) | stuck
-        final.write(working, state)
-        history.append(final.terms.cost.clone())
-        if bool(converged.all()):
+        terms.write(working, state.terms)
+        curvature[working], done[working] = state.curvature, state.done
+        history.append(terms.cost.clone())
+        if bool(done.all()):
             break
-        if step % FIGURES_INTERVAL == 0:
-            show_figures(
-                bar, energy=final.terms.energy, cost=final.terms.cost, step=1 / final.curvature, left=(~converged).sum()
-            )
-        remaining = ~converged[working]
-        if divisible and not bool(remaining.all()):
-            working = working[remaining]
-            state = state.select(remaining)
-            pairs = pairs.select(remaining)
-            in_a_row, flat_slope = in_a_row[remaining], flat_slope[remaining]
-            masked_kspace = masked_kspace[remaining]
-            A = A.select(remaining)  # type: ignore[attr-defined]
+        if number % FIGURES_INTERVAL == 0:
+            show_figures(bar, energy=terms.energy, cost=terms.cost, step=1 / curvature, left=(~done).sum())
+        if isinstance(solver.A, SupportsSelection) and bool(state.done.any()):
+            left = ~state.done
+            working, state = working[left], state[left]
+            solver = replace(solver, A=solver.A.select(left), masked_kspace=solver.masked_kspace[left])
     return MapResult(
-        image=final.image,
+        image=terms.image,
         cost_history=torch.stack(history),
         gradient_evaluations=gradient_evaluations,
-        converged=converged,
-        curvature=final.curvature,
-        gradient_norm=image_norm(final.terms.gradient),
+        converged=done,
+        curvature=curvature,
+        gradient_norm=image_norm(terms.gradient),
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _State:
-    """The iterates of a batch, with what is known about C there."""
+    """Where the images of a batch are, and what is known of C there."""
 
-    image: torch.Tensor
-    curvature: torch.Tensor
     terms: CostTerms
+    curvature: torch.Tensor
+    pairs: CurvaturePairs
+    flat_slope: torch.Tensor
+    """Norm of ∇C that is small enough."""
+    short_steps: torch.Tensor
+    """How many of the last steps in a row were short enough."""
+    done: torch.Tensor
 
-    def _tensors(self) -> list[torch.Tensor]:
-        return [self.image, self.curvature, *(getattr(self.terms, field.name) for field in fields(self.terms))]
-
-    @classmethod
-    def _from_tensors(cls, tensors: list[torch.Tensor]) -> "_State":
-        return cls(tensors[0], tensors[1], CostTerms(*tensors[2:]))
-
-    def copy(self) -> "_State":
-        return self._from_tensors([tensor.clone() for tensor in self._tensors()])
-
-    def select(self, index: torch.Tensor) -> "_State":
-        return self._from_tensors([tensor[index] for tensor in self._tensors()])
-
-    def updated(self, accepted: torch.Tensor, refused: torch.Tensor, candidate: "_State") -> "_State":
-        """Return the candidate with a lower L where accepted, else this state, with a higher L where it was refused."""
-        merged = [
-            torch.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-            for new, old in zip(candidate._tensors(), self._tensors(), strict=True)
-        ]
-        factor = torch.where(accepted, _DECAY, torch.where(refused, _RAISE, 1.0))
-        merged[1] = (self.curvature * factor).clamp_min(_SMALLEST_CURVATURE)
-        return self._from_tensors(merged)
-
-    def write(self, index: torch.Tensor, part: "_State") -> None:
-        """Overwrite the images ``index`` by those of ``part``."""
-        for mine, new in zip(self._tensors(), part._tensors(), strict=True):
-            mine[index] = new
+    def __getitem__(self, index: torch.Tensor) -> "_State":
+        return _State(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
-def _try_step(
-    A: LinearOperator,
-    masked_kspace: torch.Tensor,
-    energy: DifferentiableEnergy,
-    state: _State,
-    pairs: CurvaturePairs,
-    cg_tolerance: float,
-    cg_iterations: int,
-) -> tuple[_State, torch.Tensor]:
-    """Take the quasi-Newton step at the state; return where it leads, and whether it may be taken."""
-    weight = state.curvature.to(state.image.real.dtype)[:, None, None]
+@dataclass(frozen=True)
+class _Solver:
+    """The steps of :func:`mm_map` for one problem."""
 
-    def minimise_majorizer(gradient: torch.Tensor) -> torch.Tensor:
-        return conjugate_gradient(
-            lambda d: A.normal(d) + weight * d, gradient, tolerance=cg_tolerance, max_iterations=cg_iterations
+    A: LinearOperator
+    masked_kspace: torch.Tensor
+    energy: DifferentiableEnergy
+    stopping: Stopping
+    step: MapStep
+
+    def first_state(self, image: torch.Tensor) -> tuple[_State, int]:
+        """Return the state at the start, and how many gradients it took."""
+        batch = len(image)
+        if self.step.curvature is None:
+            estimate = largest_curvature(self.energy, image, num_iterations=_POWER_ITERATIONS)
+            curvature = estimate.double().clamp_min(_SMALLEST_CURVATURE)
+            evaluations = batch * (_POWER_ITERATIONS + 2)
+        else:
+            curvature = torch.full((batch,), self.step.curvature, dtype=torch.float64, device=image.device)
+            evaluations = batch
+        terms = cost_terms(self.A, self.masked_kspace, self.energy, image)
+        _require_finite(terms)
+        # At a minimum the slope of the start is rounding error, which no later slope could be small against.
+        slope = self.stopping.gradient_tolerance * image_norm(terms.gradient)
+        flat_slope = torch.maximum(slope, _ROUNDING * image_norm(self.A.adjoint(self.masked_kspace)))
+        none = torch.zeros(batch, dtype=torch.int64, device=image.device)
+        pairs = CurvaturePairs.empty(self.step.memory, image)
+        return _State(terms, curvature, pairs, flat_slope, none, none.bool()), evaluations
+
+    def next_state(self, state: _State) -> _State:
+        """Try a step; where it is refused, and where an image is done, the image stays what it is."""
+        candidate, accepted = self._try_step(state)
+        accepted &= ~state.done
+        refused = ~accepted & ~state.done
+        short = accepted & (state.terms.cost - candidate.cost <= self.stopping.tolerance * state.terms.cost)
+        short_steps = torch.where(accepted, torch.where(short, state.short_steps + 1, 0), state.short_steps)
+        flat = image_norm(candidate.gradient) <= state.flat_slope
+        terms = candidate.where(accepted, state.terms)
+        # Where a step of the memory is refused, the memory is to blame and not L.
+        factor = torch.where(accepted, _DECAY, torch.where(refused & ~state.pairs.filled(), _RAISE, 1.0))
+        curvature = (state.curvature * factor).clamp_min(_SMALLEST_CURVATURE)
+        pairs = state.pairs.updated(
+            terms.image - state.terms.image, terms.gradient - state.terms.gradient, accepted, forget=refused
         )
+        done = state.done | (short & (flat | (short_steps >= _PATIENCE))) | (curvature > _LARGEST_CURVATURE)
+        return _State(terms, curvature, pairs, state.flat_slope, short_steps, done)
 
-    step = pairs.direction(state.terms.gradient, minimise_majorizer)
-    image = state.image + step
-    terms = cost_terms(A, masked_kspace, energy, image)
-    majorizer = (
-        state.terms.energy
-        + inner_product(state.terms.prior_gradient, step)
-        + 0.5 * state.curvature * inner_product(step, step)
-    )
-    rounding = _ROUNDING * (state.terms.cost + state.terms.energy)
-    majorized = terms.energy <= majorizer + rounding
-    sufficient = state.terms.cost + _SUFFICIENT_DECREASE * inner_product(state.terms.gradient, step)
-    # NaN compares false: a step into NaN is refused like any other bad one.
-    accepted = (terms.cost <= state.terms.cost) & torch.where(pairs.filled(), terms.cost <= sufficient, majorized)
-    return _State(image, state.curvature, terms), accepted
+    def _try_step(self, state: _State) -> tuple[CostTerms, torch.Tensor]:
+        """Take the quasi-Newton step at the state; return the terms of where it leads, and whether it may be taken."""
+        here = state.terms
+        weight = state.curvature.to(here.image.real.dtype)[:, None, None]
+
+        def minimise_majorizer(gradient: torch.Tensor) -> torch.Tensor:
+            return conjugate_gradient(
+                lambda d: self.A.normal(d) + weight * d,
+                gradient,
+                tolerance=self.step.cg_tolerance,
+                max_iterations=self.step.cg_iterations,
+            )
+
+        move = state.pairs.direction(here.gradient, minimise_majorizer)
+        there = cost_terms(self.A, self.masked_kspace, self.energy, here.image + move)
+        majorizer = (
+            here.energy + inner_product(here.prior_gradient, move) + 0.5 * state.curvature * inner_product(move, move)
+        )
+        rounding = _ROUNDING * (here.cost + here.energy)
+        majorized = there.energy <= majorizer + rounding
+        sufficient = here.cost + _SUFFICIENT_DECREASE * inner_product(here.gradient, move)
+        # NaN compares false: a step into NaN is refused like any other bad one.
+        accepted = (there.cost <= here.cost) & torch.where(state.pairs.filled(), there.cost <= sufficient, majorized)
+        return there, accepted
 
 
-def _require_finite(state: _State) -> None:
-    norms = image_norm(state.terms.gradient)
-    if not bool((torch.isfinite(state.terms.cost) & torch.isfinite(norms)).all()):
+def _require_finite(terms: CostTerms) -> None:
+    norms = image_norm(terms.gradient)
+    if not bool((torch.isfinite(terms.cost) & torch.isfinite(norms)).all()):
         raise DivergenceError(
-            f"mm_map: cost {state.terms.cost.tolist()}, gradient norm {norms.tolist()}, image norm "
-            f"{image_norm(state.image).tolist()} at the start; allowed: finite values"
+            f"mm_map: cost {terms.cost.tolist()}, gradient norm {norms.tolist()}, image norm "
+            f"{image_norm(terms.image).tolist()} at the start; allowed: finite values"
         )

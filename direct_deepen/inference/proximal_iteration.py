@@ -30,20 +30,14 @@ def proximal_iteration(
 
     Parameters
     ----------
-    A
-        Forward model with ‖A‖ ≤ 1.
-    masked_kspace
-        b, complex (batch, coil, height, width), divided by the intensity scale that the denoiser expects.
+    A, masked_kspace, init, progress
+        As for :func:`~direct_deepen.mm_map`, with ‖A‖ ≤ 1.
     denoiser
         D, complex (batch, height, width) → the same.
     step_size
         s = α/η² of the paper, 0 < s < 2.
-    init
-        Start, complex (batch, height, width); SENSE with λ = 0.01 by default.
     tolerance, max_iterations
-        Stopping rule, :func:`iterate_to_fixed_point`.
-    progress
-        Show a progress bar, if standard error is a terminal.
+        Stopping rule, :func:`~direct_deepen.inference.fixed_point.iterate_to_fixed_point`.
 
     Raises
     ------

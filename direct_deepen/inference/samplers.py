@@ -16,9 +16,9 @@ from direct_deepen.inference.base import Estimate, Sampler, inferences
 from direct_deepen.inference.conditional_noise import mask_shaped_noise
 from direct_deepen.inference.diffusion_sampling import diffusion_posterior_sampling
 from direct_deepen.inference.estimators import Map, weighted
-from direct_deepen.inference.independent_samples import IndependentSamples
-from direct_deepen.inference.langevin import Samples, langevin
+from direct_deepen.inference.langevin import langevin
 from direct_deepen.inference.noise_levels import power_schedule, variance_exploding_schedule
+from direct_deepen.inference.samples import Samples
 from direct_deepen.parts import setting
 from direct_deepen.physics.problem import Problem
 from direct_deepen.priors.noise_conditional_energy import NoiseConditionalEnergy
@@ -113,7 +113,7 @@ class DiffusionSampling(Sampler):
 
     def sample(
         self, problem: Problem, prior: nn.Module, generator: torch.Generator, start: torch.Tensor | None = None
-    ) -> IndependentSamples:
+    ) -> Samples:
         """Run the reverse diffusion."""
         return diffusion_posterior_sampling(
             problem.A,
@@ -172,7 +172,7 @@ class AnnealedLangevin(Sampler):
 
     def sample(
         self, problem: Problem, prior: nn.Module, generator: torch.Generator, start: torch.Tensor | None = None
-    ) -> IndependentSamples:
+    ) -> Samples:
         """Sample by the rule."""
         energy_at = cast("NoiseConditionalEnergy", prior).at
         shared: dict[str, Any] = {
@@ -185,7 +185,7 @@ class AnnealedLangevin(Sampler):
         }
         if self.rule == "map":
             image = annealed_map(problem.A, problem.masked_kspace, energy_at, **shared)
-            return IndependentSamples(image[None], self.num_levels * self.inner_steps)
+            return Samples.independent(image[None], self.num_levels * self.inner_steps)
         shared |= {"num_samples": self.num_samples, "max_images": self.max_images, "generator": generator}
         if self.rule in ("langevin", "metropolis"):
             return preconditioned_annealed_langevin(

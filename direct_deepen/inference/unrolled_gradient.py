@@ -2,7 +2,7 @@
 
 import torch
 
-from direct_deepen.errors import require
+from direct_deepen.errors import require_count, require_positive
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.sense import require_finite_data, sense
 from direct_deepen.priors.energy import Energy
@@ -28,20 +28,14 @@ def unrolled_gradient(
 
     Parameters
     ----------
-    A
-        Forward model with ‖A‖ ≤ 1.
-    masked_kspace
-        b, complex (batch, coil, height, width), divided by the intensity scale that the energy expects.
+    A, masked_kspace, init, progress
+        As for :func:`~direct_deepen.mm_map`, with ‖A‖ ≤ 1.
     energy
         E, differentiable twice.
     step_size
         α > 0; a scalar tensor to have a gradient to it.
     num_steps
         K ≥ 1.
-    init
-        Start x_0, complex (batch, height, width); SENSE with λ = 0.01 by default.
-    progress
-        Show a progress bar, if standard error is a terminal.
 
     Returns
     -------
@@ -53,8 +47,8 @@ def unrolled_gradient(
         If an argument is out of range or the data are not finite.
     """
     value = float(torch.as_tensor(step_size).detach())
-    require(value > 0, f"step_size is {value!r}; allowed: > 0")
-    require(num_steps >= 1, f"num_steps is {num_steps!r}; allowed: >= 1")
+    require_positive("step_size", value)
+    require_count("num_steps", num_steps)
     require_finite_data(masked_kspace)
     x = sense(A, masked_kspace) if init is None else init
     adjoint = A.adjoint(masked_kspace)

@@ -114,6 +114,8 @@ def draw_training_samples(
         step_size=chains.step_size,
         generator=generator,
     )
+    assert samples.curvature is not None
+    assert samples.step_size is not None
     image = samples.images[0]
     if chains.start == "persistent":
         for name, mask, state in zip(problem.names, problem.A.sampling_mask, image, strict=True):

@@ -21,8 +21,8 @@ def conjugate_gradient(
         x \leftarrow x + \alpha p, \quad r \leftarrow r - \alpha Hp, \quad p \leftarrow r + \beta p, \qquad
         \alpha = \frac{\|r\|^2}{p^H H p}, \quad \beta = \frac{\|r_{new}\|^2}{\|r\|^2}
 
-    Hestenes and Stiefel (1952). Every image has step sizes of its own and stops on its own, when
-    ‖b − Hx‖ ≤ tolerance · ‖b‖ by the recursion for r: what an image gets does not depend on the rest of the batch.
+    Hestenes and Stiefel (1952). Every image has its own step sizes and stops on its own, when
+    ‖b − Hx‖ ≤ tolerance · ‖b‖ by the recursion for r: its result does not depend on the rest of the batch.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def conjugate_gradient(
     initial
         Start, of the shape of b; zero by default.
     tolerance
-        Relative residual, above zero. Values below the precision of the dtype only cost iterations.
+        Relative residual, above zero; below the precision of the dtype it only costs iterations.
     max_iterations
         Limit, at least one. Reaching it is not an error: the best iterate so far is returned.
 

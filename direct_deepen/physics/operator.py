@@ -1,5 +1,6 @@
-"""What the solvers and samplers ask of a forward model."""
+"""What solvers and samplers need of a forward model."""
 
+from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
 import torch
@@ -9,7 +10,7 @@ import torch
 class LinearOperator(Protocol):
     """A linear map A from images (batch, height, width) to data (batch, ...).
 
-    ``normal`` is AᴴA. An inpainting or deblurring operator with these three methods is as good as a SENSE operator.
+    ``normal`` is AᴴA. Any operator with these three methods will do: inpainting, deblurring, SENSE.
     """
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -23,8 +24,8 @@ class LinearOperator(Protocol):
 
 
 @runtime_checkable
-class BatchedOperator(LinearOperator, Protocol):
-    """An operator that also takes images with extra leading dimensions, and can be cut to a part of its batch."""
+class SupportsSelection(LinearOperator, Protocol):
+    """An operator that can be cut to a part of its batch."""
 
     def select(self, index: torch.Tensor) -> Self:
         """Return the operator of the images ``index`` (integers or booleans) of the batch."""
@@ -40,25 +41,27 @@ class SupportsSampling(LinearOperator, Protocol):
         """Return the same operator with every sample of k-space acquired."""
 
 
-def normal_over_chains(A: LinearOperator, images: torch.Tensor) -> torch.Tensor:
-    """Return AᴴA of images (chain, batch, height, width): in one call where ``A`` takes leading dimensions."""
-    if isinstance(A, BatchedOperator):
-        return A.normal(images)
-    return torch.stack([A.normal(image) for image in images])
+def over_chains(A: LinearOperator) -> LinearOperator:
+    """Return A for images (chain, batch, height, width).
+
+    It is ``A`` itself where that says, by an attribute ``takes_leading_dimensions``, that it takes them; otherwise it
+    takes one chain after the other.
+    """
+    return A if getattr(A, "takes_leading_dimensions", False) else _ChainByChain(A)
 
 
-def forward_over_chains(A: LinearOperator, images: torch.Tensor) -> torch.Tensor:
-    """Return A of images (chain, batch, height, width): in one call where ``A`` takes leading dimensions."""
-    if isinstance(A, BatchedOperator):
-        return A.forward(images)
-    return torch.stack([A.forward(image) for image in images])
+@dataclass(frozen=True)
+class _ChainByChain:
+    A: LinearOperator
 
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.A.forward(part) for part in image])
 
-def adjoint_over_chains(A: LinearOperator, data: torch.Tensor) -> torch.Tensor:
-    """Return Aᴴ of data (chain, batch, ...): in one call where ``A`` takes leading dimensions."""
-    if isinstance(A, BatchedOperator):
-        return A.adjoint(data)
-    return torch.stack([A.adjoint(part) for part in data])
+    def adjoint(self, data: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.A.adjoint(part) for part in data])
+
+    def normal(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.A.normal(part) for part in image])
 
 
 def norm_squared(A: LinearOperator, template: torch.Tensor, *, num_iterations: int = 20) -> float:

@@ -1,4 +1,4 @@
-"""The phase that coil maps leave to the image, and maps that leave none."""
+"""Coil maps that leave no smooth phase to the image."""
 
 import torch
 
@@ -15,7 +15,7 @@ def align_phase(A: SenseOperator, masked_kspace: torch.Tensor) -> SenseOperator:
     Coil maps are known up to a phase e^{iφ(r)} that the image takes over with the opposite sign: S·e^{iφ} and
     x·e^{−iφ} explain the same data. DIRECT's ``RSS_ESTIMATE`` settles it so that the low-resolution image is real and
     positive; ESPIRiT, vendors' maps and simulations settle it otherwise, or not at all. An energy trained in one gauge
-    means nothing in another, so energies of this package expect maps aligned like this:
+    is not valid in another, so energies of this package expect maps aligned like this:
 
     .. math:: S'_c = S_c\, e^{i \arg m}, \qquad m = \sum_c \bar S_c\, F^H (w\, b_c)
 

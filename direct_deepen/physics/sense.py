@@ -2,7 +2,7 @@
 
 import torch
 
-from direct_deepen.errors import require
+from direct_deepen.errors import require, require_positive
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.operator import LinearOperator
 
@@ -44,7 +44,7 @@ def sense(
     ----------
     Pruessmann et al., Advances in sensitivity encoding with arbitrary k-space trajectories, MRM 46 (2001).
     """
-    require(0 < regularization < float("inf"), f"regularization is {regularization!r}; allowed: a finite number > 0")
+    require_positive("regularization", regularization)
     require_finite_data(masked_kspace)
     return conjugate_gradient(
         lambda x: A.normal(x) + regularization * x,

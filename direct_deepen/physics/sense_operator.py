@@ -8,7 +8,7 @@ from direct_deepen.errors import require
 
 _SPATIAL = (-2, -1)
 _CPU_SAMPLES, _GPU_SAMPLES = 2**19, 2**27
-"""Complex numbers worked on at once: on a CPU what its last cache holds, on a GPU one GiB."""
+"""Complex numbers processed at once: the size of the last cache on a CPU, one GiB on a GPU."""
 
 
 class SenseOperator:
@@ -33,19 +33,20 @@ class SenseOperator:
     Notes
     -----
     Images have shape (..., batch, height, width), data (..., batch, coil, height, width): extra leading dimensions,
-    such as chains, share maps and mask. Nothing given is changed.
+    such as chains, share maps and mask. Arguments are never modified.
 
-    All take some coils at a time, so that what they need besides data and images does not grow with their number.
-    ``normal`` shifts nothing: a shift of the image multiplies its Fourier transform by phases, and these commute with
-    the mask and cancel. Nor does it transform along an axis that the mask does not change along, where the transform
-    and its inverse cancel.
+    All methods take a few coils at a time, so that temporary memory does not grow with the number of coils. ``normal``
+    needs no shifts, as these multiply the Fourier transform by phases, which commute with the mask and cancel; nor does
+    it transform along an axis on which the mask is constant, where the transform and its inverse cancel.
 
     Raises
     ------
     DeepenError
-        If shapes or types do not fit, values are not finite, the mask is empty or has values besides 0 and 1; and, by
-        the methods, if an image or k-space has not the shape of the maps.
+        If shapes or types do not match, values are not finite, the mask is empty or has values besides 0 and 1; by the
+        methods, if the shape of an image or of k-space is not that of the maps.
     """
+
+    takes_leading_dimensions = True
 
     def __init__(self, sensitivity_map: torch.Tensor, sampling_mask: torch.Tensor) -> None:
         _check_maps_and_mask(sensitivity_map, sampling_mask)

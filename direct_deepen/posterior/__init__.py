@@ -1,4 +1,4 @@
-"""What is read off samples: moments, intervals, convergence, calibration, and the file that holds them."""
+"""The posterior from samples: moments, intervals, convergence, calibration, and its file."""
 
 from direct_deepen.posterior.diagnostics import Diagnostics
 from direct_deepen.posterior.posterior import Posterior

@@ -1,7 +1,7 @@
 """Calibration of a posterior given by samples, against the magnitude of a reference.
 
-Do central intervals of |x| hold the reference as often as they say? Does the standard deviation tell where the error
-is? Which one scale of the samples about their mean would mend the intervals?
+Do central intervals of |x| have their nominal coverage, or is the posterior overconfident? Does the standard deviation
+predict the error? Which scale of the samples about their mean would correct the coverage?
 """
 
 import math
@@ -33,7 +33,7 @@ _SCALE_STEPS = 10
 def object_pixels(reference: torch.Tensor) -> torch.Tensor:
     """Return the pixels inside the object: where a magnitude (..., height, width) is above 5 % of its largest value.
 
-    The rest is air: it has noise and no image, and its share of the pixels is an accident of the field of view.
+    The rest is air, noise without an image, whose share of the pixels depends on the field of view alone.
     """
     return reference > OBJECT_SHARE * reference.amax(dim=(-2, -1), keepdim=True)
 
@@ -42,7 +42,7 @@ def with_data_noise(reference: torch.Tensor, noise_std: float, generator: torch.
     """Return |r + n| for a magnitude r, with n complex noise of standard deviation ``noise_std`` per real component.
 
     Samples of a posterior trained with data noise of standard deviation cε are of images with such noise. The phase of
-    r does not matter: n has none that it prefers.
+    r does not matter, as n is circular.
     """
     noise = complex_normal_like(torch.complex(reference, torch.zeros_like(reference)), generator=generator)
     return (reference + noise_std * noise).abs()
@@ -51,7 +51,7 @@ def with_data_noise(reference: torch.Tensor, noise_std: float, generator: torch.
 def containing_level(posterior: Posterior, reference: torch.Tensor) -> torch.Tensor:
     """Return the level of the smallest central interval of |x| that holds the reference, pixel by pixel.
 
-    The reference lies in :meth:`Posterior.interval` of a level just where that is not below the one returned here.
+    The reference lies in :meth:`Posterior.interval` of a level if and only if that level is not below this one.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def coverage(containing: torch.Tensor, levels: Sequence[float]) -> torch.Tensor:
     Parameters
     ----------
     containing
-        As :func:`containing_level` returns it, at the pixels that count.
+        From :func:`containing_level`, at the pixels of interest.
     levels
         Between 0 and 1, exclusive.
     """
@@ -92,10 +92,10 @@ def coverage(containing: torch.Tensor, levels: Sequence[float]) -> torch.Tensor:
 def attainable_coverage(level: float, num_samples: int) -> float:
     """Return the coverage of the interval between quantiles of S independent samples of the exact posterior.
 
-    The ends of an interval between quantiles of samples are uncertain, and that costs: between order statistics i and j
-    of S samples lies (j − i)/(S + 1) of the distribution on average, whatever that is, but (j − i)/(S − 1) of the
-    samples, as quantiles that interpolate linearly count. So the coverage is (S − 1)/(S + 1) of the level: 87.2 % of
-    90 % for 64 samples. It is exact where the ends are samples, and for a uniform distribution.
+    The ends of an interval between quantiles of samples are uncertain, which lowers coverage: between order statistics
+    i and j of S samples lies (j − i)/(S + 1) of any distribution on average, but (j − i)/(S − 1) of the samples by
+    linearly interpolated quantiles. So the coverage is (S − 1)/(S + 1) of the level: 87.2 % of 90 % for 64 samples. It
+    is exact where the ends are samples, and for a uniform distribution.
     """
     return level * (num_samples - 1) / (num_samples + 1)
 
@@ -108,14 +108,14 @@ def correlations(std: torch.Tensor, error: torch.Tensor) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Sparsification:
-    """Mean error of what is left when the shares :data:`REMOVED` of the pixels go, over the mean error of all.
+    """Mean error of the remaining pixels when the shares :data:`REMOVED` are removed, over the mean error of all.
 
     Attributes
     ----------
     by_std
-        When those of the largest standard deviation go first, float64 (share,).
+        When pixels are removed by decreasing standard deviation, float64 (share,).
     oracle
-        When those of the largest error go first: as low as can be.
+        When they are removed by decreasing error: the lower bound.
     """
 
     by_std: torch.Tensor
@@ -136,7 +136,7 @@ def sparsification(std: torch.Tensor, error: torch.Tensor) -> Sparsification:
     """
 
     def curve(order: torch.Tensor) -> torch.Tensor:
-        # From the surest pixel on: what is left is a first part.
+        # In increasing order, so that the remaining pixels come first.
         sums = error.double()[order].cumsum(dim=0)
         left = torch.tensor([max(1, round((1 - share) * len(error))) for share in REMOVED], device=error.device)
         return (sums[left - 1] / left / (sums[-1] / len(error))).cpu()
@@ -149,8 +149,8 @@ def fit_std_scale(
 ) -> float:
     """Return the scale s of :meth:`Posterior.rescaled` with which intervals of ``level`` have just that coverage.
 
-    Coverage is that inside the object, averaged over posteriors. Of several scales the nearest to one is meant: very
-    wide deviations lift both ends of the interval of a magnitude, so that coverage falls again.
+    Coverage is that inside the object, averaged over posteriors. Of several solutions it is the one nearest to one:
+    very large scales lift both ends of the interval of a magnitude, so that coverage falls again.
 
     Parameters
     ----------

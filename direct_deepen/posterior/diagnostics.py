@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 MINIMAL_KEEP = 4
-"""States that must be kept of every chain: split R̂ halves each, and a variance needs two."""
+"""States to keep of every chain: split R̂ halves each, and a variance needs two."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def split_r_hat(chains: torch.Tensor) -> torch.Tensor:
     within = halves.var(dim=1).mean(dim=0)
     between = halves.mean(dim=1).var(dim=0)
     pooled = (length - 1) / length * within + between
-    # Chains that never vary agree (0/0 → 1) or are frozen at different places (x/0 → ∞).
+    # Constant chains agree (0/0 → 1) or are stuck at different values (x/0 → ∞).
     return torch.where(pooled > 0, pooled / within, 1.0).sqrt()
 
 

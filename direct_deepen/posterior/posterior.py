@@ -1,4 +1,4 @@
-"""What one reads off the samples of a posterior."""
+"""A posterior given by samples: moments, intervals and diagnostics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Self
 import torch
 
 from direct_deepen.errors import require, require_positive
-from direct_deepen.inference.langevin import Samples
+from direct_deepen.inference.samples import Samples
 from direct_deepen.posterior.diagnostics import Diagnostics, diagnose
 
 
@@ -28,12 +28,12 @@ class Posterior:
 
     @classmethod
     def from_samples(cls, samples: Samples) -> Self:
-        """Return the posterior that samples stand for."""
+        """Return the posterior of the samples of any sampler."""
         return cls(images=samples.images, diagnostics=diagnose(samples.by_chain().abs()))
 
     @classmethod
     def from_images(cls, images: torch.Tensor) -> Self:
-        """Return the posterior of independent samples, complex (sample, batch, height, width): no chain to diagnose."""
+        """Return the posterior of independent samples, complex (sample, batch, height, width)."""
         return cls(images=images, diagnostics=diagnose(images.abs()[:, None]))
 
     @property
@@ -55,8 +55,8 @@ class Posterior:
     def rescaled(self, std_scale: float) -> "Posterior":
         """Return the posterior whose samples are x̄ + s(x − x̄), with x̄ the mean and s = ``std_scale`` > 0.
 
-        The mean stays what it is, ``std_complex`` is s times as large, and all that is read off magnitudes follows from
-        the samples. The diagnostics stay those of the chains.
+        The mean is unchanged, ``std_complex`` is s times as large, and everything computed from magnitudes follows from
+        the samples. The diagnostics are unchanged.
         """
         require_positive("std_scale", std_scale)
         mean = self.mean
@@ -94,7 +94,7 @@ class Posterior:
         require(allowed, f"probabilities are {list(probabilities)!r}; allowed: 0 to 1")
         magnitude = self.images.abs()
         wanted = torch.tensor(probabilities, dtype=magnitude.dtype, device=magnitude.device)
-        # Row by row: older versions of torch refuse more than 16 million values at once.
+        # Row by row, as older versions of torch take at most 16 million values.
         return torch.stack([torch.quantile(row, wanted, dim=0) for row in magnitude.unbind(dim=-2)], dim=-2)
 
     @property

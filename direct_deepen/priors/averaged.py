@@ -1,4 +1,4 @@
-"""A network and the running average of its weights, which is what reconstructs."""
+"""A network and the running average of its weights, which reconstruction uses."""
 
 import copy
 
@@ -13,8 +13,8 @@ class Averaged(nn.Module):
 
     .. math:: \bar\theta \leftarrow d \bar\theta + (1 - d) \theta, \qquad d = \min(d_{max}, (1 + n)/(10 + n))
 
-    after n updates: early weights, which are bad ones, are soon forgotten. Both lie in the state, so that a checkpoint
-    holds all that a resumed training needs; the average takes no gradient.
+    after n updates, so that early, poor weights are forgotten quickly. Both are in the state dict, so that training
+    can be resumed; the average takes no gradient.
 
     Parameters
     ----------
@@ -39,17 +39,17 @@ class Averaged(nn.Module):
 
     @property
     def current(self) -> nn.Module:
-        """The network of the mode that this module is in."""
+        """The network of the current mode."""
         return self.module if self.training else self.average
 
     def forward(self, *arguments: torch.Tensor | float) -> torch.Tensor:
-        """Call the network of the mode."""
+        """Call the network of the current mode."""
         result: torch.Tensor = self.current(*arguments)
         return result
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the weights of now into the average."""
+        """Add the current weights to the average."""
         assert isinstance(self.updates, torch.Tensor)
         self.updates += 1
         number = int(self.updates)

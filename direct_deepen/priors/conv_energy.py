@@ -43,7 +43,7 @@ class ConvEnergy(ConvolutionalEnergy):
     Raises
     ------
     DeepenError
-        If an argument is out of range, ``image_size`` does not go with the head, or an image has another size.
+        If an argument is out of range, ``image_size`` does not match the head, or an image has another size.
     """
 
     def __init__(
@@ -92,24 +92,13 @@ class ConvEnergy(ConvolutionalEnergy):
         if self.image_size is None:
             scalar = self.head(features).sum(dim=(1, 2, 3))
         else:
+            size = tuple(features.shape[-2:])
+            require(
+                size == self.image_size,
+                f"image has size {size}; allowed with this flattened head: {self.image_size} "
+                "(head: pooled takes any size)",
+            )
             scalar = self.head(features.flatten(1)).squeeze(1)
         if self.top == "absolute":
             return scalar.abs()
         return torch.sqrt(scalar**2 + self.top_width**2)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return E(x); complex (batch, height, width) → real (batch,)."""
-        self._require_size(image)
-        return super().forward(image)
-
-    def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return E(x) and ∇E(x), detached; see :meth:`Energy.value_and_grad`."""
-        self._require_size(image)
-        return super().value_and_grad(image)
-
-    def _require_size(self, image: torch.Tensor) -> None:
-        require(
-            self.image_size is None or tuple(image.shape[-2:]) == self.image_size,
-            f"image has size {tuple(image.shape[-2:])}; allowed with this flattened head: {self.image_size} "
-            "(head: pooled takes any size)",
-        )

@@ -1,4 +1,4 @@
-"""Priors without an energy: networks that take an image closer to the images of training."""
+"""Priors without an energy: networks that map an image closer to the images of training."""
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from direct_deepen.priors.networks import channels_to_image, convolutional_stack
 class ImageNetwork(nn.Module):
     """A stack of 3×3 convolutions from images to images, the network H of MoL.
 
-    Fresh ones contract: with PyTorch's initial weights the Lipschitz constant is well below one.
+    With PyTorch's initial weights it is a contraction: the Lipschitz constant is well below one.
 
     Parameters
     ----------

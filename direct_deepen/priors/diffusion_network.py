@@ -1,4 +1,4 @@
-"""The network of diffusion priors: a residual U-Net (DRUNet) that is told the noise level."""
+"""The network of diffusion priors: a residual U-Net (DRUNet) conditioned on the noise level."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _EMBEDDING_CHANNELS = 64
 
 
 class DiffusionDenoiser(nn.Module):
-    r"""D(x, σ), the mean of images whose noisy version x is, by a network F that is conditioned on σ.
+    r"""D(x, σ), the mean of images whose noisy version is x, by a network F conditioned on σ.
 
     .. math:: D(x, \sigma) = c_{skip}(\sigma) x + c_{out}(\sigma) F(c_{in}(\sigma) x, \log \sigma)
 
@@ -33,11 +33,11 @@ class DiffusionDenoiser(nn.Module):
     preconditioning
         One of :data:`PRECONDITIONINGS`.
     image_std
-        s, per real component, in scaled intensities; of use for ``edm`` only.
+        s, per real component, in scaled intensities; used by ``edm`` only.
 
     Notes
     -----
-    Images of any size: they are padded to what the scales divide, by reflection, and cut again.
+    Images of any size are padded by reflection to a multiple of the coarsest scale, and cropped again.
 
     Raises
     ------
@@ -157,7 +157,7 @@ class _Stage(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """x + conv(act(conv(x) + shift)): smooth activations, as the energy that is distilled needs a second derivative."""
+    """x + conv(act(conv(x) + shift)): smooth, as distilling an energy needs second derivatives."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -7,18 +7,15 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from direct_deepen.errors import require
+from direct_deepen.errors import require, require_weight
 
 
 @runtime_checkable
 class DifferentiableEnergy(Protocol):
-    """What solvers and samplers ask of a prior: E(x) and (E(x), ∇E(x)). A user's analytic energy needs no more."""
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Return E of every image; complex (batch, height, width) → real (batch,)."""
+    """What solvers and samplers ask of a prior; a user's analytic energy needs no more."""
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return E, real (batch,), and ∇E, complex (batch, height, width), without a graph."""
+        """Return E, real (batch,), and ∇E, complex (batch, height, width), of every image, without a graph."""
 
 
 class Energy(nn.Module, ABC):
@@ -39,7 +36,7 @@ class Energy(nn.Module, ABC):
         """Return E(x) and ∇E(x), detached.
 
         Works under ``torch.no_grad`` and ``torch.inference_mode``, keeps dtype and device, and builds no graph for the
-        parameters: what is kept is one pass of activations.
+        parameters: memory is that of one pass of activations.
 
         Parameters
         ----------
@@ -57,7 +54,7 @@ class Energy(nn.Module, ABC):
         """
         frozen = {name: parameter.detach() for name, parameter in self.named_parameters()}
         with torch.inference_mode(False), torch.enable_grad():
-            # A copy, as a tensor made in inference mode can never take part in a graph.
+            # A copy, as tensors made in inference mode cannot be part of a graph.
             variable = image.detach().clone().requires_grad_()
             value = torch.func.functional_call(self, frozen, (variable,))
             (gradient,) = torch.autograd.grad(value.sum(), variable)
@@ -81,12 +78,13 @@ class SumEnergy:
     def __init__(self, terms: Sequence[tuple[float, DifferentiableEnergy]]) -> None:
         require(len(terms) > 0, "terms is empty; allowed: one or more (weight, energy) pairs")
         for weight, _ in terms:
-            require(0 <= weight < float("inf"), f"weight is {weight!r}; allowed: a finite number >= 0")
+            require_weight("weight", weight)
         self.terms = tuple(terms)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Return E of every image, real (batch,)."""
-        return torch.stack([weight * energy(image) for weight, energy in self.terms]).sum(dim=0)
+        """Return E of every image, real (batch,), with a graph through those terms that are functions themselves."""
+        values = [energy(image) if callable(energy) else energy.value_and_grad(image)[0] for _, energy in self.terms]
+        return torch.stack([weight * value for (weight, _), value in zip(self.terms, values, strict=True)]).sum(dim=0)
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return E, real (batch,), and ∇E, complex (batch, height, width)."""

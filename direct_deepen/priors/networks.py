@@ -1,4 +1,4 @@
-"""The convolutional network that the priors of the paper share, and how a complex image gets into it and out."""
+"""The convolutional network shared by the priors of the paper, and complex images as its channels."""
 
 from itertools import pairwise
 
@@ -43,7 +43,7 @@ def convolutional_stack(
 def image_to_channels(image: torch.Tensor, network: nn.Module) -> torch.Tensor:
     """Real and imaginary part as two channels; complex (batch, height, width) → (batch, 2, height, width).
 
-    The memory layout of a complex tensor already is channels-last, the fastest one for convolutions.
+    A complex tensor is in channels-last layout already, the fastest one for convolutions.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Energies of many noise levels in one network, as ALPS distils them."""
+"""Energies of many noise levels in one network, as distilled by ALPS."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,9 @@ from direct_deepen.priors.energy import Energy
 
 
 class NoiseConditionalEnergy(nn.Module):
-    r"""E_σ(x) = ½‖x − ψ(x, σ)‖², ψ a network that is told the noise level (ALPS).
+    r"""E_σ(x) = ½‖x − ψ(x, σ)‖², ψ a network conditioned on the noise level (ALPS).
 
-    Where it has learned x − ∇E_σ(x) = E[image | x], E_σ/σ² is the negative logarithm of the density of images with
-    noise σ, up to a constant.
+    Once x − ∇E_σ(x) = E[image | x] is learned, E_σ/σ² is −log of the density of images with noise σ, up to a constant.
 
     Parameters
     ----------
@@ -46,7 +45,7 @@ class NoiseConditionalEnergy(nn.Module):
         return gradient
 
     def at(self, noise_std: float) -> Energy:
-        """Return E_σ at one level, an energy like any other."""
+        """Return the energy E_σ of one level."""
         return _EnergyAtLevel(self, noise_std)
 
 

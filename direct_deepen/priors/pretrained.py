@@ -1,4 +1,4 @@
-"""Energies that come with the package, ready to reconstruct with."""
+"""Trained energies that ship with the package."""
 
 import logging
 from importlib import resources
@@ -18,13 +18,13 @@ _ENERGIES: dict[str, type[Energy]] = {"QuadraticEnergy": QuadraticEnergy}
 
 
 def available_pretrained() -> tuple[str, ...]:
-    """Return the names of the energies that come with the package, the default first."""
+    """Return the names of the energies that ship with the package, the default first."""
     folder = resources.files("direct_deepen.priors") / _FOLDER
     return tuple(sorted(entry.name.removesuffix(".pt") for entry in folder.iterdir() if entry.name.endswith(".pt")))
 
 
 def load_pretrained(name: str | None = None) -> Energy:
-    r"""Return an energy that comes with the package, in evaluation mode, on the CPU, in single precision.
+    r"""Return an energy that ships with the package, in evaluation mode, on the CPU, in single precision.
 
     It takes images of any size in scaled intensities: divide k-space by :func:`~direct_deepen.intensity_scale`, and
     multiply images by it afterwards. Its noise level is ε = 0.01 (:func:`pretrained_provenance`).
@@ -46,7 +46,7 @@ def load_pretrained(name: str | None = None) -> Energy:
 
 
 def pretrained_provenance(name: str | None = None) -> dict[str, Any]:
-    """Return what the energy was trained on and how: data, configuration, seed, versions, noise level.
+    """Return how the energy was trained: data, configuration, seed, versions, noise level.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def save_pretrained(path: Path, energy: Energy, arguments: dict[str, Any], prove
     energy
         Energy of one of the classes of this package.
     arguments
-        What its constructor was given.
+        Arguments of its constructor.
     provenance
         Numbers and strings by name.
 

@@ -28,8 +28,8 @@ class QuadraticEnergy(ConvolutionalEnergy):
 
     Notes
     -----
-    The network learns the residual r, which is small, and E = (w/2)‖r(x)‖². Any ψ can be written so; what it changes
-    is where training starts.
+    The network learns the residual r, which is small, and E = (w/2)‖r(x)‖². Any ψ can be written so; only the start of
+    training differs.
 
     Raises
     ------

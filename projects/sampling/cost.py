@@ -21,7 +21,6 @@ from torch.utils.flop_counter import flop_registry
 
 from direct_deepen import QuadraticEnergy, SenseOperator, langevin
 from direct_deepen.inference import (
-    IndependentSamples,
     Samples,
     annealed_langevin,
     diffusion_posterior_sampling,
@@ -84,7 +83,7 @@ class Sampler:
     name: str
     network: torch.nn.Module
     evaluations: tuple[int, ...]
-    run: Callable[[], Samples | IndependentSamples]
+    run: Callable[[], Samples]
 
 
 def problem(scale: Scale, generator: torch.Generator) -> tuple[SenseOperator, torch.Tensor]:
@@ -110,12 +109,12 @@ def samplers(scale: Scale) -> list[Sampler]:
         steps = scale.steps
         return langevin(A, b, energy, noise_std=2**0.5 * ETA, num_steps=steps, init=start, generator=generator)
 
-    def dps() -> IndependentSamples:
+    def dps() -> Samples:
         # Short of the end, where nothing is added.
         levels = variance_exploding_schedule(1000, 25.0)[-scale.steps - 1 : -1]
         return diffusion_posterior_sampling(A, b, diffusion, noise_levels=levels, guidance=0.1, generator=generator)
 
-    def alps() -> IndependentSamples:
+    def alps() -> Samples:
         return annealed_langevin(
             A, b, student.at, noise_std=ETA, noise_levels=[0.1], inner_steps=scale.steps, generator=generator
         )

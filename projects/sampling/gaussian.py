@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -37,6 +38,7 @@ LEVELS = (1.0, 0.1)
 class Mask:
     """Ax = mx on one row of pixels: the first half is measured."""
 
+    takes_leading_dimensions: ClassVar[bool] = True
     mask: torch.Tensor
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -45,10 +47,6 @@ class Mask:
 
     adjoint = forward
     normal = forward
-
-    def select(self, index: torch.Tensor) -> "Mask":
-        """Return the operator of a part of the batch."""
-        return Mask(self.mask[index])
 
 
 VARIANCE = torch.tensor([[1.0, 0.04, 1.0, 0.04]], dtype=torch.float64)

@@ -86,7 +86,7 @@ def test_images_forget_select_and_skip_on_their_own(hessians, draw):
     direction = forgotten.direction(gradient, solve)
     assert torch.equal(direction[0], -solve(gradient)[0])
     assert torch.equal(direction[1], pairs.direction(gradient, solve)[1])
-    alone = pairs.select(torch.tensor([1])).direction(gradient[1:], solve)
+    alone = pairs[torch.tensor([1])].direction(gradient[1:], solve)
     torch.testing.assert_close(alone[0], direction[1], rtol=1e-12, atol=1e-12)
     skipped = pairs.updated(draw(2, SIZE, SIZE, seed=72), gradient, first, forget=~all_images())
     assert torch.equal(skipped.direction(gradient, solve)[1], direction[1])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from direct_deepen.errors import DivergenceError
-from direct_deepen.inference import Samples, langevin
+from direct_deepen.inference import Chains, LangevinStep, Samples, langevin
 from direct_deepen.inference.cost import cost_terms
 from direct_deepen.physics import SenseOperator, sense
 from direct_deepen.priors import DifferentiableEnergy
@@ -46,9 +46,10 @@ def sample(problem, energy) -> Callable[..., Samples]:
 # ---- Seeds
 
 
-@pytest.mark.parametrize("metropolis", [False, True])
-@pytest.mark.parametrize("init", ["noise", "sense"])
-@pytest.mark.parametrize("seed", [0, 1, 2**40])
+@pytest.mark.parametrize(
+    ("seed", "init", "metropolis"),
+    [(0, "noise", False), (0, "sense", True), (1, "sense", False), (2**40, "noise", True)],
+)
 @pytest.mark.usefixtures("global_generators_untouched")
 def test_a_seed_gives_the_same_samples_bit_for_bit_and_zero_is_a_seed(sample, seed, init, metropolis):
     options = {"init": init, "metropolis": metropolis, "keep": 2}
@@ -146,9 +147,9 @@ def test_gradient_evaluations_are_those_that_were_done(sample, energy, step_size
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
-def test_precision_is_that_of_the_data(problem, energy_case, dtype):
+def test_precision_is_that_of_the_data(problem, energy_type_case, dtype):
     A, kspace = problem
-    trained = energy_case.build(8, 8, dtype=kspace.to(dtype).real.dtype)
+    trained = energy_type_case.build(8, 8, dtype=kspace.to(dtype).real.dtype)
     single = SenseOperator(A.sensitivity_map.to(dtype), A.sampling_mask)
     samples = langevin(
         single, kspace.to(dtype), trained, noise_std=0.01, generator=generator(), num_steps=4, num_samples=2
@@ -250,9 +251,6 @@ class Switching:
         self.curvatures = [before] * evaluations + [after] * 1000
         self.evaluations = 0
 
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         curvature = self.curvatures[self.evaluations]
         self.evaluations += 1
@@ -303,9 +301,6 @@ def test_metropolis_refuses_what_is_no_number_and_goes_on(problem, energy, value
     # The first two evaluations are for the start, so the sixth is for the proposal of the fourth step, in burn-in.
     class Hole:
         evaluations = 0
-
-        def __call__(self, image: torch.Tensor) -> torch.Tensor:
-            raise NotImplementedError
 
         def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             self.evaluations += 1
@@ -420,3 +415,21 @@ def test_data_that_are_not_finite_are_refused_naming_the_images(problem, sample,
     problem[1][1, 0, 2, 2] = float("nan")
     with one_line_error("masked_kspace", "[1]"):
         sample()
+
+
+def test_groups_of_options_say_what_the_old_keywords_do(sample, problem, energy):
+    options = {"num_samples": 3, "num_steps": 7, "keep": 2, "burn_in": 1, "max_images": 4}
+    expected = sample(**options, step_size=0.3, metropolis=True, preconditioner=0.5)
+    groups = {"chains": Chains(3, 7, keep=2, burn_in=1, max_images=4), "step": LangevinStep(0.3, True, 0.5)}
+    samples = langevin(*problem, energy, noise_std=NOISE_STD, generator=generator(), **groups)
+    assert torch.equal(samples.images, expected.images)
+    assert torch.equal(samples.cost_trace, expected.cost_trace)
+
+
+def test_a_group_and_its_old_keywords_together_are_refused(sample, one_line_error):
+    with one_line_error("num_steps", "chains", "Chains"):
+        sample(chains=Chains())
+    with one_line_error("step_size", "step", "LangevinStep"):
+        sample(step=LangevinStep(), step_size=0.1)
+    with pytest.raises(TypeError, match="stepsize"):
+        sample(stepsize=0.1)

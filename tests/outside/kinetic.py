@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from direct_deepen.inference import IndependentSamples as Samples
+from direct_deepen import Samples
 from direct_deepen.inference import Sampler
 from direct_deepen.parts import setting
 from direct_deepen.physics.noise import complex_normal_like
@@ -37,4 +37,4 @@ class KineticLangevin(Sampler):
                 x = x + h * v
                 v = decay * (v - h / 2 * gradient(x)) + fresh * complex_normal_like(x, generator=generator)
             images.append(x)
-        return Samples(torch.stack(images), self.num_samples * (2 * self.num_steps))
+        return Samples.independent(torch.stack(images), self.num_samples * (2 * self.num_steps))

@@ -3,16 +3,34 @@
 import pytest
 import torch
 
-from direct_deepen.physics.operator import norm_squared, normal_over_chains
+from direct_deepen.physics.operator import SupportsSelection, norm_squared, over_chains
 
 
-def test_chains_go_through_a_plain_operator_one_by_one(random_operator, plain_operator, draw):
+@pytest.mark.parametrize("name", ["forward", "adjoint", "normal"])
+def test_chains_go_through_a_plain_operator_one_by_one(random_operator, plain_operator, draw, name):
     A = random_operator()
-    images = draw(5, 2, 8, 8, seed=2)
+    argument = draw(5, 2, *((3,) if name == "adjoint" else ()), 8, 8, seed=2)
+    assert over_chains(A) is A
+    expected = getattr(A, name)(argument)
     # The same transforms in batches of another shape: last digits.
-    torch.testing.assert_close(
-        normal_over_chains(plain_operator(A), images), normal_over_chains(A, images), rtol=0, atol=1e-14
-    )
+    torch.testing.assert_close(getattr(over_chains(plain_operator(A)), name)(argument), expected, rtol=0, atol=1e-14)
+
+
+def test_a_part_of_the_batch_and_leading_dimensions_are_two_capabilities(inpainting_operator, draw):
+    class Selectable(inpainting_operator):
+        takes_leading_dimensions = False
+
+        def forward(self, image):
+            assert image.ndim == 3
+            return super().forward(image)
+
+        def select(self, index):
+            return Selectable(self.mask[index])
+
+    A = Selectable(torch.ones(2, 4, 4))
+    assert isinstance(A, SupportsSelection)
+    images = draw(5, 2, 4, 4)
+    assert torch.equal(over_chains(A).forward(images), images)
 
 
 @pytest.mark.parametrize("seed", range(4))

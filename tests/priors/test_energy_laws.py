@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import itertools
 import pkgutil
 
 import pytest
@@ -9,9 +10,8 @@ import torch
 
 import direct_deepen.priors
 from direct_deepen.priors import ConvEnergy, DifferentiableEnergy, Energy, QuadraticEnergy
+from direct_deepen.priors.conv_energy import HEADS, TOPS
 from direct_deepen.priors.networks import ACTIVATIONS
-
-SIZES = [(6, 6), (5, 7)]
 
 
 def subclasses(kind: type[Energy]) -> set[type[Energy]]:
@@ -19,7 +19,7 @@ def subclasses(kind: type[Energy]) -> set[type[Energy]]:
     return direct.union(*(subclasses(child) for child in direct))
 
 
-def test_every_energy_of_the_package_has_cases(registered_energy_types):
+def test_every_energy_of_the_package_has_cases(registered_energies):
     for module in pkgutil.walk_packages(direct_deepen.priors.__path__, "direct_deepen.priors."):
         importlib.import_module(module.name)
     of_the_package = {
@@ -30,7 +30,13 @@ def test_every_energy_of_the_package_has_cases(registered_energy_types):
         and kind.__module__.startswith("direct_deepen.priors")
         and not kind.__name__.startswith("_")
     }
-    assert of_the_package == registered_energy_types
+    assert of_the_package == {case.energy_type for case in registered_energies}
+
+
+def test_cases_of_conv_energy_cover_every_pair_of_head_and_top_and_every_activation(registered_energies):
+    arguments = [case.arguments for case in registered_energies if case.energy_type is ConvEnergy]
+    assert {(each["head"], each["top"]) for each in arguments} == set(itertools.product(HEADS, TOPS))
+    assert {each["activation"] for each in arguments} == set(ACTIVATIONS)
 
 
 def inner_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -40,26 +46,22 @@ def inner_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 # ---- Value
 
 
-@pytest.mark.parametrize(("height", "width"), SIZES)
-def test_energy_is_a_non_negative_number_for_every_image(energy_case, draw, height, width):
-    energy = energy_case.build(height, width)
-    for size in (0.0, 1e-3, 1.0, 1e3):
-        value = energy(size * draw(3, height, width))
-        assert value.shape == (3,)
-        assert bool((value >= 0).all())
-        assert bool(torch.isfinite(value).all())
+def test_energy_is_a_non_negative_number_for_every_image(energy_case, draw):
+    for height, width in [(6, 6), (5, 7)]:
+        energy = energy_case.build(height, width)
+        for size in (0.0, 1e-3, 1.0, 1e3):
+            value = energy(size * draw(3, height, width))
+            assert value.shape == (3,)
+            assert bool((value >= 0).all())
+            assert bool(torch.isfinite(value).all())
 
 
-def test_value_and_grad_gives_the_value_of_forward(energy_case, draw):
+def test_value_and_grad_gives_the_value_of_forward_and_a_gradient_that_is_not_zero(energy_case, draw):
     energy, image = energy_case.build(5, 7), draw(3, 5, 7)
     value, gradient = energy.value_and_grad(image)
     assert torch.equal(value, energy(image))
     assert gradient.shape == image.shape
-
-
-def test_energy_depends_on_the_image(energy_case, draw):
     # Otherwise all laws on gradients would hold for a constant.
-    _, gradient = energy_case.build(5, 7).value_and_grad(draw(3, 5, 7))
     assert float(gradient.abs().flatten(1).amax(dim=1).min()) > 1e-2
 
 
@@ -74,16 +76,16 @@ def test_gradient_equals_that_of_autograd(energy_case, draw):
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_gradient_predicts_the_change_of_energy_in_every_direction(energy_case, draw, seed):
-    energy = energy_case.build(5, 7, seed=seed)
-    image, direction = draw(3, 5, 7, seed=seed), draw(3, 5, 7, seed=seed + 50)
-    _, gradient = energy.value_and_grad(image)
+def test_gradient_predicts_the_change_of_energy_in_every_direction(energy_case, draw):
     h = 1e-6
-    difference = (energy(image + h * direction) - energy(image - h * direction)) / (2 * h)
-    # Central differences: truncation h² = 1e-12, rounding 1e-16·E/h, about 1e-9 for energies of order ten. Steps so
-    # small meet a kink of relu or absolute once in about a thousand draws, with the thousand features of these images.
-    torch.testing.assert_close(inner_product(gradient, direction), difference, rtol=1e-6, atol=1e-7)
+    for seed in range(3):
+        energy = energy_case.build(5, 7, seed=seed)
+        image, direction = draw(3, 5, 7, seed=seed), draw(3, 5, 7, seed=seed + 50)
+        _, gradient = energy.value_and_grad(image)
+        difference = (energy(image + h * direction) - energy(image - h * direction)) / (2 * h)
+        # Central differences: truncation h² = 1e-12, rounding 1e-16·E/h, about 1e-9 for energies of order ten. Steps so
+        # small meet a kink of relu or absolute once in about a thousand draws, with these images' thousand features.
+        torch.testing.assert_close(inner_product(gradient, direction), difference, rtol=1e-6, atol=1e-7)
 
 
 def test_first_and_second_derivative_of_smooth_energies(smooth_energy_case, draw):
@@ -113,8 +115,8 @@ def test_gradient_of_smooth_energies_is_exact_to_second_order(smooth_energy_case
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
 @pytest.mark.usefixtures("global_generators_untouched")
-def test_value_and_grad_works_with_and_without_gradients_and_leaves_no_trace(energy_case, draw, mode):
-    energy, image = energy_case.build(5, 7), draw(3, 5, 7)
+def test_value_and_grad_works_with_and_without_gradients_and_leaves_no_trace(energy_type_case, draw, mode):
+    energy, image = energy_type_case.build(5, 7), draw(3, 5, 7)
     copies = [tensor.detach().clone() for tensor in (image, *energy.parameters())]
     with mode():
         value, gradient = energy.value_and_grad(image)
@@ -127,35 +129,22 @@ def test_value_and_grad_works_with_and_without_gradients_and_leaves_no_trace(ene
         assert torch.equal(tensor, copy)
 
 
-def test_frozen_weights_stay_frozen(energy_case, draw):
-    energy = energy_case.build(5, 7).requires_grad_(requires_grad=False)
-    energy.value_and_grad(draw(3, 5, 7))
+def test_what_requires_gradients_still_does_and_what_is_frozen_stays_so(energy_type_case, draw):
+    image, energy = draw(3, 5, 7).requires_grad_(), energy_type_case.build(5, 7).requires_grad_(requires_grad=False)
+    value, gradient = energy.value_and_grad(image)
     assert not any(parameter.requires_grad for parameter in energy.parameters())
-
-
-def test_an_image_that_requires_gradients_still_does(energy_case, draw):
-    image = draw(3, 5, 7).requires_grad_()
-    value, gradient = energy_case.build(5, 7).value_and_grad(image)
     assert image.requires_grad
     assert image.grad is None
     assert not value.requires_grad
     assert not gradient.requires_grad
 
 
-@pytest.mark.parametrize(
-    ("dtype", "complex_dtype"), [(torch.float32, torch.complex64), (torch.float64, torch.complex128)]
-)
-def test_precision_is_that_of_the_weights(energy_case, draw, dtype, complex_dtype):
-    energy = energy_case.build(5, 7, dtype=dtype)
-    value, gradient = energy.value_and_grad(draw(3, 5, 7, dtype=complex_dtype))
-    assert value.dtype == dtype
-    assert gradient.dtype == complex_dtype
-
-
-def test_single_precision_gives_the_same_to_its_rounding(energy_case, draw):
+def test_precision_is_that_of_the_weights_and_single_gives_the_same_to_its_rounding(energy_case, draw):
     image = draw(3, 5, 7)
     value, gradient = energy_case.build(5, 7, dtype=torch.float32).value_and_grad(image.to(torch.complex64))
     expected_value, expected_gradient = energy_case.build(5, 7).value_and_grad(image)
+    assert (value.dtype, gradient.dtype) == (torch.float32, torch.complex64)
+    assert (expected_value.dtype, expected_gradient.dtype) == (torch.float64, torch.complex128)
     # 6e-8 for each of some hundred terms; cancellation in f may cost a digit or two.
     torch.testing.assert_close(value.double(), expected_value, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(gradient.to(torch.complex128), expected_gradient, rtol=1e-4, atol=1e-4)
@@ -171,8 +160,8 @@ def test_an_image_gets_the_same_alone(energy_case, draw):
         torch.testing.assert_close(gradient, gradients[index : index + 1], rtol=1e-12, atol=1e-12)
 
 
-def test_any_memory_layout_gives_the_same(energy_case, draw):
-    energy, image = energy_case.build(5, 7), draw(3, 5, 7)
+def test_any_memory_layout_gives_the_same(energy_type_case, draw):
+    energy, image = energy_type_case.build(5, 7), draw(3, 5, 7)
     strided = image.mT.contiguous().mT
     conjugate = image.conj().resolve_conj().conj()  # the image again, as a view PyTorch has not evaluated
     assert not strided.is_contiguous()
@@ -183,16 +172,16 @@ def test_any_memory_layout_gives_the_same(energy_case, draw):
         torch.testing.assert_close(energy.value_and_grad(same)[1], gradient, rtol=1e-12, atol=1e-12)
 
 
-def test_weights_can_be_saved_and_loaded(energy_case, draw):
-    energy, other = energy_case.build(5, 7, seed=0), energy_case.build(5, 7, seed=1)
+def test_weights_can_be_saved_and_loaded(energy_type_case, draw):
+    energy, other = energy_type_case.build(5, 7, seed=0), energy_type_case.build(5, 7, seed=1)
     image = draw(2, 5, 7)
     assert not torch.equal(other(image), energy(image))
     other.load_state_dict(energy.state_dict())
     assert torch.equal(other(image), energy(image))
 
 
-def test_every_energy_is_what_solvers_ask_for(energy_case):
-    assert isinstance(energy_case.build(5, 7), DifferentiableEnergy)
+def test_every_energy_is_what_solvers_ask_for(energy_type_case):
+    assert isinstance(energy_type_case.build(5, 7), DifferentiableEnergy)
 
 
 # ---- What distinguishes the kinds
@@ -283,15 +272,15 @@ def test_quadratic_energy_is_half_the_squared_distance_to_the_denoised_image(dra
     ],
     ids=["precision", "real", "no batch", "chains"],
 )
-def test_images_of_a_wrong_type_are_refused_in_one_line(energy_case, one_line_error, shape, dtype, words):
-    energy = energy_case.build(5, 7)
+def test_images_of_a_wrong_type_are_refused_in_one_line(energy_type_case, one_line_error, shape, dtype, words):
+    energy = energy_type_case.build(5, 7)
     with one_line_error("image", *words):
         energy.value_and_grad(torch.zeros(shape, dtype=dtype))
 
 
-def test_double_images_are_refused_by_single_weights(energy_case, one_line_error):
+def test_double_images_are_refused_by_single_weights(energy_type_case, one_line_error):
     with one_line_error("image", "torch.complex128", "torch.complex64"):
-        energy_case.build(5, 7, dtype=torch.float32)(torch.zeros(2, 5, 7, dtype=torch.complex128))
+        energy_type_case.build(5, 7, dtype=torch.float32)(torch.zeros(2, 5, 7, dtype=torch.complex128))
 
 
 @pytest.mark.parametrize(

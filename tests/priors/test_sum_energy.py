@@ -11,8 +11,8 @@ def analytic(gaussian_energy) -> DifferentiableEnergy:
     return gaussian_energy(torch.diag(torch.linspace(0.5, 2.0, 35)), noise_std=1.0)
 
 
-def test_sum_is_the_weighted_sum_of_values_and_gradients(energy_case, analytic, draw):
-    trained, image = energy_case.build(5, 7), draw(3, 5, 7)
+def test_sum_is_the_weighted_sum_of_values_and_gradients(energy_type_case, analytic, draw):
+    trained, image = energy_type_case.build(5, 7), draw(3, 5, 7)
     total = SumEnergy([(0.25, trained), (3.0, analytic)])
     value, gradient = total.value_and_grad(image)
     (first, first_gradient), (second, second_gradient) = (e.value_and_grad(image) for e in (trained, analytic))
@@ -23,8 +23,8 @@ def test_sum_is_the_weighted_sum_of_values_and_gradients(energy_case, analytic, 
     assert value.shape == (3,)
 
 
-def test_precision_is_kept(energy_case, draw):
-    energy = energy_case.build(5, 7, dtype=torch.float32)
+def test_precision_is_kept(energy_type_case, draw):
+    energy = energy_type_case.build(5, 7, dtype=torch.float32)
     value, gradient = SumEnergy([(0.1, energy), (2.0, energy)]).value_and_grad(draw(3, 5, 7, dtype=torch.complex64))
     assert value.dtype == torch.float32
     assert gradient.dtype == torch.complex64
@@ -37,8 +37,17 @@ def test_sums_nest(analytic, draw):
     assert isinstance(nested, DifferentiableEnergy)
 
 
-def test_gradients_reach_the_weights_of_the_terms(energy_case, draw):
-    energy = energy_case.build(5, 7)
+def test_terms_without_a_function_of_their_own_add_up_too(draw):
+    class GradientOnly:
+        def value_and_grad(self, image):
+            return image.abs().square().sum(dim=(1, 2)), 2 * image
+
+    image = draw(3, 5, 7)
+    assert torch.equal(SumEnergy([(2.0, GradientOnly())])(image), 2 * GradientOnly().value_and_grad(image)[0])
+
+
+def test_gradients_reach_the_weights_of_the_terms(energy_type_case, draw):
+    energy = energy_type_case.build(5, 7)
     SumEnergy([(2.0, energy)])(draw(3, 5, 7)).sum().backward()
     assert all(parameter.grad is not None for parameter in energy.parameters())
 

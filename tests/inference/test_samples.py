@@ -1,9 +1,10 @@
-"""What samplers without chains share."""
+"""The result of every sampler, and what samplers share."""
 
 import pytest
+import torch
 
 from direct_deepen.errors import DivergenceError
-from direct_deepen.inference.independent_samples import group_sizes, require_finite_samples
+from direct_deepen.inference.samples import Samples, group_sizes, require_finite_samples
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,11 @@ def test_an_image_that_is_not_finite_is_told_with_its_level(one_line_error, draw
     images[1, 0, 0, 0] = value
     with one_line_error("sampler", "noise level 0.5", "finite values", error=DivergenceError):
         require_finite_samples(images, "sampler", 0.5)
+
+
+def test_independent_samples_are_chains_of_one_state(draw):
+    samples = Samples.independent(draw(5, 2, 3, 3), gradient_evaluations=7)
+    assert (samples.num_chains, samples.keep, samples.gradient_evaluations) == (5, 1, 7)
+    assert samples.chain.tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(samples.by_chain(), samples.images[:, None])
+    assert samples.step_size is samples.cost_trace is samples.burn_in is None

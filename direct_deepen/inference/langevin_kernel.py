@@ -1,0 +1,153 @@
+"""One step of several Langevin chains: from a target and a state to the next state."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from direct_deepen.inference.cost import CostTerms, inner_product
+from direct_deepen.inference.curvature import difference_quotient
+from direct_deepen.inference.metric import Metric
+from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.physics.operator import LinearOperator, norm_squared, over_chains
+from direct_deepen.priors.energy import DifferentiableEnergy
+
+_SAFETY = 1.6
+"""Share of the largest stable step, 2/curvature, that the adapting step uses, times one half."""
+
+_ACCEPTANCE_TARGET = 0.574
+_ADAPTATION_DECAY = 0.6
+
+
+class Target:
+    """The density ∝ exp(−2C/ε²) of chains (chain, batch, height, width), and the metric P of the steps."""
+
+    def __init__(
+        self,
+        A: LinearOperator,
+        masked_kspace: torch.Tensor,
+        energy: DifferentiableEnergy,
+        noise_std: float,
+        metric: Metric,
+    ) -> None:
+        self.A = A
+        self.masked_kspace = masked_kspace
+        self.energy = energy
+        self.noise_std = noise_std
+        self.metric = metric
+        self.adjoint_data = A.adjoint(masked_kspace)
+        self.norm_squared = norm_squared(A, self.adjoint_data)
+        self.data_energy = 0.5 * masked_kspace.abs().square().flatten(1).sum(dim=1, dtype=torch.float64)
+
+    def prior(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return E, real (chain, batch), and ∇E."""
+        value, gradient = self.energy.value_and_grad(image.flatten(0, 1))
+        return value.unflatten(0, image.shape[:2]), gradient.unflatten(0, image.shape[:2])
+
+    def __call__(self, image: torch.Tensor) -> CostTerms:
+        """Return C and its terms."""
+        # One AᴴA serves gradient and cost: ½‖Ax − b‖² = ½Re⟨x, AᴴAx − 2Aᴴb⟩ + ½‖b‖².
+        normal = over_chains(self.A).normal(image)
+        value, prior_gradient = self.prior(image)
+        value = value.double()
+        # Not in place on the first result, which may be the image itself (A = I).
+        gradient = normal - self.adjoint_data
+        data_cost = 0.5 * inner_product(image, gradient - self.adjoint_data) + self.data_energy
+        gradient += prior_gradient
+        return CostTerms(image, data_cost + value, value, prior_gradient, gradient)
+
+    def slope(self, terms: CostTerms) -> torch.Tensor:
+        """Return ⟨g, Pg⟩ of the gradient g of C, float64 (chain, batch)."""
+        return inner_product(terms.gradient, self.metric.solve(terms.gradient))
+
+
+@dataclass(frozen=True)
+class ChainState:
+    """Where chains are, with C there, and the step they take next; all but the terms float64 (chain, batch)."""
+
+    terms: CostTerms
+    step_size: torch.Tensor
+    curvature: torch.Tensor
+    """Largest difference quotient of ∇E so far; not a number where the step is given."""
+    slope: torch.Tensor | None
+    """⟨∇C, P∇C⟩, which the acceptance needs; None without Metropolis adjustment."""
+    log_scale: torch.Tensor
+    """Logarithm of the factor between the step of adapting Metropolis chains and the stable one."""
+
+
+def first_state(
+    target: Target, start: torch.Tensor, step_size: float | None, metropolis: bool, generator: torch.Generator
+) -> ChainState:
+    """Return the state of chains at their start; without a ``step_size`` that costs a second gradient."""
+    terms = target(start)
+    if step_size is None:
+        # The first step needs a curvature too: that between the start and a point one noise away.
+        nudge = target.noise_std * complex_normal_like(start, generator=generator)
+        _, nudged = target.prior(start + nudge)
+        curvature = _observed_curvature(nudge, nudged - terms.prior_gradient)
+        size = _stable_step(target, curvature)
+    else:
+        curvature = torch.full_like(terms.cost, float("nan"))
+        size = torch.full_like(terms.cost, step_size)
+    slope = target.slope(terms) if metropolis else None
+    return ChainState(terms, size, curvature, slope, torch.zeros_like(size))
+
+
+def next_state(
+    target: Target, state: ChainState, generator: torch.Generator, *, adapting_step: int | None
+) -> tuple[ChainState, torch.Tensor]:
+    """Take a step of every chain; return its state, and whether the proposal was accepted, boolean (chain, batch).
+
+    ``adapting_step`` is the number of the step, from 1, while curvature and step size adapt; None once they are frozen.
+    """
+    here = state.terms
+    there = target(_proposal(target, here, state.step_size, generator))
+    if state.slope is None:
+        probability = torch.ones_like(state.step_size)
+        accepted = torch.ones_like(state.step_size, dtype=torch.bool)
+        moved = replace(state, terms=there)
+    else:
+        slope = target.slope(there)
+        probability = _acceptance_probability(target, here, there, state.step_size, state.slope - slope)
+        uniform = torch.rand(probability.shape, generator=generator, device=generator.device, dtype=torch.float64)
+        accepted = uniform.to(probability.device) < probability
+        moved = replace(state, terms=there.where(accepted, here), slope=torch.where(accepted, slope, state.slope))
+    if adapting_step is None:
+        return moved, accepted
+    quotient = _observed_curvature(there.image - here.image, there.prior_gradient - here.prior_gradient)
+    curvature = torch.maximum(state.curvature, quotient)
+    log_scale = state.log_scale
+    if state.slope is not None:
+        log_scale = log_scale + (probability - _ACCEPTANCE_TARGET) * adapting_step**-_ADAPTATION_DECAY
+    step_size = _stable_step(target, curvature) * log_scale.exp()
+    return replace(moved, step_size=step_size, curvature=curvature, log_scale=log_scale), accepted
+
+
+def _observed_curvature(move: torch.Tensor, gradient_change: torch.Tensor) -> torch.Tensor:
+    """Difference quotient; 0 where it is not finite: Metropolis refuses such a point, and an unadjusted chain stops."""
+    return difference_quotient(move, gradient_change).double().nan_to_num(0.0, posinf=0.0)
+
+
+def _stable_step(target: Target, curvature: torch.Tensor) -> torch.Tensor:
+    return (_SAFETY / target.metric.largest_eigenvalue(target.norm_squared, 2 * curvature)).clamp(max=1.0)
+
+
+def _proposal(target: Target, here: CostTerms, step_size: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    step = step_size.to(here.image.real.dtype)[..., None, None]
+    noise = target.metric.noise(here.image, generator)
+    move = noise.mul_(target.noise_std * step.sqrt()).sub_(step * here.gradient)
+    return target.metric.solve(move).add_(here.image)
+
+
+def _acceptance_probability(
+    target: Target, here: CostTerms, there: CostTerms, step_size: torch.Tensor, slope_change: torch.Tensor
+) -> torch.Tensor:
+    """min(1, π(there) q(here|there) / (π(here) q(there|here))) with q the Gaussian proposal of :func:`_proposal`.
+
+    −2ε²τ log q(there|here) = ‖d + τPg‖² in the norm of P⁻¹ = ⟨d, P⁻¹d⟩ + 2τ⟨d, g⟩ + τ²⟨g, Pg⟩ with d the move; the
+    first term is that of the way back too. ``slope_change`` is ⟨g, Pg⟩ here minus there.
+    """
+    move = there.image - here.image
+    slopes = inner_product(move, here.gradient + there.gradient)
+    proposals = slopes + 0.5 * step_size * slope_change
+    logarithm = (2 * (here.cost - there.cost) + proposals) / target.noise_std**2
+    return logarithm.clamp(max=0.0).exp().nan_to_num(0.0)
