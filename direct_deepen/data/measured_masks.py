@@ -1,6 +1,7 @@
-"""Volumes that were undersampled when they were measured: told from fully sampled ones, and what may be done with them.
+"""Volumes that were undersampled when they were measured: how to recognise them, and where they are allowed.
 
-fastMRI's public test set is such: a file holds ``mask``, one number a column, and its k-space is zero outside of it.
+fastMRI's public test set is of this kind: a file holds ``mask``, one number a column, and its k-space is zero outside
+of it.
 """
 
 from collections.abc import Iterable
@@ -10,16 +11,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from direct_deepen.errors import DeepenError, require
+from direct_deepen.data.fastmri_file import open_volume
+from direct_deepen.errors import require
 
 _RESAMPLING = (("cropping", "crop"), ("augmentation", "rescale"), ("augmentation", "pad"))
 """Transforms of DIRECT after which k-space has samples between those that were measured."""
 
 
 def require_fully_sampled(path: Path) -> None:
-    """Raise unless a volume is fully sampled, which references are made of, and k-space that masks are drawn over.
+    """Raise unless a volume is fully sampled, as references and simulated masks need it to be.
 
-    A volume that holds no ``mask``, or has samples outside of it, counts as fully sampled: the middle slice tells.
+    A volume that holds no ``mask``, or has samples outside of it, counts as fully sampled. The middle slice decides.
 
     Parameters
     ----------
@@ -31,21 +33,17 @@ def require_fully_sampled(path: Path) -> None:
     DeepenError
         If it is undersampled already, or cannot be read.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            undersampled = _is_undersampled(file)
-    except OSError as error:
-        raise DeepenError(f"{path}: no fastMRI volume: {str(error).splitlines()[0]}") from error
-    require(
-        not undersampled,
-        f"{path}: undersampled already: its k-space is zero outside its `mask`; allowed: fully sampled volumes, as "
-        "references and simulated masks need them (`direct predict` takes it with inference.dataset.pass_mask: true "
-        "and inference.dataset.transforms.masking: null)",
-    )
+    with open_volume(path) as file:
+        require(
+            not _is_undersampled(file["kspace"], file.get("mask")),
+            f"{path}: undersampled already: its k-space is zero outside its `mask`; allowed: fully sampled volumes, as "
+            "references and simulated masks need them (`direct predict` takes it with inference.dataset.pass_mask: "
+            "true and inference.dataset.transforms.masking: null)",
+        )
 
 
 def require_masks_of_files(section: Any, paths: Iterable[Path]) -> None:
-    """Raise unless masks can be those of the files, where ``inference.dataset`` has none to simulate.
+    """Raise unless the files can supply the masks, where ``inference.dataset`` has none to simulate.
 
     Parameters
     ----------
@@ -73,24 +71,18 @@ def require_masks_of_files(section: Any, paths: Iterable[Path]) -> None:
             "the columns that were measured and no others (inference.crop: header crops the images)",
         )
     for path in paths:
-        _require_mask(path)
+        with open_volume(path) as file:
+            columns, shape = file["kspace"].shape[-1], getattr(file.get("mask"), "shape", None)
+        found = "holds no `mask`" if shape is None else f"mask has shape {shape}"
+        require(
+            shape == (columns,),
+            f"{path}: {found}; allowed with {key}.pass_mask: true: one number a column, shape ({columns},)",
+        )
 
 
-def _require_mask(path: Path) -> None:
-    with h5py.File(path, "r") as file:
-        columns = file["kspace"].shape[-1]
-        shape = getattr(file.get("mask"), "shape", None)
-    found = "holds no `mask`" if shape is None else f"mask has shape {shape}"
-    require(
-        shape == (columns,),
-        f"{path}: {found}; allowed with inference.dataset.pass_mask: true: one number a column, shape ({columns},)",
-    )
-
-
-def _is_undersampled(file: h5py.File) -> bool:
+def _is_undersampled(kspace: h5py.Dataset, mask: Any) -> bool:
     """Return whether the middle slice has samples, and none outside a mask over columns, or rows and columns."""
-    mask, kspace = file.get("mask"), file.get("kspace")
-    if not (isinstance(mask, h5py.Dataset) and isinstance(kspace, h5py.Dataset)):
+    if not isinstance(mask, h5py.Dataset):
         return False
     middle = len(kspace) // 2
     sampled = kspace[middle] != 0
