@@ -40,7 +40,7 @@ from direct_deepen.engines.settings import SystemSettings
 from direct_deepen.engines.training_bar import TrainingBar, training_bar
 from direct_deepen.engines.training_state import StateCheckpointer, state_path
 from direct_deepen.errors import DeepenError, DivergenceError, require, require_count
-from direct_deepen.files import refusals_told, require_room
+from direct_deepen.files import disk_errors_reported, require_free_space
 from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.sense import sense
 from direct_deepen.posterior.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes
@@ -303,7 +303,7 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
     ) -> None:
         """Train as DIRECT does, with all cores."""
         self._lr_scheduler = lr_scheduler
-        with exit_on_bad_input(), all_cores(self.device), refusals_told(Path(experiment_directory)):
+        with exit_on_bad_input(), all_cores(self.device), disk_errors_reported(Path(experiment_directory)):
             used, noted = initialization, None
             if resume:
                 if communication.is_main_process():
@@ -398,7 +398,7 @@ class PriorEngine[Settings: SystemSettings](MRIModelEngine):
                     require_weights_of(self.prior, checkpoint)
                 output = super().predict(NamedSlices(dataset), experiment_directory, checkpoint, *args, **kwargs)
                 # DIRECT writes when this has returned; what is in our files is read from there next time.
-                require_room(Path(experiment_directory), sizes_of_output(output, Path(experiment_directory)))
+                require_free_space(Path(experiment_directory), sum(sizes_of_output(output, Path(experiment_directory))))
                 return output
         finally:
             self._posterior_directory = self._store = self._bar = None
