@@ -47,32 +47,6 @@ def test_a_missing_command_or_option_has_exit_code_2_and_the_usage(capsys, argum
     assert "usage: direct-deepen" in capsys.readouterr().err
 
 
-def test_the_options_of_phantom_reach_the_writer(tmp_path, monkeypatch, run_command):
-    from direct_deepen.data import phantom
-
-    calls = []
-    monkeypatch.setattr(phantom, "write_phantoms", lambda output, **options: calls.append((output, options)))
-    arguments = [
-        "phantom",
-        str(tmp_path),
-        "--volumes",
-        "3",
-        "--slices",
-        "2",
-        "--size",
-        "64",
-        "--coils",
-        "5",
-        "--seed",
-        "7",
-    ]
-    assert run_command(arguments).code == 0
-    ((output, options),) = calls
-    assert output == tmp_path
-    expected = {"num_volumes": 3, "num_slices": 2, "size": 64, "num_coils": 5, "seed": 7}
-    assert {name: options[name] for name in expected} == expected
-
-
 # ---- Bad input
 
 
@@ -85,15 +59,10 @@ def assert_one_line(result, *words):
     assert result.output == ""
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("--volumes", "-1"), ("--volumes", "0"), ("--slices", "0"), ("--size", "1"), ("--coils", "0")]
-)
-def test_phantom_refuses_numbers_out_of_range_before_it_writes(tmp_path, run_command, option, value):
-    options = {"--volumes": "1", "--slices": "1", "--size": "32", "--coils": "2", "--seed": "0"} | {option: value}
-    words = [word for pair in options.items() for word in pair]
-    result = run_command(["phantom", str(tmp_path / "out"), *words])
-    assert_one_line(result, value, "allowed")
-    assert not list(tmp_path.rglob("*.h5"))
+def test_phantom_refuses_numbers_out_of_range_before_it_writes(tmp_path, run_command):
+    result = run_command(["phantom", str(tmp_path / "out"), *["--volumes", "1", "--slices", "0", "--seed", "0"]])
+    assert_one_line(result, "num_slices", "0", "allowed")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_score_names_a_missing_configuration(tmp_path, study, run_command):
