@@ -20,6 +20,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from direct_deepen.data.batch import problem_from_batch, reference_image
 from direct_deepen.data.coil_maps import coil_maps_of_batch
+from direct_deepen.data.fastmri_file import open_volume
 from direct_deepen.data.measured_masks import require_fully_sampled, require_masks_of_files
 from direct_deepen.data.named_slices import read_slice
 from direct_deepen.errors import DeepenError, require
@@ -76,6 +77,9 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
     files = sorted(data_root.glob("*.h5"))
     require(len(files) > 0, f"{data_root}: holds no .h5 file")
     for file in files:
+        with open_volume(file) as volume:
+            shape = volume["kspace"].shape
+        require(min(shape) > 0, f"{file}: kspace has shape {shape}; allowed: no axis of length zero")
         require_fully_sampled(file)
     try:
         section = OmegaConf.load(configuration).inference.dataset

@@ -80,17 +80,27 @@ def require_masks_of_files(section: Any, paths: Iterable[Path]) -> None:
         )
 
 
-def _is_undersampled(kspace: h5py.Dataset, mask: Any) -> bool:
-    """Return whether the middle slice has samples, and none outside a mask over columns, or rows and columns."""
-    if not isinstance(mask, h5py.Dataset):
-        return False
-    middle = len(kspace) // 2
-    sampled = kspace[middle] != 0
+def mask_of_slice(kspace: h5py.Dataset, mask: Any, number: int) -> np.ndarray | None:
+    """Return a file's mask of a slice, boolean (row, column), from one over columns, or over rows and columns.
+
+    None if there is none that fits ``kspace``, (slice, coil, row, column) or without coils.
+    """
+    if not isinstance(mask, h5py.Dataset) or kspace.ndim < 3:
+        return None
     inside = np.squeeze(mask[()]) != 0
     if inside.ndim > 1 and len(inside) == len(kspace):
-        inside = inside[middle]
+        inside = inside[number]
     try:
-        inside = np.broadcast_to(inside, sampled.shape)
+        return np.broadcast_to(inside, kspace.shape[-2:])
     except ValueError:
-        return False  # It is a mask of something else.
-    return bool(sampled.any() and not inside.all() and not sampled[~inside].any())
+        return None
+
+
+def _is_undersampled(kspace: h5py.Dataset, mask: Any) -> bool:
+    """Return whether the middle slice has samples, and none outside of its mask."""
+    middle = len(kspace) // 2
+    inside = mask_of_slice(kspace, mask, middle)
+    if inside is None:
+        return False
+    sampled = kspace[middle] != 0
+    return bool(sampled.any() and not inside.all() and not sampled[..., ~inside].any())
