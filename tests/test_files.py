@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from direct_deepen.errors import DeepenError
-from direct_deepen.evaluation.csv_files import write_csv
 from direct_deepen.files import disk_errors_reported, require_free_space, write_file, write_hdf5, write_text
 
 
@@ -39,10 +38,10 @@ def test_arrays_and_attributes_are_read_as_they_were_written(tmp_path):
 
 def test_a_full_disk_leaves_the_older_file_and_no_other(tmp_path, full_disk, one_line_error):
     path = tmp_path / "file.csv"
-    write_csv(path, [{"a": 1}])
+    write_text(path, "a")
     before = path.read_bytes()
     with full_disk(), one_line_error(f"{path}: cannot be written: No space left on device"):
-        write_csv(path, [{"a": 2}])
+        write_text(path, "b")
     with full_disk(), one_line_error(f"{tmp_path / 'new.h5'}: cannot be written"):
         write_hdf5(tmp_path / "new.h5", [("a", np.zeros(3))], {})
     assert path.read_bytes() == before

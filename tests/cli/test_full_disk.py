@@ -25,10 +25,6 @@ def landscape(study, out):
     ]  # fmt: skip
 
 
-def score(study, out):
-    return study.arguments(out)
-
-
 def calibrate(study, out):
     return [
         "calibrate", str(out), "--cfg", str(study.configuration), "--checkpoint", str(study.checkpoint),
@@ -49,7 +45,6 @@ COMMANDS = {
     posterior_picture: "slice.png",
     posterior_nifti: "image_map.nii.gz",
     landscape: "landscape.png",
-    score: "results.csv",
     calibrate: "validation",
     report: "report.html",
     phantom_volumes: "phantom_001_000.h5",
