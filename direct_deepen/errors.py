@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 
 class DeepenError(ValueError):
-    """Bad input or a failed computation, described in one line for the person who can mend it."""
+    """Bad input or a failed computation, described in one line for the person who can fix it."""
 
 
 class DivergenceError(DeepenError, RuntimeError):
-    """A chain, a solver or a training step left the finite numbers.
+    """A chain, a solver or a training step produced values that are not finite.
 
     It is also a :class:`RuntimeError`, which DIRECT's training loop answers by writing a checkpoint and its logs.
     """
@@ -22,18 +22,18 @@ def require(condition: bool, message: str) -> None:
 
 
 @contextmanager
-def extra(name: str, need: str) -> Iterator[None]:
-    """Import within this context a package that comes with an extra of the installation.
+def optional_import(extra: str, need: str) -> Iterator[None]:
+    """Import within this context a package that an extra of the installation brings.
 
     Raises
     ------
     DeepenError
-        If it is not installed; the message is ``need`` and the name of the extra.
+        If it is not installed; the message is ``need`` and how to install the extra.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        raise DeepenError(f"{need}: pip install 'direct-deepen[{name}]'") from error
+        raise DeepenError(f"{need}: pip install 'direct-deepen[{extra}]'") from error
 
 
 def require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens while they are written."""
+"""Atomic writes: a file is complete or absent, whatever interrupts the writing of it."""
 
 import errno
 import glob
@@ -13,10 +13,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from direct_deepen.errors import DeepenError
+from direct_deepen.errors import DeepenError, require
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""What a disk says that takes no more, or nothing."""
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
 
 
@@ -26,13 +25,15 @@ def write_file(path: Path, content: bytes) -> None:
     Raises
     ------
     DeepenError
-        If it cannot be written: the disk is full or read-only, or there is a file where a folder is to be.
+        If it cannot be written: the disk is full or read-only, or there is a file in place of a folder.
     """
     # Named by process: two may write the same file at once.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_overs(path)
+        for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+            if _is_stale(part.name.split(".")[-2]):
+                part.unlink(missing_ok=True)
         try:
             temporary.write_bytes(content)
             os.replace(temporary, path)
@@ -42,60 +43,6 @@ def write_file(path: Path, content: bytes) -> None:
         raise DeepenError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _remove_left_overs(path: Path) -> None:
-    """Remove what processes that were killed had written of a file."""
-    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
-        process = part.name.split(".")[-2]
-        if process.isdigit() and not _runs(int(process)):
-            part.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def require_room(folder: Path, sizes: Iterable[int]) -> None:
-    """Try whether files of these sizes in bytes can be written to a folder; none of them is left there.
-
-    For files that others write, and fail at in ways that cannot be caught: HDF5 ends the process.
-
-    Raises
-    ------
-    DeepenError
-        If they cannot.
-    """
-    tried: list[Path] = []
-    try:
-        for number, size in enumerate(sizes):
-            _remove_left_overs(folder / f".room.{number}")
-            path = folder / f".room.{number}.{os.getpid()}.part"
-            tried.append(path)
-            with path.open("wb") as file:
-                if size > 0:
-                    os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:
-        # File systems that know no such trial say so by other errors.
-        if error.errno in (*_FULL, *_FORBIDDEN):
-            raise DeepenError(f"{folder}: cannot be written: {error.strerror}") from error
-    finally:
-        for path in tried:
-            path.unlink(missing_ok=True)
-
-
-def remove_left_over_folders(folder: Path, prefix: str) -> None:
-    """Remove folders named ``prefix``, a process's number and more, where that process does not run any more."""
-    for path in folder.glob(f"{glob.escape(prefix)}*"):
-        process = path.name.removeprefix(prefix).partition("-")[0]
-        if process.isdigit() and not _runs(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a file of text as UTF-8; errors are those of :func:`write_file`."""
     write_file(path, text.encode())
@@ -103,7 +50,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_hdf5(path: Path, datasets: Iterable[tuple[str, np.ndarray | bytes]], attributes: Mapping[str, Any]) -> None:
     """Write datasets by name, taken one after another, and attributes; errors are those of :func:`write_file`."""
-    # In memory first: HDF5 ends the process (segmentation fault) where it closes a file and the disk is full.
+    # In memory first: HDF5 crashes (segmentation fault) if the disk is full when it closes a file.
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         file.attrs.update(attributes)
@@ -112,29 +59,53 @@ def write_hdf5(path: Path, datasets: Iterable[tuple[str, np.ndarray | bytes]], a
     write_file(path, content.getvalue())
 
 
+def require_free_space(folder: Path, size: int) -> None:
+    """Raise :class:`DeepenError` unless a folder's disk has ``size`` bytes left.
+
+    For files that others write by HDF5, which crashes if the disk is full.
+    """
+    free = shutil.disk_usage(folder).free
+    require(size <= free, f"{folder}: cannot be written: {size} bytes needed, {free} bytes free on the disk")
+
+
+def remove_stale_folders(folder: Path, prefix: str) -> None:
+    """Remove folders named ``prefix``, a process number and more, of processes that have ended."""
+    for path in folder.glob(f"{glob.escape(prefix)}*"):
+        if _is_stale(path.name.removeprefix(prefix).partition("-")[0]):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_stale(process: str) -> bool:
+    """Return whether a text is the number of a process that has ended."""
+    if not process.isdigit():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # It runs as another user.
+    return False
+
+
 @contextmanager
-def refusals_told(path: Path) -> Iterator[None]:
-    """Write within this context by other means than this module's.
+def disk_errors_reported(path: Path) -> Iterator[None]:
+    """Write within this context by means other than this module's.
 
     Raises
     ------
     DeepenError
-        If the disk refused, or the user may not open a file, or whatever else was raised because of that; it names
-        the file, or ``path``, and the reason.
+        If the disk is full or read-only, or permission is denied, also where another exception was raised because of
+        that; the message names the file, or else ``path``, and the reason.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
-        refusal = _refusal_of(error)
-        if refusal is None:
+        cause: BaseException | None = error
+        while cause is not None and not (isinstance(cause, OSError) and cause.errno in (*_DISK_FULL, *_FORBIDDEN)):
+            cause = cause.__cause__ or cause.__context__
+        if not isinstance(cause, OSError):
             raise
-        # Who may not, may not have been reading.
-        what = "written" if refusal.errno in _FULL else "opened"
-        raise DeepenError(f"{refusal.filename or path}: cannot be {what}: {refusal.strerror}") from error
-
-
-def _refusal_of(error: BaseException | None) -> OSError | None:
-    """Return the refusal that an exception is, was raised from, or was raised while handling."""
-    while error is not None and not (isinstance(error, OSError) and error.errno in (*_FULL, *_FORBIDDEN)):
-        error = error.__cause__ or error.__context__
-    return error
+        # Permission may also be denied for reading.
+        action = "written" if cause.errno in _DISK_FULL else "opened"
+        raise DeepenError(f"{cause.filename or path}: cannot be {action}: {cause.strerror}") from error

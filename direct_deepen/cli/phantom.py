@@ -3,31 +3,10 @@
 import argparse
 from pathlib import Path
 
-_DESCRIPTION = """\
-Write synthetic multi-coil brain volumes in fastMRI's HDF5 format. Each volume is another head: the MNI152 anatomy with
-random contrast, deformation, lesions, coils and noise. They stand in for real data, and every result on them says so.
-A volume depends on its seed and its number alone, not on how many are written."""
-
-_EPILOG = """\
-example, with seeds of their own for training and validation:
-  direct-deepen phantom data/train --volumes 20 --slices 8 --size 320 --coils 12 --seed 1
-  direct-deepen phantom data/validation --volumes 4 --slices 8 --size 320 --coils 12 --seed 2
-
-needs the extra: pip install 'direct-deepen[demo]'"""
+from direct_deepen.cli.command import Command
 
 
-def add_parser(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
-) -> None:
-    """Add the command ``phantom`` to the subparsers of ``direct-deepen``, with the options that all share."""
-    parser = subparsers.add_parser(
-        "phantom",
-        help="write synthetic brain volumes in fastMRI's format",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[shared],
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
     parser.add_argument("--volumes", type=int, required=True, metavar="N", help="number of volumes, one file each")
     parser.add_argument("--slices", type=int, required=True, metavar="S", help="neighbouring axial slices a volume")
@@ -45,18 +24,9 @@ def add_parser(
         "(default: %(default)s)",
     )
     parser.add_argument("--prefix", default="phantom", help="first part of the file names (default: %(default)s)")
-    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Write the volumes that the parsed ``args`` ask for.
-
-    Raises
-    ------
-    DeepenError
-        If a number is out of range or nilearn is not installed.
-    """
-    # Imported here so that the help of other commands does not wait for torch and nilearn.
+def _run(args: argparse.Namespace) -> None:
     from direct_deepen.data.phantom import write_phantoms
 
     write_phantoms(
@@ -70,3 +40,21 @@ def run(args: argparse.Namespace) -> None:
         prefix=args.prefix,
     )
     print(f"wrote {args.volumes} volumes to {args.output}")
+
+
+PHANTOM = Command(
+    name="phantom",
+    summary="write synthetic brain volumes in fastMRI's format",
+    description="""\
+Write synthetic multi-coil brain volumes in fastMRI's HDF5 format. Each volume is another head: the MNI152 anatomy with
+random contrast, deformation, lesions, coils and noise. They stand in for real data, and every result on them says so.
+A volume depends on its seed and its number alone, not on how many are written.""",
+    epilog="""\
+example, with seeds of their own for training and validation:
+  direct-deepen phantom data/train --volumes 20 --slices 8 --size 320 --coils 12 --seed 1
+  direct-deepen phantom data/validation --volumes 4 --slices 8 --size 320 --coils 12 --seed 2
+
+needs the extra: pip install 'direct-deepen[demo]'""",
+    run=_run,
+    add_arguments=_add_arguments,
+)

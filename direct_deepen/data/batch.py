@@ -4,14 +4,15 @@ from typing import Any
 
 import torch
 
-from direct_deepen.errors import require
+from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.scale import intensity_scale
 from direct_deepen.physics.sense import require_finite_data
 from direct_deepen.physics.sense_operator import SenseOperator
 
 _SMALLEST, _LARGEST = 1e-15, 1e15
-"""Of the largest sample: with room for smaller ones, and for the sums over pixels and coils."""
+"""Range of the largest sample in which squares, and their sums over pixels and coils, stay finite in single precision:
+outside of it DIRECT's coil maps would be wrong."""
 
 
 def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | None = None) -> Problem:
@@ -28,36 +29,30 @@ def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | Non
     Raises
     ------
     DeepenError
-        If the data are not finite, or too large or small for single precision, the mask is empty or shapes do not fit;
-        the message names files and slices.
+        If the data are not finite, or too large or small for single precision, the mask is empty or shapes do not
+        match; the message names files and slices.
     """
     names = names_of_batch(data)
-    where = ", ".join(f"{name} slice {number}" for name, number in names)
     masked_kspace = to_complex(data["masked_kspace"])
     maps = to_complex(data["sensitivity_map"]) if sensitivity_map is None else sensitivity_map
-    require(
-        maps.shape == masked_kspace.shape,
-        f"{where}: sensitivity_map has shape {tuple(maps.shape)}, masked_kspace {tuple(masked_kspace.shape)}; "
-        "allowed: equal shapes",
-    )
     try:
+        require(
+            maps.shape == masked_kspace.shape,
+            f"sensitivity_map has shape {tuple(maps.shape)}, masked_kspace {tuple(masked_kspace.shape)}; "
+            "allowed: equal shapes",
+        )
         require_finite_data(masked_kspace)
-        _require_squares(masked_kspace)
+        for largest in masked_kspace.abs().flatten(1).amax(dim=1).tolist():
+            require(
+                largest == 0 or _SMALLEST <= largest <= _LARGEST,
+                f"the largest sample of masked_kspace is {largest:.2g}; allowed: {_SMALLEST:g} to {_LARGEST:g}",
+            )
         A = SenseOperator(maps, data["sampling_mask"].squeeze(-1))
         scale = intensity_scale(A, masked_kspace)
     except ValueError as error:
-        require(False, f"{where}: {error}")
-        raise
+        where = ", ".join(f"{name} slice {number}" for name, number in names)
+        raise DeepenError(f"{where}: {error}") from error
     return Problem(A, masked_kspace / scale[:, None, None, None], scale, names)
-
-
-def _require_squares(masked_kspace: torch.Tensor) -> None:
-    """Raise :class:`DeepenError` where squares leave the range of a float: DIRECT's coil maps would be wrong."""
-    for largest in masked_kspace.abs().flatten(1).amax(dim=1).tolist():
-        require(
-            largest == 0 or _SMALLEST <= largest <= _LARGEST,
-            f"the largest sample of masked_kspace is {largest:.2g}; allowed: {_SMALLEST:g} to {_LARGEST:g}",
-        )
 
 
 def names_of_batch(data: dict[str, Any]) -> list[tuple[str, int]]:
@@ -86,5 +81,5 @@ def reference_image(data: dict[str, Any], problem: Problem) -> torch.Tensor:
 
 
 def to_complex(tensor: torch.Tensor) -> torch.Tensor:
-    """DIRECT's trailing real/imaginary axis to a complex tensor."""
+    """Convert DIRECT's trailing real/imaginary axis to a complex tensor."""
     return torch.view_as_complex(tensor.contiguous())

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import torch
 from direct.common.subsample import build_masking_function
 from direct.data.datasets import build_dataset_from_input
@@ -21,6 +20,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from direct_deepen.data.batch import problem_from_batch, reference_image
 from direct_deepen.data.coil_maps import coil_maps_of_batch
+from direct_deepen.data.fastmri_file import open_volume
 from direct_deepen.data.measured_masks import require_fully_sampled, require_masks_of_files
 from direct_deepen.data.named_slices import read_slice
 from direct_deepen.errors import DeepenError, require
@@ -54,8 +54,8 @@ class Case:
 def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mapping[str, Any] | None = None) -> Any:
     """Build the dataset that ``direct predict`` builds from the same two arguments, masks included.
 
-    Volumes are to be fully sampled: what comes of this dataset is compared with references. Masks may also be those of
-    the files, with ``transforms.masking: null`` and ``pass_mask: true``.
+    Volumes must be fully sampled, as results are compared with references. Masks may also be those of the files, with
+    ``transforms.masking: null`` and ``pass_mask: true``.
 
     Parameters
     ----------
@@ -77,7 +77,9 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
     files = sorted(data_root.glob("*.h5"))
     require(len(files) > 0, f"{data_root}: holds no .h5 file")
     for file in files:
-        _require_volume(file)
+        with open_volume(file) as volume:
+            shape = volume["kspace"].shape
+        require(min(shape) > 0, f"{file}: kspace has shape {shape}; allowed: no axis of length zero")
         require_fully_sampled(file)
     try:
         section = OmegaConf.load(configuration).inference.dataset
@@ -85,42 +87,30 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
         merged = OmegaConf.merge(merged, {"transforms": dict(transforms or {})})
         masks = merged.transforms.masking
         masking = None if masks is None else build_masking_function(**masks)
+        if masking is None:
+            require_masks_of_files(merged, files)
+    except DeepenError as error:
+        raise DeepenError(f"{configuration}: {error}") from error
     except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
         message = str(error).splitlines()[0]
         raise DeepenError(f"{configuration}: inference.dataset: {message}") from error
-    if masking is None:
-        try:
-            require_masks_of_files(merged, files)
-        except DeepenError as error:
-            raise DeepenError(f"{configuration}: {error}") from error
     transforms = build_mri_transforms(
         forward_operator=fft2,
         backward_operator=ifft2,
         mask_func=masking,
         **dict_flatten(remove_keys(merged.transforms, "masking")),
     )
-    # DIRECT reports every file at the level of information; a command that reads them twice should not.
+    # DIRECT logs every file; a command that reads them twice should not.
     logging.getLogger("FastMRIDataset").setLevel(logging.WARNING)
     dataset = build_dataset_from_input(transforms=transforms, dataset_config=merged, data_root=data_root)
     _logger.info("%s: %i volumes, %i slices, with the masks of %s", data_root, len(files), len(dataset), configuration)
     return dataset
 
 
-def _require_volume(path: Path) -> None:
-    """Raise unless a file can be read: DIRECT leaves out those that cannot, with no more than a warning."""
-    try:
-        with h5py.File(path, "r") as file:
-            shape = getattr(file.get("kspace"), "shape", ())
-            require(len(shape) > 0, f"{path}: no fastMRI volume: it holds no array `kspace`")
-            require(min(shape) > 0, f"{path}: kspace has shape {shape}; allowed: no axis of length zero")
-    except OSError as error:
-        raise DeepenError(f"{path}: no fastMRI volume: {str(error).splitlines()[0]}") from error
-
-
 def coil_maps_of(configuration: Path) -> str:
-    """Return which coil maps the model section of a configuration asks for: DIRECT's, if it says nothing of them.
+    """Return the coil maps that a configuration's model section asks for: DIRECT's, if it does not mention them.
 
-    References are to have the maps of the predictions that they are compared with. Models of DIRECT have no such key.
+    References need the maps of the predictions that they are compared with. DIRECT's models have no such key.
     """
     return str(OmegaConf.select(OmegaConf.load(configuration), "model.coil_maps", default="direct"))
 
@@ -144,12 +134,12 @@ def cases(
     coil_maps, cache
         As for :func:`~direct_deepen.data.coil_maps.coil_maps_of_batch`.
     device
-        Where the problems are to be.
+        Device of the problems.
 
     Raises
     ------
     DeepenError
-        If there is no such volume, a slice cannot be read, or it is no problem that can be solved.
+        If there is no such volume, or a slice cannot be read or reconstructed.
     """
     paths = sorted(path for path in dataset.volume_indices if volume in (None, Path(path).name))
     require(len(paths) > 0, f"{volume}: no such volume in the data")

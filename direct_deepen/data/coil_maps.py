@@ -27,7 +27,7 @@ def coil_maps_of_batch(data: Mapping[str, Any], kind: str, cache: Path | None) -
     data
         The batch, with real ``masked_kspace`` and ``sampling_mask``.
     kind
-        One of :data:`COIL_MAPS`. ESPIRiT's are given the gauge of DIRECT's, so that a prior trained with one kind
+        One of :data:`COIL_MAPS`. ESPIRiT's are given the phase of DIRECT's, so that a prior trained with one kind
         serves with the other.
     cache
         As for :func:`espirit_maps_of_batch`.
@@ -45,7 +45,7 @@ def coil_maps_of_batch(data: Mapping[str, Any], kind: str, cache: Path | None) -
 
 
 def espirit_maps_of_batch(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor, cache: Path | None) -> torch.Tensor:
-    """Return ESPIRiT maps of a batch, from the cache where they are there.
+    """Return ESPIRiT maps of a batch, read from the cache if they are in it.
 
     Parameters
     ----------
@@ -54,26 +54,26 @@ def espirit_maps_of_batch(masked_kspace: torch.Tensor, sampling_mask: torch.Tens
     sampling_mask
         (batch, 1, height, width).
     cache
-        Folder of one file for every slice, named by a digest of its data, so that another mask or another volume of
-        the same name never gets maps that are not its own. None computes them anew.
+        Folder of one file for every slice, named by a digest of its data, so that another mask, or another volume of
+        the same name, never gets the wrong maps. None computes them anew.
 
     Returns
     -------
     Complex (batch, coil, height, width).
     """
-    maps = []
-    for kspace, mask in zip(masked_kspace, sampling_mask[:, 0], strict=True):
-        path = None if cache is None else cache / f"{_digest(kspace)}.npy"
-        if path is not None and path.exists():
-            maps.append(torch.from_numpy(np.load(path, allow_pickle=False)).to(kspace))
-            continue
-        maps.append(espirit_maps(kspace, mask))
-        if path is not None:
-            content = io.BytesIO()
-            np.save(content, maps[-1].cpu().numpy())
-            write_file(path, content.getvalue())
-    return torch.stack(maps)
+    return torch.stack(
+        [_maps_of_slice(kspace, mask, cache) for kspace, mask in zip(masked_kspace, sampling_mask[:, 0], strict=True)]
+    )
 
 
-def _digest(kspace: torch.Tensor) -> str:
-    return hashlib.sha256(kspace.cpu().contiguous().numpy().tobytes()).hexdigest()[:32]
+def _maps_of_slice(kspace: torch.Tensor, mask: torch.Tensor, cache: Path | None) -> torch.Tensor:
+    if cache is None:
+        return espirit_maps(kspace, mask)
+    path = cache / f"{hashlib.sha256(kspace.cpu().contiguous().numpy().tobytes()).hexdigest()[:32]}.npy"
+    if path.exists():
+        return torch.from_numpy(np.load(path, allow_pickle=False)).to(kspace)
+    maps = espirit_maps(kspace, mask)
+    content = io.BytesIO()
+    np.save(content, maps.cpu().numpy())
+    write_file(path, content.getvalue())
+    return maps

@@ -1,12 +1,14 @@
 """One volume of k-space as a file in fastMRI's HDF5 format, which DIRECT's ``FastMRIDataset`` reads unchanged."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 
-from direct_deepen.errors import require
+from direct_deepen.errors import DeepenError, require
 from direct_deepen.files import write_hdf5
 from direct_deepen.physics.fourier import ifft2
 
@@ -35,21 +37,10 @@ _HEADER = """<?xml version="1.0" encoding="utf-8"?>
 
 
 def ismrmrd_header(num_slices: int, rows: int, columns: int) -> str:
-    """Shortest ISMRMRD header that states the matrix sizes and that no column of k-space is padding.
+    """Shortest ISMRMRD header (XML) of a volume: its matrix size, and that no column of k-space is padding.
 
-    Parameters
-    ----------
-    num_slices
-        Number of slices in the volume.
-    rows
-        Rows of k-space: the readout direction, the header's x.
-    columns
-        Columns of k-space: the phase-encoding direction, the header's y.
-
-    Returns
-    -------
-    The XML text. fastMRI's reader takes columns outside ``columns // 2 - center`` and ``maximum + 1`` for padding; with
-    these limits there are none.
+    Rows are the readout direction, the header's x; columns the phase-encoding direction, its y. fastMRI's reader takes
+    columns outside ``columns // 2 - center`` and ``maximum + 1`` for padding; with these limits there are none.
     """
     return _HEADER.format(
         rows=rows,
@@ -67,6 +58,24 @@ def root_sum_of_squares(kspace: np.ndarray) -> np.ndarray:
     return torch.linalg.vector_norm(images, dim=1).numpy()
 
 
+@contextmanager
+def open_volume(path: Path) -> Iterator[h5py.File]:
+    """Open a volume for reading.
+
+    Raises
+    ------
+    DeepenError
+        If the file cannot be read, or holds no array ``kspace``.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            shape = getattr(file.get("kspace"), "shape", ())
+            require(len(shape) > 0, f"{path}: no fastMRI volume: it holds no array `kspace`")
+            yield file
+    except OSError as error:
+        raise DeepenError(f"{path}: no fastMRI volume: {str(error).splitlines()[0]}") from error
+
+
 def write_fastmri_volume(
     path: Path,
     kspace: np.ndarray,
@@ -76,8 +85,7 @@ def write_fastmri_volume(
 ) -> None:
     """Write one volume in fastMRI's HDF5 format, whole or not at all.
 
-    Until it is complete the file has another name, without the ``.h5`` that DIRECT looks for: a run that is killed
-    leaves no half-written volume, and an older file stays until then.
+    Until it is complete the file has another name, without the ``.h5`` that DIRECT looks for, and an older file stays.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
-"""Volumes that were undersampled when they were measured: told from fully sampled ones, and what may be done with them.
+"""Volumes that were undersampled when they were measured: how to recognise them, and where they are allowed.
 
-fastMRI's public test set is such: a file holds ``mask``, one number a column, and its k-space is zero outside of it.
+fastMRI's public test set is of this kind: a file holds ``mask``, one number a column, and its k-space is zero outside
+of it.
 """
 
 from collections.abc import Iterable
@@ -10,16 +11,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from direct_deepen.errors import DeepenError, require
+from direct_deepen.data.fastmri_file import open_volume
+from direct_deepen.errors import require
 
 _RESAMPLING = (("cropping", "crop"), ("augmentation", "rescale"), ("augmentation", "pad"))
 """Transforms of DIRECT after which k-space has samples between those that were measured."""
 
 
 def require_fully_sampled(path: Path) -> None:
-    """Raise unless a volume is fully sampled, which references are made of, and k-space that masks are drawn over.
+    """Raise unless a volume is fully sampled, as references and simulated masks need it to be.
 
-    A volume that holds no ``mask``, or has samples outside of it, counts as fully sampled: the middle slice tells.
+    A volume that holds no ``mask``, or has samples outside of it, counts as fully sampled. The middle slice decides.
 
     Parameters
     ----------
@@ -31,21 +33,17 @@ def require_fully_sampled(path: Path) -> None:
     DeepenError
         If it is undersampled already, or cannot be read.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            undersampled = _is_undersampled(file)
-    except OSError as error:
-        raise DeepenError(f"{path}: no fastMRI volume: {str(error).splitlines()[0]}") from error
-    require(
-        not undersampled,
-        f"{path}: undersampled already: its k-space is zero outside its `mask`; allowed: fully sampled volumes, as "
-        "references and simulated masks need them (`direct predict` takes it with inference.dataset.pass_mask: true "
-        "and inference.dataset.transforms.masking: null)",
-    )
+    with open_volume(path) as file:
+        require(
+            not _is_undersampled(file["kspace"], file.get("mask")),
+            f"{path}: undersampled already: its k-space is zero outside its `mask`; allowed: fully sampled volumes, as "
+            "references and simulated masks need them (`direct predict` takes it with inference.dataset.pass_mask: "
+            "true and inference.dataset.transforms.masking: null)",
+        )
 
 
 def require_masks_of_files(section: Any, paths: Iterable[Path]) -> None:
-    """Raise unless masks can be those of the files, where ``inference.dataset`` has none to simulate.
+    """Raise unless the files can supply the masks, where ``inference.dataset`` has none to simulate.
 
     Parameters
     ----------
@@ -73,32 +71,36 @@ def require_masks_of_files(section: Any, paths: Iterable[Path]) -> None:
             "the columns that were measured and no others (inference.crop: header crops the images)",
         )
     for path in paths:
-        _require_mask(path)
+        with open_volume(path) as file:
+            columns, shape = file["kspace"].shape[-1], getattr(file.get("mask"), "shape", None)
+        found = "holds no `mask`" if shape is None else f"mask has shape {shape}"
+        require(
+            shape == (columns,),
+            f"{path}: {found}; allowed with {key}.pass_mask: true: one number a column, shape ({columns},)",
+        )
 
 
-def _require_mask(path: Path) -> None:
-    with h5py.File(path, "r") as file:
-        columns = file["kspace"].shape[-1]
-        shape = getattr(file.get("mask"), "shape", None)
-    found = "holds no `mask`" if shape is None else f"mask has shape {shape}"
-    require(
-        shape == (columns,),
-        f"{path}: {found}; allowed with inference.dataset.pass_mask: true: one number a column, shape ({columns},)",
-    )
+def mask_of_slice(kspace: h5py.Dataset, mask: Any, number: int) -> np.ndarray | None:
+    """Return a file's mask of a slice, boolean (row, column), from one over columns, or over rows and columns.
 
-
-def _is_undersampled(file: h5py.File) -> bool:
-    """Return whether the middle slice has samples, and none outside a mask over columns, or rows and columns."""
-    mask, kspace = file.get("mask"), file.get("kspace")
-    if not (isinstance(mask, h5py.Dataset) and isinstance(kspace, h5py.Dataset)):
-        return False
-    middle = len(kspace) // 2
-    sampled = kspace[middle] != 0
+    None if there is none that fits ``kspace``, (slice, coil, row, column) or without coils.
+    """
+    if not isinstance(mask, h5py.Dataset) or kspace.ndim < 3:
+        return None
     inside = np.squeeze(mask[()]) != 0
     if inside.ndim > 1 and len(inside) == len(kspace):
-        inside = inside[middle]
+        inside = inside[number]
     try:
-        inside = np.broadcast_to(inside, sampled.shape)
+        return np.broadcast_to(inside, kspace.shape[-2:])
     except ValueError:
-        return False  # It is a mask of something else.
-    return bool(sampled.any() and not inside.all() and not sampled[~inside].any())
+        return None
+
+
+def _is_undersampled(kspace: h5py.Dataset, mask: Any) -> bool:
+    """Return whether the middle slice has samples, and none outside of its mask."""
+    middle = len(kspace) // 2
+    inside = mask_of_slice(kspace, mask, middle)
+    if inside is None:
+        return False
+    sampled = kspace[middle] != 0
+    return bool(sampled.any() and not inside.all() and not sampled[..., ~inside].any())

@@ -1,4 +1,4 @@
-"""Datasets of DIRECT whose errors name the file: what is wrong with a slice is found inside DIRECT's transforms."""
+"""Datasets of DIRECT whose errors name file and slice."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,12 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from direct_deepen.errors import DeepenError
+
+_TRANSFORM_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, SyntaxError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What DIRECT raises, depending on what is wrong with a file."""
 
 
 def read_slice(dataset: Any, index: int) -> dict[str, Any]:
@@ -18,23 +24,14 @@ def read_slice(dataset: Any, index: int) -> dict[str, Any]:
     """
     try:
         return dataset[index]
-    except (
-        ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, SyntaxError, TypeError,
-        ValueError,
-    ) as error:  # fmt: skip
+    except _TRANSFORM_ERRORS as error:
         path, number = dataset.data[index]
         reason = " ".join(str(error).split())
         raise DeepenError(f"{path}: slice {number} cannot be read: {type(error).__name__}: {reason}") from error
 
 
 class NamedSlices(Dataset):
-    """A dataset of DIRECT, read by :func:`read_slice`.
-
-    Parameters
-    ----------
-    dataset
-        DIRECT's own.
-    """
+    """A dataset of DIRECT, read by :func:`read_slice`."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset

@@ -16,7 +16,7 @@ from torch import nn
 
 from direct_deepen.engines.interrupted_run import UNFINISHED
 from direct_deepen.errors import DeepenError, require
-from direct_deepen.files import refusals_told, remove_left_over_folders, write_file
+from direct_deepen.files import disk_errors_reported, remove_stale_folders, write_file
 
 LOADING_ERRORS = (
     RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, OSError, ModuleNotFoundError,
@@ -85,9 +85,9 @@ class WholeCheckpointer(Checkpointer):
         if not self.save_to_disk:
             return
         run = Path(self.save_directory)
-        remove_left_over_folders(run, UNFINISHED)
+        remove_stale_folders(run, UNFINISHED)
         with (
-            refusals_told(run / f"model_{iteration}.pt"),
+            disk_errors_reported(run / f"model_{iteration}.pt"),
             TemporaryDirectory(dir=run, prefix=f"{UNFINISHED}{os.getpid()}-", ignore_cleanup_errors=True) as folder,
         ):
             self.save_directory = Path(folder)

@@ -4,7 +4,7 @@ import logging
 import zipfile
 from pathlib import Path
 
-from direct_deepen.files import remove_left_over_folders, write_text
+from direct_deepen.files import remove_stale_folders, write_text
 
 LAST = "last_model.txt"
 """Where DIRECT notes the iteration of its last checkpoint."""
@@ -29,7 +29,7 @@ def mend(run: Path) -> None:
     checkpoints that were being written go.
     """
     _drop_unfinished_line(run / _LOG)
-    remove_left_over_folders(run, UNFINISHED)
+    remove_stale_folders(run, UNFINISHED)
     last, noted = run / LAST, _noted_number(run)
     numbers = _numbers_by_preference(run, noted)
     if noted is not None and not numbers:

@@ -24,8 +24,12 @@ from direct_deepen.engines.reconstruction import attributes_of
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.seeds import told_seed
 from direct_deepen.errors import require_count
+from direct_deepen.files import require_free_space
 from direct_deepen.inference import Sampler
 from direct_deepen.posterior.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes
+
+_HEADER_BYTES = 10_000
+"""More than what an HDF5 file of a few arrays has besides them."""
 
 
 class Prediction(EngineBase):
@@ -74,7 +78,10 @@ class Prediction(EngineBase):
                     require_weights_of(self.prior, str(checkpoint))
                     if isinstance(self.inference, Sampler):
                         self.std_scale = fitted_scale(Path(str(checkpoint)), self.inference)
-                return super().predict(NamedSlices(dataset), experiment_directory, checkpoint, *args, **kwargs)
+                output = super().predict(NamedSlices(dataset), experiment_directory, checkpoint, *args, **kwargs)
+                # DIRECT writes when this has returned; what is in our files is read from there next time.
+                require_free_space(Path(experiment_directory), growth_of_files(output, Path(experiment_directory)))
+                return output
         finally:
             self._posterior_directory = self._store = self._bar = self.std_scale = None
 
@@ -113,6 +120,16 @@ class Prediction(EngineBase):
         if isinstance(self.inference, Sampler):
             attributes |= {"calibrated": self.std_scale is not None, "std_scale": self.std_scale or 1.0}
         return attributes
+
+
+def growth_of_files(output: Any, directory: Path) -> int:
+    """Return by how many bytes, at most, the files that DIRECT writes of a prediction exceed those that are there."""
+    growth = 0
+    for volume, mask, name in output[0]:
+        path = directory / Path(name).name
+        size = _HEADER_BYTES + 4 * sum(array.numel() for array in (volume, mask) if array is not None)
+        growth += max(0, size - (path.stat().st_size if path.exists() else 0))
+    return growth
 
 
 def in_file_units(arrays: Mapping[str, torch.Tensor], index: int, factor: torch.Tensor) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from direct_deepen.engines.sample_order import SeededBatchSampler
 from direct_deepen.engines.training_bar import TrainingBar, training_bar
 from direct_deepen.engines.training_state import StateCheckpointer, state_path
 from direct_deepen.errors import DeepenError, DivergenceError
-from direct_deepen.files import refusals_told
+from direct_deepen.files import disk_errors_reported
 from direct_deepen.objectives import Loss
 from direct_deepen.priors import Averaged
 
@@ -137,7 +137,7 @@ class Training(EngineBase):
     ) -> None:
         """Train as DIRECT does, with all cores."""
         self._lr_scheduler = lr_scheduler
-        with exit_on_bad_input(), all_cores(self.device), refusals_told(Path(experiment_directory)):
+        with exit_on_bad_input(), all_cores(self.device), disk_errors_reported(Path(experiment_directory)):
             self._require_states(optimizer, lr_scheduler, Path(experiment_directory), resume, initialization)
             for dataset in [*training_datasets, *(validation_datasets or [])]:
                 for path in dataset.volume_indices if isinstance(dataset, FastMRIDataset) else ():

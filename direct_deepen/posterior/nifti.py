@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from direct_deepen.errors import extra, require
+from direct_deepen.errors import optional_import, require
 from direct_deepen.files import write_file
 from direct_deepen.posterior.posterior_file import PosteriorVolume
 
@@ -30,7 +30,7 @@ def write_nifti(volume: PosteriorVolume, path: Path) -> list[Path]:
     DeepenError
         If nibabel is not installed, the name ends otherwise, the file holds no image, or an image cannot be written.
     """
-    with extra("nifti", "NIfTI images need nibabel"):
+    with optional_import("nifti", "NIfTI images need nibabel"):
         from nibabel import Nifti1Image
     ending = next((ending for ending in (".nii.gz", ".nii") if path.name.endswith(ending)), "")
     require(ending != "", f"{path}: allowed: a name that ends with .nii or .nii.gz")

@@ -1,15 +1,12 @@
 """``direct-deepen``: what it parses, and that bad input gives exit code 2, one line, and no file."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import h5py
-import numpy as np
 import pytest
 import tiny_direct
-import torch
 
 from direct_deepen.cli.main import main
 
@@ -21,13 +18,10 @@ from direct_deepen.cli.main import main
     [
         (
             ["--help"],
-            [
-                *("phantom", "score", "benchmark", "calibrate", "posterior", "landscape", "report", "doctor"),
-                *("direct train", "direct predict"),
-            ],
+            ["phantom", "benchmark", "calibrate", "posterior", "landscape", "report", "doctor", "direct train"],
         ),
         (["phantom", "--help"], ["--volumes", "--slices", "--size", "--coils", "--seed", "example"]),
-        (["score", "--help"], ["--cfg", "--data-root", "--validation-root", "--prediction", "example:"]),
+        (["landscape", "--help"], ["--cfg", "--data-root", "--slices", "example:"]),
     ],
 )
 def test_help_names_commands_and_options(capsys, arguments, words):
@@ -39,38 +33,12 @@ def test_help_names_commands_and_options(capsys, arguments, words):
         assert word in shown
 
 
-@pytest.mark.parametrize("arguments", [[], ["reconstruct"], ["phantom", "out"], ["score", "out"], ["benchmark", "out"]])
+@pytest.mark.parametrize("arguments", [[], ["reconstruct"], ["phantom", "out"], ["landscape"], ["benchmark", "out"]])
 def test_a_missing_command_or_option_has_exit_code_2_and_the_usage(capsys, arguments):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
     assert "usage: direct-deepen" in capsys.readouterr().err
-
-
-def test_the_options_of_phantom_reach_the_writer(tmp_path, monkeypatch, run_command):
-    from direct_deepen.data import phantom
-
-    calls = []
-    monkeypatch.setattr(phantom, "write_phantoms", lambda output, **options: calls.append((output, options)))
-    arguments = [
-        "phantom",
-        str(tmp_path),
-        "--volumes",
-        "3",
-        "--slices",
-        "2",
-        "--size",
-        "64",
-        "--coils",
-        "5",
-        "--seed",
-        "7",
-    ]
-    assert run_command(arguments).code == 0
-    ((output, options),) = calls
-    assert output == tmp_path
-    expected = {"num_volumes": 3, "num_slices": 2, "size": 64, "num_coils": 5, "seed": 7}
-    assert {name: options[name] for name in expected} == expected
 
 
 # ---- Bad input
@@ -85,25 +53,27 @@ def assert_one_line(result, *words):
     assert result.output == ""
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("--volumes", "-1"), ("--volumes", "0"), ("--slices", "0"), ("--size", "1"), ("--coils", "0")]
-)
-def test_phantom_refuses_numbers_out_of_range_before_it_writes(tmp_path, run_command, option, value):
-    options = {"--volumes": "1", "--slices": "1", "--size": "32", "--coils": "2", "--seed": "0"} | {option: value}
-    words = [word for pair in options.items() for word in pair]
-    result = run_command(["phantom", str(tmp_path / "out"), *words])
-    assert_one_line(result, value, "allowed")
-    assert not list(tmp_path.rglob("*.h5"))
+def landscape(study, *, cfg=None, data=None):
+    """A command that reads a configuration and fully sampled data, as others do."""
+    return ["landscape", "pretrained", "--cfg", str(cfg or study.configuration), "--data-root", str(data or study.test)]
 
 
-def test_score_names_a_missing_configuration(tmp_path, study, run_command):
-    result = run_command(study.arguments(tmp_path / "out", cfg=tmp_path / "none.yaml"))
-    assert_one_line(result, str(tmp_path / "none.yaml"), "no such configuration")
+def test_phantom_refuses_numbers_out_of_range_before_it_writes(tmp_path, run_command):
+    result = run_command(["phantom", str(tmp_path / "out"), "--volumes", "1", "--slices", "0", "--seed", "0"])
+    assert_one_line(result, "num_slices", "0", "allowed")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_cannot_be_written_is_one_line_too(tmp_path, study, run_command):
+    (tmp_path / "out").write_text("a file where a folder should be")
+    run = str(study.checkpoint.parent)
+    assert_one_line(run_command(["report", run, "--out", str(tmp_path / "out" / "a.html")]), str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        (None, ["no such configuration"]),
         ("inference: [", []),
         ("- a list", []),
         ("model: {}", ["inference"]),
@@ -114,10 +84,11 @@ def test_score_names_a_missing_configuration(tmp_path, study, run_command):
         ("inference: {dataset: {name: FastMRI, transforms: {masking: {name: Gausian2D}}}}", ["Gausian2D"]),
     ],
 )
-def test_score_names_a_bad_configuration_and_its_key(tmp_path, study, run_command, text, words):
+def test_a_missing_or_bad_configuration_is_named_and_its_key(tmp_path, study, run_command, text, words):
     path = tmp_path / "bad.yaml"
-    path.write_text(text)
-    assert_one_line(run_command(study.arguments(tmp_path / "out", cfg=path)), str(path), *words)
+    if text is not None:
+        path.write_text(text)
+    assert_one_line(run_command(landscape(study, cfg=path)), str(path), *words)
 
 
 def truncated(path):
@@ -133,132 +104,23 @@ def text(path):
     path.write_text("no HDF5")
 
 
-@pytest.mark.parametrize("which", ["data_root", "validation_root"])
 @pytest.mark.parametrize("damage", [truncated, without_kspace, text])
-def test_score_names_a_damaged_volume_among_good_ones(tmp_path, study, run_command, which, damage):
+def test_a_damaged_volume_among_good_ones_is_named(tmp_path, study, run_command, damage):
     data = tiny_direct.write_volumes(tmp_path / "data", ["broken", "good"])
     damage(data / "broken.h5")
-    result = run_command(study.arguments(tmp_path / "out", **{which: data}))
-    assert_one_line(result, str(data / "broken.h5"))
-    assert not (tmp_path / "out").exists()
+    assert_one_line(run_command(landscape(study, data=data)), str(data / "broken.h5"))
 
 
-@pytest.mark.parametrize("which", ["data_root", "validation_root"])
-def test_score_names_a_folder_that_is_missing_or_holds_no_volume(tmp_path, study, run_command, which):
+@pytest.mark.parametrize("name", ["empty", "none"])
+def test_a_folder_that_is_missing_or_holds_no_volume_is_named(tmp_path, study, run_command, name):
     (tmp_path / "empty").mkdir()
-    for name in ("empty", "none"):
-        result = run_command(study.arguments(tmp_path / "out", **{which: tmp_path / name}))
-        assert_one_line(result, str(tmp_path / name))
-    assert not (tmp_path / "out").exists()
-
-
-def no_folder(copied):
-    shutil.rmtree(copied)
-    return [str(copied), "direct predict"]
-
-
-def no_volume(copied):
-    (copied / "b.h5").unlink()
-    return [str(copied / "b.h5")]
-
-
-def damaged_volume(copied):
-    truncated(copied / "b.h5")
-    return [str(copied / "b.h5")]
-
-
-def damaged_posterior(copied):
-    truncated(copied / "b.posterior.h5")
-    return [str(copied / "b.posterior.h5")]
-
-
-def no_reconstruction(copied):
-    with h5py.File(copied / "b.h5", "r+") as file:
-        del file["reconstruction"]
-    return [str(copied / "b.h5"), "reconstruction"]
-
-
-def fewer_slices(copied):
-    with h5py.File(copied / "b.h5", "r+") as file:
-        images = file["reconstruction"][:1]
-        del file["reconstruction"]
-        file["reconstruction"] = images
-    return [str(copied / "b.h5"), "(1, 32, 32)", "2 or more"]
-
-
-def other_size(copied):
-    with h5py.File(copied / "b.h5", "r+") as file:
-        images = file["reconstruction"][:, 2:]
-        del file["reconstruction"]
-        file["reconstruction"] = images
-    return [str(copied / "b.h5"), "(2, 30, 32)"]
-
-
-def other_mask(copied):
-    with h5py.File(copied / "b.h5", "r+") as file:
-        file["sampling_mask"][...] = np.roll(file["sampling_mask"], 1, axis=-1)
-    return [str(copied / "b.h5"), "sampling mask"]
-
-
-def other_mask_without_posterior(copied):
-    (copied / "b.posterior.h5").unlink()
-    return other_mask(copied)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        no_folder,
-        no_volume,
-        damaged_volume,
-        damaged_posterior,
-        no_reconstruction,
-        fewer_slices,
-        other_size,
-        other_mask,
-        other_mask_without_posterior,
-    ],
-)
-def test_score_names_a_prediction_that_does_not_belong_to_the_data(tmp_path, study, copied, run_command, damage):
-    words = damage(copied)
-    result = run_command(study.arguments(tmp_path / "out", prediction=("deepen", copied, study.checkpoint)))
-    assert_one_line(result, *words)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("content", [None, b"no checkpoint"])
-def test_score_names_a_missing_or_damaged_checkpoint(tmp_path, study, run_command, content):
-    path = tmp_path / "model_1.pt"
-    if content is not None:
-        path.write_bytes(content)
-    result = run_command(study.arguments(tmp_path / "out", prediction=("deepen", study.prediction, path)))
-    assert_one_line(result, str(path), "checkpoint")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_checkpoint_of_something_else_is_named(tmp_path, study, run_command):
-    torch.save({"optimizer": {}}, tmp_path / "model_1.pt")
-    arguments = study.arguments(tmp_path / "out", prediction=("deepen", study.prediction, tmp_path / "model_1.pt"))
-    assert_one_line(run_command(arguments), str(tmp_path / "model_1.pt"), "no checkpoint of DIRECT")
-
-
-def test_score_refuses_numbers_and_names_that_make_no_sense(tmp_path, study, run_command):
-    result = run_command(study.arguments(tmp_path / "out", figure_slices="0"))
-    assert_one_line(result, "--figure-slices", "0", "allowed")
-    twice = study.arguments(tmp_path / "out")
-    result = run_command([*twice, "--prediction", "deepen", str(study.prediction), str(study.checkpoint)])
-    assert_one_line(result, "--prediction", "deepen")
-
-
-def test_an_output_that_cannot_be_written_is_one_line_too(tmp_path, study, run_command):
-    (tmp_path / "out").write_text("a file where a folder should be")
-    assert_one_line(run_command(study.arguments(tmp_path / "out")), str(tmp_path / "out"))
+    assert_one_line(run_command(landscape(study, data=tmp_path / name)), str(tmp_path / name))
 
 
 def test_the_installed_command_ends_with_exit_code_2_and_one_line(tmp_path, study):
     data = tiny_direct.write_volumes(tmp_path / "data", ["broken"])
     truncated(data / "broken.h5")
-    command = [Path(sys.executable).with_name("direct-deepen"), *study.arguments(tmp_path / "out", data_root=data)]
+    command = [Path(sys.executable).with_name("direct-deepen"), *landscape(study, data=data)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 2
     (line,) = finished.stderr.splitlines()

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from direct_deepen.data import phantom as phantoms
+from direct_deepen.data.phantom import files as phantom_files
 
 
 def posterior(study, out):
@@ -23,10 +23,6 @@ def landscape(study, out):
         "landscape", str(study.checkpoint), "--cfg", str(study.configuration), "--data-root", study.test.name,
         "--out", str(out / "landscape.png"),
     ]  # fmt: skip
-
-
-def score(study, out):
-    return study.arguments(out)
 
 
 def calibrate(study, out):
@@ -49,7 +45,6 @@ COMMANDS = {
     posterior_picture: "slice.png",
     posterior_nifti: "image_map.nii.gz",
     landscape: "landscape.png",
-    score: "results.csv",
     calibrate: "validation",
     report: "report.html",
     phantom_volumes: "phantom_001_000.h5",
@@ -91,7 +86,7 @@ def test_the_benchmark_tells_of_a_full_disk_when_its_cells_are_done(tmp_path, st
 
 def test_volumes_that_were_whole_when_the_disk_was_full_stay(tmp_path, study, run_command, full_disk, monkeypatch):
     disk, written = full_disk(), []
-    original = phantoms.write_fastmri_volume
+    original = phantom_files.write_fastmri_volume
 
     def full_after_the_first(path, *args, **kwargs):
         if written:
@@ -99,7 +94,7 @@ def test_volumes_that_were_whole_when_the_disk_was_full_stay(tmp_path, study, ru
         written.append(path)
         original(path, *args, **kwargs)
 
-    monkeypatch.setattr(phantoms, "write_fastmri_volume", full_after_the_first)
+    monkeypatch.setattr(phantom_files, "write_fastmri_volume", full_after_the_first)
     result = run_command(phantom_volumes(study, tmp_path / "out"))
     disk.__exit__(None, None, None)
     assert result.code == 2

@@ -1,6 +1,5 @@
 """Laws of the brain phantom and of the fastMRI files it is written to."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import pytest
 import sigpy.mri
 import torch
 
-from direct_deepen.cli import phantom as phantom_command
-from direct_deepen.cli.main import main
-from direct_deepen.data import phantom
+from direct_deepen.cli.main import build_parser, main
 from direct_deepen.data.fastmri_file import root_sum_of_squares, write_fastmri_volume
-from direct_deepen.data.phantom import PhantomVolume, brain_volume, write_phantoms
+from direct_deepen.data.phantom import DEFAULT_NOISE_STD, PhantomVolume, anatomy, brain_volume, files, write_phantoms
+from direct_deepen.data.phantom.coils import birdcage_maps
+from direct_deepen.data.phantom.fields import draw_field
+from direct_deepen.data.phantom.head import Appearance
 from direct_deepen.errors import DeepenError
 from direct_deepen.physics.fourier import fft2
 from direct_deepen.physics.scale import full_sampling_scale
@@ -95,7 +95,7 @@ def test_coil_maps_have_root_sum_of_squares_one(volume):
 
 
 def test_undisturbed_coils_are_those_of_sigpy():
-    maps = phantom._birdcage_maps(2 * np.pi * np.arange(6) / 6, np.full(6, 1.7), 40)
+    maps = birdcage_maps(2 * np.pi * np.arange(6) / 6, np.full(6, 1.7), 40)
     np.testing.assert_allclose(
         maps / np.linalg.norm(maps, axis=0), sigpy.mri.birdcage_maps((6, 40, 40), r=1.7), atol=1e-6
     )
@@ -122,7 +122,7 @@ def test_the_head_lies_inside_the_field_of_view_and_the_air_is_dark(volumes):
 
 def test_fluid_is_brighter_than_grey_and_grey_than_white():
     for seed in range(20):
-        appearance = phantom._draw_appearance(np.random.default_rng([seed, 0]))
+        appearance = Appearance(np.random.default_rng([seed, 0]))
         assert appearance.fluid > appearance.grey > appearance.white > appearance.bone
 
 
@@ -138,9 +138,9 @@ def test_a_generator_draws_the_same_head_at_every_size():
 
 
 def test_random_fields_have_mean_zero_and_variance_one():
-    field = phantom._draw_field(np.random.default_rng(0), 6.0)
+    field = draw_field(np.random.default_rng(0), 6.0)
     side = np.linspace(-150.0, 150.0, 200, dtype=np.float32)
-    values = np.stack([field.at(depth, side, side) for depth in np.linspace(-40, 40, 7)])
+    values = np.stack([field.at((depth, side, side)) for depth in np.linspace(-40, 40, 7)])
     # About 15·50·50 independent knots: the mean is good to 0.005, the variance to 0.01; ten times that is allowed.
     assert abs(values.mean()) < 0.05
     assert values.var() == pytest.approx(1.0, abs=0.1)
@@ -277,7 +277,7 @@ def test_a_volume_that_is_not_kspace_is_refused(tmp_path, kspace):
 
 def test_missing_nilearn_is_an_instruction(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nilearn", None)
-    monkeypatch.setattr(phantom, "_load_templates", phantom._load_templates.__wrapped__)
+    monkeypatch.setattr(files, "load_templates", anatomy.load_templates.__wrapped__)
     with pytest.raises(DeepenError, match=r"pip install 'direct-deepen\[demo\]'"):
         write_phantoms(tmp_path / "out", num_volumes=1, num_slices=1, size=32, num_coils=1, seed=0)
     assert not (tmp_path / "out").exists()
@@ -303,14 +303,9 @@ def test_the_same_seed_writes_the_same_files_and_another_seed_others(tmp_path):
 
 
 def test_the_command_writes_the_volumes_it_is_asked_for(tmp_path: Path):
-    parser = argparse.ArgumentParser()
-    phantom_command.add_parser(parser.add_subparsers(), argparse.ArgumentParser(add_help=False))
-    options = "--volumes 1 --slices 3 --size 48 --coils 2 --seed 7 --noise-std 0.01 --prefix head"
-    args = parser.parse_args(["phantom", str(tmp_path), *options.split()])
-    args.run(args)
-    assert (
-        parser.parse_args(["phantom", "x", *options.split()[:4], "--seed", "0"]).noise_std == phantom.DEFAULT_NOISE_STD
-    )
+    options = ["--volumes", "1", "--slices", "3", "--size", "48", "--coils", "2", "--seed", "7"]
+    assert build_parser().parse_args(["phantom", "out", *options]).noise_std == DEFAULT_NOISE_STD
+    assert main(["phantom", str(tmp_path), *options, "--noise-std", "0.01", "--prefix", "head"]) == 0
     with h5py.File(tmp_path / "head_007_000.h5") as file:
         assert file["kspace"].shape == (3, 2, 48, 48)
         assert file.attrs["noise_std"] == 0.01

@@ -1,4 +1,4 @@
-"""The problems of the benchmark are those that DIRECT's commands solve, and bad files are named."""
+"""The cases of commands are the slices that DIRECT's commands solve, and bad files are named."""
 
 import logging
 import shutil
@@ -88,20 +88,25 @@ def test_reading_a_dataset_twice_reports_no_file(study, caplog):
 # ---- What is refused
 
 
-def test_a_slice_that_is_not_finite_is_named(tmp_path, study, one_line_error):
-    data = tiny_direct.write_volumes(tmp_path / "data", ["broken"])
-    with h5py.File(data / "broken.h5", "r+") as file:
-        file["kspace"][1, 0, 16, 16] = float("nan")
-    with one_line_error("broken.h5 slice 1", "NaN"):
-        study.cases(data)
+def not_finite(file):
+    file["kspace"][1, 0, 16, 16] = float("nan")
 
 
-def test_a_volume_that_direct_cannot_transform_is_named(tmp_path, study, one_line_error):
+def without_header(file):
+    del file["ismrmrd_header"]
+    file["ismrmrd_header"] = b"<no header"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"), [(not_finite, ("broken.h5 slice 1", "NaN")), (without_header, ("broken.h5", "cannot be read"))]
+)
+def test_a_slice_that_is_not_finite_or_that_direct_cannot_transform_is_named(
+    tmp_path, study, one_line_error, damage, words
+):
     data = tiny_direct.write_volumes(tmp_path / "data", ["broken"])
     with h5py.File(data / "broken.h5", "r+") as file:
-        del file["ismrmrd_header"]
-        file["ismrmrd_header"] = b"<no header"
-    with one_line_error("broken.h5", "cannot be read"):
+        damage(file)
+    with one_line_error(*words):
         study.cases(data)
 
 
@@ -164,14 +169,13 @@ def test_undersampled_data_have_no_reference_whichever_mask_is_used(study, readi
             study.cases(undersampled, configuration)
 
 
-@pytest.mark.parametrize("command", ["score", "posterior", "landscape", "calibrate"])
+@pytest.mark.parametrize("command", ["posterior", "landscape", "calibrate"])
 def test_commands_with_references_refuse_undersampled_data_in_one_line(
     tmp_path, study, run_command, undersampled, command
 ):
     data = ["--cfg", str(study.configuration), "--data-root", str(undersampled)]
     validation = ["--validation-root", str(study.validation)]
     arguments = {
-        "score": [str(tmp_path / "out"), *data, *validation],
         "posterior": [str(study.prediction / "a.posterior.h5"), *data],
         "landscape": [str(study.checkpoint), *data],
         "calibrate": [str(tmp_path / "out"), *data, *validation, "--checkpoint", str(study.checkpoint)],
@@ -211,15 +215,6 @@ def test_a_volume_without_a_mask_over_its_columns_is_named(study, reading, with_
         file["mask"] = np.ones((32, 32), bool)
     with one_line_error("b.h5", "mask has shape (32, 32)", "(32,)"):
         study.cases(with_masks, reading)
-
-
-def test_simulated_masks_need_fully_sampled_volumes(study, with_masks, undersampled, one_line_error):
-    for path in [*study.test.iterdir(), *with_masks.iterdir()]:
-        require_fully_sampled(path)
-    with one_line_error("b.h5", "undersampled already"):
-        require_fully_sampled(undersampled / "b.h5")
-    with one_line_error("a.h5", "undersampled already"):
-        study.cases(undersampled)
 
 
 def _disc():
