@@ -7,8 +7,7 @@ from torch import nn
 
 from direct_deepen.errors import require, require_choice, require_positive
 from direct_deepen.priors.convolutional_energy import ConvolutionalEnergy
-from direct_deepen.priors.cpu.activations import ACTIVATIONS
-from direct_deepen.priors.networks import convolutional_stack
+from direct_deepen.priors.networks import ACTIVATIONS, convolutional_stack
 
 HEADS = ("pooled", "flattened")
 TOPS = ("absolute", "smooth")

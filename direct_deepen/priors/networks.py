@@ -1,12 +1,23 @@
 """The convolutional network shared by the priors of the paper, and complex images as its channels."""
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import nn
 
 from direct_deepen.errors import require, require_choice
-from direct_deepen.priors.cpu.activations import ACTIVATIONS
+from direct_deepen.priors.cpu.winograd import Convolution
+
+# In place where the derivative is read off the result: a convolution does not need its own.
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),
+    "softplus": nn.Softplus,
+    "silu": nn.SiLU,
+    "elu": partial(nn.ELU, inplace=True),
+}
+"""``relu`` is the paper's. The other three have a continuous derivative, which a Lipschitz ∇E needs."""
 
 
 def convolutional_stack(
@@ -21,7 +32,7 @@ def convolutional_stack(
     num_layers
         Number of convolutions, at least two.
     activation
-        One of :data:`~direct_deepen.priors.cpu.activations.ACTIVATIONS`.
+        One of :data:`ACTIVATIONS`.
 
     Raises
     ------
@@ -36,7 +47,7 @@ def convolutional_stack(
     for layer, (before, after) in enumerate(pairwise(widths)):
         if layer > 0:
             layers.append(ACTIVATIONS[activation]())
-        layers.append(nn.Conv2d(before, after, kernel_size=3, padding=1))
+        layers.append(Convolution(before, after))
     return nn.Sequential(*layers)
 
 

@@ -4,7 +4,6 @@ import torch
 
 from direct_deepen.errors import DeepenError
 from direct_deepen.priors.convolutional_energy import ConvolutionalEnergy
-from direct_deepen.priors.cpu.convolutional_pass import has_kernels
 from direct_deepen.priors.energy import DifferentiableEnergy
 
 
@@ -18,9 +17,9 @@ class ReducedPrecision:
     Parameters
     ----------
     energy
-        An energy of 3×3 convolutions and an activation that has a kernel: every one but ``silu``.
+        An energy of convolutions, in single precision: double precision stays as it is.
     dtype
-        Of the convolutions.
+        Of the convolutions: ``torch.bfloat16`` or ``torch.float16``.
 
     Raises
     ------
@@ -29,11 +28,8 @@ class ReducedPrecision:
     """
 
     def __init__(self, energy: DifferentiableEnergy, dtype: torch.dtype = torch.bfloat16) -> None:
-        if not isinstance(energy, ConvolutionalEnergy) or not has_kernels(energy.stack):
-            raise DeepenError(
-                f"energy is {energy!r}; allowed in reduced precision: ConvEnergy or QuadraticEnergy, with an "
-                "activation other than silu"
-            )
+        if not isinstance(energy, ConvolutionalEnergy):
+            raise DeepenError(f"energy is {energy!r}; allowed in reduced precision: ConvEnergy or QuadraticEnergy")
         self.energy = energy
         self.dtype = dtype
 
@@ -43,4 +39,5 @@ class ReducedPrecision:
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return E, real (batch,), and ∇E, complex (batch, height, width)."""
-        return self.energy.value_and_grad_by_pass(image, self.dtype)
+        with torch.autocast(image.device.type, self.dtype):
+            return self.energy.value_and_grad(image)

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from direct_deepen.priors.cpu.convolutional_pass import has_kernels
 from direct_deepen.progress import Track, progress_bar
 from direct_deepen.speed import steps
 from direct_deepen.speed.memory import peak_memory_mb
@@ -92,11 +91,8 @@ def measure_steps(figures: Figures, setting: Setting, *, track: Track = progress
         "floor": steps.floor(work),
         "gradient": steps.gradient(work),
         "naive_step": steps.naive_step(work),
+        "gradient_bfloat16": steps.reduced_gradient(work),
     }
-    if has_kernels(work.energy.residual):
-        evaluations["gradient_bfloat16"] = steps.reduced_gradient(work)
-    else:
-        figures.notes.append(f"gradient_bfloat16_over_floor: {setting.activation} has no kernel")
     contenders: dict[str, Callable[[], object]] = {
         name: partial(_several, evaluation) for name, evaluation in evaluations.items()
     }
@@ -110,8 +106,7 @@ def measure_steps(figures: Figures, setting: Setting, *, track: Track = progress
     times |= {name: times[name] / _EVALUATIONS for name in evaluations}
     step = times["chain"] / steps.CHAIN_STEPS
     figures.ratios["gradient_over_floor"] = times["gradient"] / times["floor"]
-    if "gradient_bfloat16" in times:
-        figures.ratios["gradient_bfloat16_over_floor"] = times["gradient_bfloat16"] / times["floor"]
+    figures.ratios["gradient_bfloat16_over_floor"] = times["gradient_bfloat16"] / times["floor"]
     figures.ratios["langevin_step_over_floor"] = step / times["floor"]
     figures.ratios["langevin_step_over_naive"] = step / times["naive_step"]
     for name in [name for name in times if name.startswith("deepinv_chain")]:

@@ -4,7 +4,6 @@ The floor is the convolutions of the network and, for every one of them, that by
 at the shapes of the network, on memory that is there, channels last, and nothing else: no activation, no loss.
 """
 
-import copy
 import importlib
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -17,7 +16,6 @@ from torch.nn import functional
 from direct_deepen.inference import langevin
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.priors import ReducedPrecision
-from direct_deepen.priors.cpu.activations import Elu
 from direct_deepen.speed.setting import Workload
 
 STEP_SIZE = 0.1
@@ -79,9 +77,17 @@ def chain(work: Workload, num_steps: int = CHAIN_STEPS, num_samples: int = 1) ->
 
 def plain_energy(work: Workload) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the same energy of layers and layout of PyTorch's own, as a function of channels."""
-    layers = [nn.ELU() if isinstance(layer, Elu) else copy.deepcopy(layer) for layer in work.energy.residual]
-    network = nn.Sequential(*layers).to(memory_format=torch.contiguous_format)
+    network = nn.Sequential(*map(_plain_layer, work.energy.residual)).to(memory_format=torch.contiguous_format)
     return lambda channels: 0.5 * work.energy.weight * network(channels).square().sum(dim=(1, 2, 3))
+
+
+def _plain_layer(layer: nn.Module) -> nn.Module:
+    if not isinstance(layer, nn.Conv2d):
+        return type(layer)()
+    size = {"kernel_size": 3, "padding": 1, "device": layer.weight.device}
+    plain = nn.utils.skip_init(nn.Conv2d, layer.in_channels, layer.out_channels, **size)
+    plain.load_state_dict(layer.state_dict())
+    return plain
 
 
 def naive_step(work: Workload) -> Callable[[], None]:

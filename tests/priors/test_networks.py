@@ -42,7 +42,7 @@ def test_a_stack_has_its_layers_with_an_activation_between_and_keeps_the_size(ac
     convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     assert [(c.in_channels, c.out_channels) for c in convolutions] == [(2, 5), (5, 5), (5, 5), (5, 3)]
     assert all(c.kernel_size == (3, 3) for c in convolutions)
-    assert [type(layer) for layer in layers][1::2] == 3 * [ACTIVATIONS[activation]]
+    assert [type(layer) for layer in layers][1::2] == 3 * [type(ACTIVATIONS[activation]())]
     assert layers(torch.zeros(1, 2, 6, 7)).shape == (1, 3, 6, 7)
 
 

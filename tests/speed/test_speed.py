@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from direct_deepen.cli.main import main
-from direct_deepen.priors.cpu.activations import ACTIVATIONS
+from direct_deepen.priors.networks import ACTIVATIONS
 from direct_deepen.speed import figures as figures_module
 from direct_deepen.speed import memory, steps
 from direct_deepen.speed.figures import BOUNDS, Figures, measure_steps, table

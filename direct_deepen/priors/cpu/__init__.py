@@ -1,1 +1,1 @@
-"""How a stack of 3×3 convolutions and its gradient are computed on a CPU: fewer products, and memory used again."""
+"""What makes convolutions fast on a CPU: fewer products, and memory that is used again."""
