@@ -17,6 +17,7 @@ from direct_deepen.engines.settings import EngineSettings
 from direct_deepen.inference import Inference
 from direct_deepen.objectives import Objective
 from direct_deepen.physics.problem import Problem
+from direct_deepen.priors.cpu.allocator import keep_freed_pages
 
 
 class EngineBase(MRIModelEngine):
@@ -47,9 +48,13 @@ class EngineBase(MRIModelEngine):
 
 @contextmanager
 def all_cores(device: str) -> Iterator[None]:
-    """Give the solvers their cores back: DIRECT's command line sets one thread, which suits its transforms only."""
+    """Give the solvers their cores back: DIRECT's command line sets one thread, which suits its transforms only.
+
+    The allocator keeps freed memory from then on, see :func:`~direct_deepen.priors.cpu.allocator.keep_freed_pages`.
+    """
     before = torch.get_num_threads()
     if str(device).startswith("cpu"):
+        keep_freed_pages()
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // communication.get_world_size()))
     try:
         yield
