@@ -1,4 +1,4 @@
-r"""What the inner loops are held against: the floor of ∇E, and a Langevin step as others take it.
+"""The inner loops, and what they are held against: the floor of ∇E, and Langevin steps and updates as others take them.
 
 The floor is the convolutions of the network and, for every one of them, that by which its input's gradient comes back,
 at the shapes of the network, on memory that is there, channels last, and nothing else: no activation, no loss.
@@ -7,18 +7,17 @@ at the shapes of the network, on memory that is there, channels last, and nothin
 import copy
 import importlib
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from direct_deepen.inference import langevin
+from benchmarks.setting import Workload
+from direct_deepen.inference import Samples, langevin, mm_map
+from direct_deepen.objectives import contrastive_loss
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.priors import ReducedPrecision
-from direct_deepen.priors.cpu.activations import Elu
-from direct_deepen.speed.setting import Workload
 
 STEP_SIZE = 0.1
 NOISE_STD = 0.01
@@ -56,12 +55,18 @@ def gradient(work: Workload) -> Callable[[], object]:
 
 
 def reduced_gradient(work: Workload) -> Callable[[], object]:
-    """Return a function that evaluates E and ∇E with convolutions of 16 bits."""
+    """Return a function that evaluates E and ∇E with convolutions of 16 bits.
+
+    Raises
+    ------
+    DeepenError
+        If the activation has no kernel for them.
+    """
     energy = ReducedPrecision(work.energy)
     return lambda: energy.value_and_grad(work.image)
 
 
-def chain(work: Workload, num_steps: int = CHAIN_STEPS, num_samples: int = 1) -> Callable[[], object]:
+def chain(work: Workload, num_steps: int = CHAIN_STEPS, num_samples: int = 1) -> Callable[[], Samples]:
     """Return a function that runs ``num_samples`` Langevin chains of ``num_steps`` steps for every image."""
     generator = torch.Generator(work.image.device).manual_seed(0)
     return lambda: langevin(
@@ -77,10 +82,17 @@ def chain(work: Workload, num_steps: int = CHAIN_STEPS, num_samples: int = 1) ->
     )
 
 
+def solver(work: Workload, num_steps: int) -> Callable[[], object]:
+    """Return a function that takes steps towards the most probable image."""
+    return lambda: mm_map(work.A, work.masked_kspace, work.energy, max_iterations=num_steps)
+
+
 def plain_energy(work: Workload) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the same energy of layers and layout of PyTorch's own, as a function of channels."""
-    layers = [nn.ELU() if isinstance(layer, Elu) else copy.deepcopy(layer) for layer in work.energy.residual]
-    network = nn.Sequential(*layers).to(memory_format=torch.contiguous_format)
+    layers = copy.deepcopy(list(work.energy.residual))
+    # The only activation that is not PyTorch's is a faster ELU.
+    plain = [layer if type(layer).__module__.startswith("torch.") else nn.ELU() for layer in layers]
+    network = nn.Sequential(*plain).to(memory_format=torch.contiguous_format)
     return lambda channels: 0.5 * work.energy.weight * network(channels).square().sum(dim=(1, 2, 3))
 
 
@@ -107,11 +119,6 @@ def naive_step(work: Workload) -> Callable[[], None]:
 def own_energy(work: Workload) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return our own energy as a function of channels."""
     return lambda channels: work.energy(torch.view_as_complex(channels.movedim(1, -1).contiguous()))
-
-
-def has_deepinv() -> bool:
-    """Say whether deepinv is installed."""
-    return find_spec("deepinv") is not None
 
 
 def deepinv_chain(
@@ -143,6 +150,39 @@ def deepinv_chain(
             sampler.sample(kspace, physics, x_init=start, seed=0)
 
     return run
+
+
+def severed_update(work: Workload, num_steps: int) -> Callable[[], None]:
+    """Return an update by maximum likelihood, with no gradient through the chain (DEEPEN, equation 10)."""
+    run = chain(work, num_steps)
+    return _update(work, lambda: run().images[0])
+
+
+def unrolled_update(work: Workload, num_steps: int) -> Callable[[], None]:
+    """Return the same update with a graph through the chain, for what severing it saves."""
+    generator = torch.Generator(work.image.device).manual_seed(0)
+    data = work.A.adjoint(work.masked_kspace)
+
+    def samples() -> torch.Tensor:
+        x = work.image.clone().requires_grad_()
+        for _ in range(num_steps):
+            (prior_gradient,) = torch.autograd.grad(work.energy(x).sum(), x, create_graph=True)
+            noise = complex_normal_like(x, generator=generator)
+            x = x - STEP_SIZE * (work.A.normal(x) - data + prior_gradient) + NOISE_STD * STEP_SIZE**0.5 * noise
+        return x
+
+    return _update(work, samples)
+
+
+def _update(work: Workload, samples: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    optimizer = torch.optim.Adam(work.energy.parameters())
+
+    def update() -> None:
+        contrastive_loss(work.energy(work.image), work.energy(samples())).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return update
 
 
 def _channels(image: torch.Tensor) -> torch.Tensor:
