@@ -8,11 +8,11 @@ SEED ?= 0
 # Modules are compiled once: every process that imports DIRECT from its sources spends four seconds more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup test test-slow test-peer lint docs demo configs clean
+.PHONY: setup test test-slow test-peer lint docs demo speed configs clean
 
 setup: .venv/installed
 
-.venv/installed: setup.cfg pyproject.toml
+.venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null || \
 	  { echo "Python 3.12 or later is needed: install it (uv python install 3.12, pyenv install 3.12) or set PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
@@ -24,13 +24,15 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 # The guide and the reference, in docs/_build/html; a name that is not found is an error, like every other warning.
 docs: setup
 	$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 # Two processes, a file each at a time: tests run on one thread, and share what they train within their file.
-test: lint docs
+test: setup
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync lint docs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # Thirty kills each; pages in a browser, where chromium or google-chrome is installed; an installation from the wheel.
@@ -41,6 +43,10 @@ test-slow: setup
 test-peer: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[peers]"
 	$(BIN)/python -m pytest -q -m peer
+
+# Minutes on a machine that does nothing else; see projects/speed.
+speed: setup
+	$(BIN)/python -m benchmarks.speed --json runs/speed.json
 
 configs: setup
 	$(BIN)/python configs/generate.py

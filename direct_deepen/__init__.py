@@ -14,7 +14,7 @@ from direct_deepen.posterior.posterior import Posterior
 from direct_deepen.priors import ConvEnergy, DifferentiableEnergy, Energy, QuadraticEnergy, SumEnergy
 from direct_deepen.priors.pretrained import available_pretrained, load_pretrained, pretrained_provenance
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "Chains",

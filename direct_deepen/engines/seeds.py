@@ -1,7 +1,7 @@
 """Which seed a process of DIRECT's commands has: DIRECT seeds the one that is started, not those spawned for GPUs."""
 
 import sys
-from random import Random
+from random import Random  # noqa: TID251 - a generator of its own
 
 import torch
 from direct.environment import Args

@@ -1,6 +1,6 @@
 """Gather what the benchmarks of the comparison found.
 
-    python projects/comparison/report.py runs/comparison projects/comparison/results
+    python -m projects.comparison.report runs/comparison projects/comparison/results
 
 Writes table1.md: PSNR and SSIM of every method on every mask, and by how much DEEPEN is above each on the mean of the
 masks; table2.md: trained on one mask and used on another, and how much that costs DEEPEN and ELDER; training.md: how
@@ -14,14 +14,14 @@ from itertools import permutations
 from pathlib import Path
 
 import numpy as np
-from run import HALF_STEP, MASKS, MISMATCHED, WITH_MASK, WITHOUT_MASK, Plan
 
 from direct_deepen.evaluation.cell import CellRow
 from direct_deepen.evaluation.csv_files import read_csv
 from direct_deepen.evaluation.grid import interval_over_volumes, pictures
 from direct_deepen.evaluation.study import load_study
 from direct_deepen.pages.plots import plot_comparison
-from direct_deepen.trainings import exit_code, seconds_spent
+from projects.common import exit_code, seconds_spent
+from projects.comparison.run import HALF_STEP, MASKS, MISMATCHED, WITH_MASK, WITHOUT_MASK, Plan
 
 EXCHANGED = ("deepen", "elder", HALF_STEP)
 """What Table II has, DEEPEN first."""

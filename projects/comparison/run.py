@@ -1,7 +1,7 @@
 """Train every method of the comparison, all on the same data, and write what `direct-deepen benchmark` needs.
 
-    python projects/comparison/run.py runs/comparison                      # phantoms of 64×64, a training a core
-    python projects/comparison/run.py runs/fastmri --data SPLIT --device cuda:0   # 320×320, see projects/deepen_fastmri
+    python -m projects.comparison.run runs/comparison                      # phantoms of 64×64, a training a core
+    python -m projects.comparison.run runs/fastmri --data SPLIT --device cuda:0   # 320×320, see projects/deepen_fastmri
 
 Without --data, phantoms are written to OUTPUT/data on first use. Every training goes to OUTPUT/<mask>/<system>; those
 that have ended are not repeated, and those that were interrupted go on. MuSE and PnP-ISTA never see a mask: they are
@@ -28,7 +28,7 @@ from direct_deepen.engines.checkpoints import weights_of
 from direct_deepen.errors import DeepenError
 from direct_deepen.evaluation.classical import CLASSICAL
 from direct_deepen.evaluation.study import ZERO_FILLED
-from direct_deepen.trainings import Training, run_trainings
+from projects.common import Training, run_trainings
 
 CONFIGS = Path("configs")
 ANY = "any"

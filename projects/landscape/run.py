@@ -1,6 +1,6 @@
 """Energy landscapes around images, as in Fig. 2 of the paper.
 
-    python projects/stability/run.py runs/stability --study long
+    python -m projects.stability.run runs/stability --study long
     python projects/landscape/run.py projects/landscape/results --stability runs/stability
 
 E on x + α_z z + α_s s: z is complex Gaussian noise of the norm of s, s = x₀ − x the aliasing that SENSE leaves. A good

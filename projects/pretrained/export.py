@@ -1,6 +1,6 @@
 """Turn a run of configs/pretrained_2d4x.yaml into the weights that come with the package.
 
-python projects/stability/run.py runs/stability --study long
+python -m projects.stability.run runs/stability --study long
 python projects/pretrained/export.py runs/stability/long/seed_0/model_1699.pt --seed 0
 """
 

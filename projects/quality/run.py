@@ -1,6 +1,6 @@
 """How good are the weights that come with the package? On data like those of training, and on others.
 
-    python projects/stability/run.py runs/stability --study long   # the test volumes, and the weights
+    python -m projects.stability.run runs/stability --study long   # the test volumes, and the weights
     python projects/quality/run.py runs/quality --data runs/stability/data/64
 
 Compares zero-filled, SENSE and L1-wavelet (λ tuned on validation volumes with the same mask, 17 candidates each) with

@@ -1,6 +1,6 @@
 """What a sample costs: with the networks and images of the papers, and with those of the comparison on phantoms.
 
-    python projects/sampling/cost.py projects/sampling/results
+    python -m projects.sampling.cost projects/sampling/results
 
 Writes cost.md and cost_phantom.md. A step of every sampler is timed in turns in one process, and its floating-point
 operations are counted; a sample is as many steps as the papers take. What a step costs does not depend on the weights:

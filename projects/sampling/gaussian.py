@@ -1,6 +1,6 @@
 """What samplers do where the posterior is known: Gaussian priors, the same measurement noise for all.
 
-    python projects/sampling/gaussian.py projects/sampling/results
+    python -m projects.sampling.gaussian projects/sampling/results
 
 Writes alps.md: the variance of the authors' rule of ALPS against its recursion and against the posterior, and what the
 preconditioned steps make of it; dps.md: mean and variance of DPS against the posterior, for several lengths of its

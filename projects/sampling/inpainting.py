@@ -1,6 +1,6 @@
 """Beyond MRI: the same energy, MAP and sampler for an image of which most pixels are missing.
 
-    python projects/sampling/inpainting.py projects/sampling/results
+    python -m projects.sampling.inpainting projects/sampling/results
 
 An operator is anything with forward, adjoint and normal, and energies add. Here A keeps every second pixel of a
 synthetic brain, at random; the prior is the energy that comes with the package, alone and with a second one that asks

@@ -1,6 +1,6 @@
 """Gather what the benchmark of the samplers found.
 
-    python projects/sampling/report.py runs/sampling projects/sampling/results
+    python -m projects.sampling.report runs/sampling projects/sampling/results
 
 Writes claim.md: quality, spread, coverage and cost of a sample of DEEPEN, ALPS and DPS; evaluations.png: PSNR of the
 posterior mean against evaluations; posterior_<problem>.png: MAP, means, errors and standard deviations. The rows and
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from run import COMPARED, PROBLEMS, STEPS
 
 from direct_deepen.evaluation.cell import CellRow
 from direct_deepen.evaluation.cell_posterior import PosteriorRow
@@ -23,6 +22,7 @@ from direct_deepen.evaluation.grid import pictures
 from direct_deepen.evaluation.scoring import Picture
 from direct_deepen.evaluation.study import Study, load_study
 from direct_deepen.pages.plots import TITLES, plot_uncertainty
+from projects.sampling.run import COMPARED, PROBLEMS, STEPS
 
 
 def mean(rows: Sequence[CellRow] | Sequence[PosteriorRow], mask: str, method: str, key: str) -> float:

@@ -1,6 +1,6 @@
 """Train the diffusion and the energies distilled from it, and write the study that compares them with DEEPEN.
 
-    python projects/sampling/run.py runs/sampling --comparison runs/comparison
+    python -m projects.sampling.run runs/sampling --comparison runs/comparison
 
 The data, and DEEPEN, are those of projects/comparison, which has to be run first. DPS and ALPS see no mask: they are
 trained once, ALPS after its teacher. OUTPUT/study.yaml has every sampler with several numbers of evaluations, each with
@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from direct_deepen.errors import DeepenError, require
-from direct_deepen.trainings import Training, run_trainings
+from projects.common import Training, run_trainings
 
 PROBLEMS = ("2d4x", "2d6x")
 STEPS = {"deepen": (10, 20, 50, 100, 200), "alps": (10, 25, 50, 100, 250), "dps": (50, 100, 200, 1000)}

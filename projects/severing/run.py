@@ -1,6 +1,6 @@
 """Train with and without the gradient through the chain: what does cutting it cost, and what does it save.
 
-    python projects/stability/run.py runs/stability --study seeds   # the data, and the warm start that both arms share
+    python -m projects.stability.run runs/stability --study seeds   # the data, and the warm start that both arms share
     python projects/severing/run.py runs/severing --stability runs/stability
 
 Severed (DEEPEN, equation 13): the loss is E(x⁺ + n) − E(x⁻), with x⁻ a constant. Unsevered (equation 12): the loss is

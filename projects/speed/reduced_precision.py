@@ -1,6 +1,6 @@
 """What convolutions of 16 bits cost a posterior in quality: results/reduced_precision.csv.
 
-python projects/speed/reduced_precision.py --output projects/speed/results
+python -m projects.speed.reduced_precision --output projects/speed/results
 
 Posterior means of the weights that come with the package, on phantoms that training never saw, from chains driven by
 the same noise with convolutions of float32 and of bfloat16.

@@ -1,6 +1,6 @@
 """Time of a training update against image size, steps, coils and batch: results/scaling.csv and scaling.png.
 
-python projects/speed/scaling.py --output projects/speed/results
+python -m projects.speed.scaling --output projects/speed/results
 """
 
 import argparse
@@ -10,13 +10,11 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.setting import Setting, workload
+from benchmarks.speed import times_in_turns
+from benchmarks.steps import floor, severed_update
 from direct_deepen.evaluation.csv_files import write_csv
 from direct_deepen.pages.figure import blank_figure
-from direct_deepen.progress import progress_bar
-from direct_deepen.speed.setting import Setting, workload
-from direct_deepen.speed.steps import floor
-from direct_deepen.speed.turns import times_in_turns
-from direct_deepen.speed.updates import severed_update
 
 STEPS = 20
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
@@ -43,7 +41,7 @@ def measure(setting: Setting) -> list[dict[str, float | str]]:
             here = setting if axis == "steps" else replace(setting, **{axis: value})
             work = workload(here)
             contenders = {"update": severed_update(work, steps), "floor": floor(work)}
-            times = times_in_turns(contenders, setting.repetitions, track=progress_bar)
+            times = times_in_turns(contenders, setting.repetitions)
             update, convolutions = (statistics.median(times[name]) for name in ("update", "floor"))
             # A chain of K steps evaluates K + 1 gradients; the loss costs about as much as four more.
             rows.append({"axis": axis, "value": value, "seconds": update, "floor_seconds": (steps + 5) * convolutions})

@@ -1,6 +1,6 @@
 """Two processes with gloo against one: the same weights after an update, and how many images a second.
 
-python projects/speed/two_processes.py --output projects/speed/results/two_processes.json
+python -m projects.speed.two_processes --output projects/speed/results/two_processes.json
 """
 
 import argparse
@@ -15,10 +15,10 @@ import torch.multiprocessing as multiprocessing
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks.setting import Setting, Workload, workload
+from benchmarks.steps import NOISE_STD, STEP_SIZE
 from direct_deepen.inference import langevin
 from direct_deepen.objectives import contrastive_loss
-from direct_deepen.speed.setting import Setting, Workload, workload
-from direct_deepen.speed.steps import NOISE_STD, STEP_SIZE
 
 
 def update(work: Workload, energy: nn.Module, images: list[int], num_steps: int, optimizer: torch.optim.SGD) -> None:

@@ -1,4 +1,4 @@
-"""Tabulate and draw what run.py left: `python projects/stability/report.py runs/stability projects/stability/results`.
+"""Tabulate and draw what run.py left: `python -m projects.stability.report runs/stability projects/stability/results`.
 
 For every run: largest |E⁺ − E⁻|/E₀ and curvature of any logged median, rollbacks, updates until the first trouble, and
 the PSNR of MAP on the validation volumes (DIRECT's `fastmri_psnr`) after the warm start and at the end.
@@ -15,9 +15,9 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from run import FACTORS, runs_of
 
-from direct_deepen.trainings import exit_code
+from projects.common import exit_code
+from projects.stability.run import FACTORS, runs_of
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

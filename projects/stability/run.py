@@ -1,6 +1,6 @@
 """Does contrastive training hold, and why? Train many short runs with DIRECT and tabulate them.
 
-    python projects/stability/run.py runs/stability --study seeds remedies noise
+    python -m projects.stability.run runs/stability --study seeds remedies noise
 
 Studies, all on phantoms of 32×32 with 16 channels, 300 updates of score matching and 200 contrastive ones:
 
@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from direct_deepen.errors import DeepenError
-from direct_deepen.trainings import Training, run_trainings
+from projects.common import Training, run_trainings
 
 BASE = Path("configs/demo_deepen.yaml")
 LONG = Path("configs/pretrained_2d4x.yaml")

@@ -126,7 +126,6 @@ def _predict(
 
 def _train(run: Path, config: dict[str, Any], data: Path, begin_to_watch: Callable[[], None]) -> None:
     import tiny_direct
-
     from direct_deepen.engines.prior_engine import PriorEngine
 
     note = _notes(run)

@@ -580,8 +580,6 @@ COMMANDS = [
     ("score out --cfg good.yaml --data-root none --validation-root data", "none: no such folder"),
     ("score out --cfg good.yaml --data-root empty --validation-root data", "empty/a.h5: kspace has shape (0,"),
     ("phantom text.h5 --volumes 1 --slices 1 --size 32 --seed 1", "text.h5"),
-    ("speed --json out --threads 1 --parts direct --configuration none.yaml", "none.yaml"),
-    ("speed --json out --threads 1 --parts steps --size 0", "size"),
     ("phantom out --volumes 0 --slices 1 --seed 1", "num_volumes is 0"),
 ]
 """What is typed in the folder below, and what the one line says."""

@@ -10,11 +10,11 @@ import pytest
 import tiny_direct
 import torch
 from direct.environment import load_model_config_from_name
+from direct_deepen.engines.diffusion_settings import ALPS_RULES, ALPSSettings, DPSSettings
+from direct_deepen.engines.prior_engine import settings_from_config
 from omegaconf import OmegaConf
 from test_engine_settings import REFUSED_QUANTILES, SWITCHES, leaves
 
-from direct_deepen.engines.diffusion_settings import ALPS_RULES, ALPSSettings, DPSSettings
-from direct_deepen.engines.prior_engine import settings_from_config
 from direct_deepen.engines.trained import load_denoiser
 
 INFINITY, NOT_A_NUMBER = float("inf"), float("nan")

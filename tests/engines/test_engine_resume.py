@@ -9,10 +9,10 @@ import shutil
 import pytest
 import tiny_direct
 import torch
+from direct_deepen.engines.persistent_chains import PersistentChains
 
 from direct_deepen.engines import training_samples
 from direct_deepen.engines.guard import Guard
-from direct_deepen.engines.persistent_chains import PersistentChains
 from direct_deepen.physics.sense import sense
 
 

@@ -7,10 +7,10 @@ import logging
 import pytest
 import tiny_direct
 from direct.environment import load_model_config_from_name, load_model_from_name
+from direct_deepen.engines.prior_engine import settings_from_config
 from omegaconf import OmegaConf
 
 from direct_deepen import ConvEnergy, QuadraticEnergy
-from direct_deepen.engines.prior_engine import settings_from_config
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.errors import DeepenError

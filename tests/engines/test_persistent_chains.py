@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from direct_deepen.engines.persistent_chains import PersistentChains, mask_digest
 
 MASK = torch.rand(1, 6, 8, generator=torch.Generator().manual_seed(0)) < 0.5

@@ -12,17 +12,17 @@ import tiny_direct
 import torch
 from direct.environment import load_model_config_from_name, load_model_from_name
 from direct.utils.events import EventStorage
+from direct_deepen.engines.deepen_engine import DeepenEngine
+from direct_deepen.engines.diffusion_engines import ALPSEngine, DPSEngine
+from direct_deepen.engines.prior_engine import PriorEngine, settings_from_config
+from direct_deepen.engines.system_settings import ELDERSettings, MoLSettings, MuSESettings, PnPISTASettings
 from omegaconf import OmegaConf
 from test_engine_settings import leaves
 
 from direct_deepen import priors
 from direct_deepen.data.batch import problem_from_batch, reference_image
 from direct_deepen.engines import system_engines
-from direct_deepen.engines.deepen_engine import DeepenEngine
-from direct_deepen.engines.diffusion_engines import ALPSEngine, DPSEngine
 from direct_deepen.engines.plugin import systems
-from direct_deepen.engines.prior_engine import PriorEngine, settings_from_config
-from direct_deepen.engines.system_settings import ELDERSettings, MoLSettings, MuSESettings, PnPISTASettings
 from direct_deepen.inference import equilibrium, mm_map, proximal_iteration, unrolled_gradient
 from direct_deepen.physics import sense
 

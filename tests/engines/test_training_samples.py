@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-
 from direct_deepen.engines.persistent_chains import PersistentChains
-from direct_deepen.engines.settings import ChainSettings, ChainStartSettings
 from direct_deepen.engines.training_samples import draw_training_samples
+
+from direct_deepen.engines.settings import ChainSettings, ChainStartSettings
 from direct_deepen.inference.cost import cost_terms
 from direct_deepen.physics import SenseOperator
 from direct_deepen.physics.problem import Problem

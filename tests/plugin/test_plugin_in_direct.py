@@ -13,10 +13,10 @@ import tiny_direct
 from direct.environment import load_model_config_from_name, load_model_from_name
 from direct.nn.deepen import deepen_engine
 from direct.nn.mri_models import MRIModelEngine
+from direct_deepen.engines.deepen_engine import DeepenEngine
 from omegaconf.errors import ConfigKeyError
 
 from direct_deepen import priors
-from direct_deepen.engines.deepen_engine import DeepenEngine
 
 ENERGIES = ["QuadraticEnergy", "ConvEnergy"]
 

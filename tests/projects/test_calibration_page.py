@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 import tiny_direct
-from project_scripts import loaded_scripts
 
 from direct_deepen.engines.calibration_file import read_calibration
+from projects.comparison import run
 
 PROJECT = tiny_direct.REPOSITORY / "projects" / "calibration"
 RESULTS = sorted((PROJECT / "results").glob("*/cases.csv"))
@@ -46,14 +46,13 @@ def test_intervals_of_90_per_cent_hold_as_much_of_the_object_on_test_volumes_onc
 
 
 def test_the_scale_was_fitted_on_other_volumes(folder):
-    with loaded_scripts("comparison", ("run",)) as scripts:
-        seeds = {name: seed for seed, name in enumerate(scripts["run"].VOLUMES, start=1)}
+    seeds = {name: seed for seed, name in enumerate(run.VOLUMES, start=1)}
     # Phantoms are named by the seed of their set.
     assert {case.split("_")[1] for case in coverages(folder, "after")} == {f"{seeds['test']:03d}"}
     (path,) = folder.glob("*.calibration.yaml")
     calibration = read_calibration(path)
     assert calibration.level == 0.9
-    assert calibration.volumes == scripts["run"].VOLUMES["validation"][0]
+    assert calibration.volumes == run.VOLUMES["validation"][0]
 
 
 def test_the_tables_of_the_page_are_those_of_the_results(folder):

@@ -6,27 +6,21 @@ import pytest
 import tiny_direct
 import torch
 import yaml
-from project_scripts import loaded_scripts
 
 from direct_deepen.evaluation.cell import CellRow
 from direct_deepen.evaluation.study import load_study
-
-
-@pytest.fixture(scope="module")
-def scripts():
-    with loaded_scripts("comparison", ("run", "report")) as modules:
-        yield modules
+from projects.comparison import report, run
 
 
 @pytest.mark.parametrize("full_size", [False, True])
-def test_the_studies_name_what_the_trainings_write(tmp_path, scripts, full_size):
+def test_the_studies_name_what_the_trainings_write(tmp_path, full_size):
     with chdir(tiny_direct.REPOSITORY):
-        plan = scripts["run"].Plan(tmp_path, tmp_path / "data", full_size, "espirit" if full_size else "direct")
+        plan = run.Plan(tmp_path, tmp_path / "data", full_size, "espirit" if full_size else "direct")
         plan.write_studies()
         first, second = (load_study(tmp_path / f"table{number}.yaml") for number in (1, 2))
         assert all(path.is_file() for study in (first, second) for path in study.problems.values())
         for problem, method in first.cells() + second.cells():
-            if method.configuration is None or method.name.startswith(scripts["run"].HALF_STEP):
+            if method.configuration is None or method.name.startswith(run.HALF_STEP):
                 continue
             assert method.configuration.is_file()
             # The last iteration of the training that the plan makes there.
@@ -35,7 +29,7 @@ def test_the_studies_name_what_the_trainings_write(tmp_path, scripts, full_size)
             assert training.folder == method.weights(problem).parent
             iterations = training.configuration["training"]["num_iterations"]
             assert method.weights(problem).name == f"model_{iterations - 1}.pt"
-            if system not in scripts["run"].OF_DIRECT:
+            if system not in run.OF_DIRECT:
                 assert training.configuration["model"]["coil_maps"] == plan.coil_maps
     # Equally many trials wherever something is tuned, and nothing where masks are exchanged.
     tunings = [method.tune for method in first.methods if method.tune is not None]
@@ -44,8 +38,7 @@ def test_the_studies_name_what_the_trainings_write(tmp_path, scripts, full_size)
     assert first.test == second.test
 
 
-def test_elder_with_half_its_step_has_twice_the_iterations_and_else_the_same_weights(tmp_path, scripts):
-    run = scripts["run"]
+def test_elder_with_half_its_step_has_twice_the_iterations_and_else_the_same_weights(tmp_path):
     with chdir(tiny_direct.REPOSITORY):
         plan = run.Plan(tmp_path, tmp_path / "data")
         plan.write_studies()
@@ -66,9 +59,9 @@ def test_elder_with_half_its_step_has_twice_the_iterations_and_else_the_same_wei
         assert yaml.safe_load(method.configuration.read_text())["model"]["inference"]["num_steps"] == 2 * steps
 
 
-def test_every_problem_has_its_mask_and_the_radial_one_is_trained_on_by_nothing(tmp_path, scripts):
+def test_every_problem_has_its_mask_and_the_radial_one_is_trained_on_by_nothing(tmp_path):
     with chdir(tiny_direct.REPOSITORY):
-        plan = scripts["run"].Plan(tmp_path, tmp_path / "data")
+        plan = run.Plan(tmp_path, tmp_path / "data")
         plan.write_studies()
     names = {}
     for path in (tmp_path / "problems").iterdir():
@@ -78,7 +71,7 @@ def test_every_problem_has_its_mask_and_the_radial_one_is_trained_on_by_nothing(
         "2d4x": ("Gaussian2D", [4.0]), "2d6x": ("Gaussian2D", [6.0]),
         "1d2x": ("FastMRIEquispaced", [2.0]), "1d4x": ("FastMRIEquispaced", [4.0]), "radial": ("Radial", [4.0]),
     }  # fmt: skip
-    assert "radial" not in scripts["run"].MASKS
+    assert "radial" not in run.MASKS
 
 
 def rows(mask, method, psnr):
@@ -88,8 +81,7 @@ def rows(mask, method, psnr):
     ]
 
 
-def test_a_drop_is_what_another_training_mask_costs(scripts):
-    report = scripts["report"]
+def test_a_drop_is_what_another_training_mask_costs():
     masks = ("2d4x", "2d6x", "1d2x")
     cells = {}
     for used in (*masks, "radial"):
@@ -109,8 +101,7 @@ def test_a_drop_is_what_another_training_mask_costs(scripts):
     assert "Drop of elder_half_step minus drop of DEEPEN, mean of the six: -0.50 ± 0.00" in text
 
 
-def test_the_last_column_of_table_one_is_the_mean_over_masks(scripts):
-    report = scripts["report"]
+def test_the_last_column_of_table_one_is_the_mean_over_masks():
     cells = {}
     for number, mask in enumerate(("2d4x", "2d6x", "1d2x", "1d4x")):
         cells[mask, "deepen"] = rows(mask, "deepen", [30.0, 31.0])

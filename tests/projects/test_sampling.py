@@ -8,23 +8,17 @@ import pytest
 import tiny_direct
 import yaml
 from direct.environment import load_model_config_from_name
-from omegaconf import OmegaConf
-from project_scripts import loaded_scripts
-
 from direct_deepen.engines.diffusion_settings import ALPSSettings, DPSSettings
 from direct_deepen.engines.prior_engine import settings_from_config
+from omegaconf import OmegaConf
+
 from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.evaluation.cell import CellRow
 from direct_deepen.evaluation.cell_posterior import PosteriorRow
 from direct_deepen.evaluation.study import load_study
+from projects.sampling import cost, report, run
 
 SETTINGS = {"deepen": DeepenSettings, "alps": ALPSSettings, "dps": DPSSettings}
-
-
-@pytest.fixture(scope="module")
-def scripts():
-    with loaded_scripts("sampling", ("run", "report", "cost")) as modules:
-        yield modules
 
 
 def settings(path, system):
@@ -33,8 +27,7 @@ def settings(path, system):
     return settings_from_config(OmegaConf.create({"model": typed}), SETTINGS[system])
 
 
-def test_every_sampler_of_the_study_takes_the_evaluations_of_its_name(tmp_path, scripts):
-    run = scripts["run"]
+def test_every_sampler_of_the_study_takes_the_evaluations_of_its_name(tmp_path):
     with chdir(tiny_direct.REPOSITORY):
         comparison, output = tmp_path / "comparison", tmp_path / "out"
         run.write_study(comparison, output)
@@ -59,8 +52,7 @@ def test_every_sampler_of_the_study_takes_the_evaluations_of_its_name(tmp_path, 
     assert all(f"{system}_{count}" in names["2d4x"] for system, count in run.COMPARED["2d4x"].items())
 
 
-def test_the_slices_are_the_first_of_the_comparisons_volumes(tmp_path, scripts):
-    run = scripts["run"]
+def test_the_slices_are_the_first_of_the_comparisons_volumes(tmp_path):
     for part in run.VOLUMES:
         tiny_direct.write_volumes(tmp_path / "comparison" / "data" / part, ["a", "b"], seed=1)
     run.write_slices(tmp_path / "comparison", tmp_path / "out")
@@ -71,22 +63,21 @@ def test_the_slices_are_the_first_of_the_comparisons_volumes(tmp_path, scripts):
         assert dict(part.attrs) == dict(whole.attrs)
 
 
-def test_the_tables_have_the_means_of_every_cell_and_blanks_for_those_that_are_missing(scripts):
+def test_the_tables_have_the_means_of_every_cell_and_blanks_for_those_that_are_missing():
     nothing = float("nan")
     rows = [
         CellRow("dps_1000", "2d4x", f"v{i}#0", psnr, 0.9, 0.01, 1.0, 8000.0, 0.0, 340432, 0, 0.3)
         for i, psnr in enumerate((30.0, 32.0))
     ]
     posteriors = [PosteriorRow("dps_1000", "2d4x", f"v{i}#0", 8, 5.0, 1000.0, 0.02, 0.01, 0.5) for i in range(2)]
-    table = scripts["report"].claim(rows, posteriors)
+    table = report.claim(rows, posteriors)
     (line,) = (line for line in table.splitlines() if line.startswith("| 2d4x | DPS"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[2:] == ["340,432", "1000", "31.00", "0.900", "0.0200", "0.0100", "50%", "0.3"]
     assert str(nothing) in next(line for line in table.splitlines() if line.startswith("| 2d6x | DPS"))
 
 
-def test_the_cost_of_a_sample_is_that_of_an_evaluation_times_their_number(scripts):
-    cost = scripts["cost"]
+def test_the_cost_of_a_sample_is_that_of_an_evaluation_times_their_number():
     scale = cost.Scale(16, 2, 4, ((4, 8), 1), ((4, 8), 1), repetitions=1, steps=2)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in cost.table(scale).splitlines()[2:6]]
     assert [line[0] for line in lines] == ["DEEPEN", "ALPS", "ALPS", "DPS"]

@@ -5,17 +5,15 @@ import subprocess
 import sys
 
 import tiny_direct
-from project_scripts import loaded_scripts
 
-from direct_deepen.speed.setting import Setting
+from benchmarks.setting import Setting
+from projects.speed import scaling
 
 
 def test_scaling_measures_every_value_of_every_axis_and_draws_it(tmp_path, monkeypatch):
-    with loaded_scripts("speed", ("scaling",)) as scripts:
-        scaling = scripts["scaling"]
-        monkeypatch.setattr(scaling, "AXES", {"size": (8, 12), "steps": (1, 2), "coils": (1, 3), "batch": (1, 2)})
-        rows = scaling.measure(Setting(size=8, channels=2, coils=2, repetitions=1))
-        scaling.plot(rows, tmp_path / "scaling.png")
+    monkeypatch.setattr(scaling, "AXES", {"size": (8, 12), "steps": (1, 2), "coils": (1, 3), "batch": (1, 2)})
+    rows = scaling.measure(Setting(size=8, channels=2, coils=2, repetitions=1))
+    scaling.plot(rows, tmp_path / "scaling.png")
     expected = [(axis, value) for axis, values in scaling.AXES.items() for value in values]
     assert [(row["axis"], row["value"]) for row in rows] == expected
     assert all(row["seconds"] > 0 and row["floor_seconds"] > 0 for row in rows)
@@ -23,10 +21,10 @@ def test_scaling_measures_every_value_of_every_axis_and_draws_it(tmp_path, monke
 
 
 def test_two_processes_end_with_the_weights_of_one(tmp_path):
-    script = tiny_direct.REPOSITORY / "projects" / "speed" / "two_processes.py"
     output = tmp_path / "two_processes.json"
     toy = ["--size", "16", "--channels", "4", "--steps", "3", "--updates", "3"]
-    subprocess.run([sys.executable, str(script), *toy, "--output", str(output)], check=True, timeout=120)
+    command = [sys.executable, "-m", "projects.speed.two_processes", *toy, "--output", str(output)]
+    subprocess.run(command, check=True, timeout=120, cwd=tiny_direct.REPOSITORY)
     figures = json.loads(output.read_text())
     # A sum for the mean, or weights that are not sent, would differ by as much as they change. What is left is the
     # rounding of differences of energies, in single precision.

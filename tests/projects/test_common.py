@@ -1,40 +1,26 @@
 """Many trainings: each on a core, in an order that weights to start from allow, each once."""
 
-import os
-
 import pytest
 import tiny_direct
-import torch
 
 from direct_deepen.errors import DeepenError
-from direct_deepen.trainings import Training, exit_code, run_trainings, seconds_spent
-
-# The tests have used threads before they fork; a training forks before it does.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+from projects.common import Training, exit_code, run_trainings, seconds_spent
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, volumes):
-    folder = tmp_path_factory.mktemp("data")
-    for name in ("training", "validation"):
-        (folder / name).symlink_to(volumes)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trainings(tmp_path_factory, data):
+def trainings(tmp_path_factory):
     """One that starts from the weights of another, which comes after it in the list, and one that is refused."""
     folder = tmp_path_factory.mktemp("trainings")
+    data = folder / "data"
+    for name in ("training", "validation"):
+        tiny_direct.write_volumes(data / name, ["a", "b"], seed=1)
     config = tiny_direct.configuration("phantom_pnp_ista", iterations=6)
     bad = tiny_direct.changed(config, {"model.objective.noise_std": -1.0})
     first = Training(folder / "first", config, data, seed=3)
     second = Training(folder / "second", config, data, seed=4, initialization=folder / "first" / "model_5.pt")
     refused = Training(folder / "refused", bad, data)
-    threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
     with pytest.raises(DeepenError, match=r"1 of the trainings failed: see .*refused.output\.log"):
         run_trainings([second, refused, first])
-    assert torch.get_num_threads() == threads
-    assert os.sched_getaffinity(0) == cores
     return first, second, refused
 
 
@@ -53,24 +39,17 @@ def test_a_training_starts_from_the_weights_it_names(trainings):
     assert 0 < max(steps) < 6 * first.configuration["training"]["lr"]
 
 
-def test_what_has_ended_is_not_repeated(trainings):
-    before = {training.folder: (training.folder / "ended.json").stat().st_mtime_ns for training in trainings}
+def test_what_has_ended_is_not_repeated_and_what_was_killed_goes_on(trainings):
+    killed, *others = (training.folder / "ended.json" for training in trainings)
+    killed.unlink()
+    before = [path.stat().st_mtime_ns for path in others]
     run_trainings(trainings)
-    assert before == {folder: (folder / "ended.json").stat().st_mtime_ns for folder in before}
+    assert exit_code(killed.parent) == 0
+    assert "model_5.pt" in (killed.parent / "output.log").read_text()
+    assert before == [path.stat().st_mtime_ns for path in others]
 
 
-def test_one_that_was_killed_has_not_ended_and_goes_on(trainings):
-    first = trainings[0]
-    (first.folder / "ended.json").unlink()
-    assert exit_code(first.folder) is None
-    run_trainings([first])
-    assert exit_code(first.folder) == 0
-    assert "model_5.pt" in (first.folder / "output.log").read_text()
-
-
-def test_a_start_that_nothing_makes_is_named(tmp_path, trainings, one_line_error):
-    lost = Training(
-        tmp_path / "lost", trainings[0].configuration, trainings[0].data, initialization=tmp_path / "none.pt"
-    )
+def test_a_start_that_nothing_makes_is_named(tmp_path, one_line_error):
+    lost = Training(tmp_path / "lost", {}, tmp_path, initialization=tmp_path / "none.pt")
     with one_line_error("none.pt", "no training makes it"):
         run_trainings([lost])

@@ -1,4 +1,4 @@
-r"""What the inner loops are held against: the floor of ∇E, and a Langevin step as others take it.
+"""The inner loops, and what they are held against: the floor of ∇E, and Langevin steps and updates as others take them.
 
 The floor is the convolutions of the network and, for every one of them, that by which its input's gradient comes back,
 at the shapes of the network, on memory that is there, channels last, and nothing else: no activation, no loss.
@@ -6,17 +6,17 @@ at the shapes of the network, on memory that is there, channels last, and nothin
 
 import importlib
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from direct_deepen.inference import langevin
+from benchmarks.setting import Workload
+from direct_deepen.inference import Samples, langevin, mm_map
+from direct_deepen.objectives import contrastive_loss
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.priors import ReducedPrecision
-from direct_deepen.speed.setting import Workload
 
 STEP_SIZE = 0.1
 NOISE_STD = 0.01
@@ -54,12 +54,18 @@ def gradient(work: Workload) -> Callable[[], object]:
 
 
 def reduced_gradient(work: Workload) -> Callable[[], object]:
-    """Return a function that evaluates E and ∇E with convolutions of 16 bits."""
+    """Return a function that evaluates E and ∇E with convolutions of 16 bits.
+
+    Raises
+    ------
+    DeepenError
+        If the activation has no kernel for them.
+    """
     energy = ReducedPrecision(work.energy)
     return lambda: energy.value_and_grad(work.image)
 
 
-def chain(work: Workload, num_steps: int = CHAIN_STEPS, num_samples: int = 1) -> Callable[[], object]:
+def chain(work: Workload, num_steps: int = CHAIN_STEPS, num_samples: int = 1) -> Callable[[], Samples]:
     """Return a function that runs ``num_samples`` Langevin chains of ``num_steps`` steps for every image."""
     generator = torch.Generator(work.image.device).manual_seed(0)
     return lambda: langevin(
@@ -73,6 +79,11 @@ def chain(work: Workload, num_steps: int = CHAIN_STEPS, num_samples: int = 1) ->
         init=work.image,
         generator=generator,
     )
+
+
+def solver(work: Workload, num_steps: int) -> Callable[[], object]:
+    """Return a function that takes steps towards the most probable image."""
+    return lambda: mm_map(work.A, work.masked_kspace, work.energy, max_iterations=num_steps)
 
 
 def plain_energy(work: Workload) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -115,11 +126,6 @@ def own_energy(work: Workload) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda channels: work.energy(torch.view_as_complex(channels.movedim(1, -1).contiguous()))
 
 
-def has_deepinv() -> bool:
-    """Say whether deepinv is installed."""
-    return find_spec("deepinv") is not None
-
-
 def deepinv_chain(
     work: Workload, energy: Callable[[torch.Tensor], torch.Tensor], num_steps: int
 ) -> Callable[[], object]:
@@ -149,6 +155,39 @@ def deepinv_chain(
             sampler.sample(kspace, physics, x_init=start, seed=0)
 
     return run
+
+
+def severed_update(work: Workload, num_steps: int) -> Callable[[], None]:
+    """Return an update by maximum likelihood, with no gradient through the chain (DEEPEN, equation 10)."""
+    run = chain(work, num_steps)
+    return _update(work, lambda: run().images[0])
+
+
+def unrolled_update(work: Workload, num_steps: int) -> Callable[[], None]:
+    """Return the same update with a graph through the chain, for what severing it saves."""
+    generator = torch.Generator(work.image.device).manual_seed(0)
+    data = work.A.adjoint(work.masked_kspace)
+
+    def samples() -> torch.Tensor:
+        x = work.image.clone().requires_grad_()
+        for _ in range(num_steps):
+            (prior_gradient,) = torch.autograd.grad(work.energy(x).sum(), x, create_graph=True)
+            noise = complex_normal_like(x, generator=generator)
+            x = x - STEP_SIZE * (work.A.normal(x) - data + prior_gradient) + NOISE_STD * STEP_SIZE**0.5 * noise
+        return x
+
+    return _update(work, samples)
+
+
+def _update(work: Workload, samples: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    optimizer = torch.optim.Adam(work.energy.parameters())
+
+    def update() -> None:
+        contrastive_loss(work.energy(work.image), work.energy(samples())).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return update
 
 
 def _channels(image: torch.Tensor) -> torch.Tensor:

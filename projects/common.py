@@ -1,18 +1,18 @@
-"""Many trainings with DIRECT, as studies have them: on the CPU one on each core, as more threads gain little there."""
+"""What studies share: many trainings with DIRECT, on the CPU one on each core, as more threads gain little there."""
 
-import gc
 import json
 import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from direct_deepen.errors import require
 from direct_deepen.progress import progress_bar
@@ -59,55 +59,45 @@ def seconds_spent(folder: Path) -> float:
 
 def _end(folder: Path) -> dict[str, float]:
     path = folder / _ENDED
-    result: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return result
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def run_trainings(trainings: Sequence[Training], *, device: str = "cpu") -> None:
-    """Run the trainings that have not ended, in their order, with `direct train`.
+    """Run the trainings that have not ended with `direct train`, those first whose checkpoint to start from is there.
 
     On the CPU every core runs one, in a process of its own; on a GPU one runs after the other. A training that was
-    interrupted goes on. One whose checkpoint to start from is still being made waits for it. One that fails loses no
-    other.
+    interrupted goes on. One that fails loses no other but those that start from it.
 
     Raises
     ------
     DeepenError
-        In the end, if trainings failed, with their folders; or if nothing makes the checkpoint that one starts from.
+        In the end, if trainings failed, with their logs; or if nothing makes the checkpoint that one starts from.
     """
-    missing = [training for training in trainings if exit_code(training.folder) is None]
-    if not missing:
-        return
-    # Imported once: every training is a copy of this process.
-    for module in ("direct.cli.cli", "direct_deepen.engines.deepen_engine", "direct_deepen.engines.system_engines"):
-        import_module(module)
-    context = multiprocessing.get_context("fork")
+    processes = multiprocessing.get_context("forkserver")
+    # Imported once: every training is a copy of a process that has.
+    processes.set_forkserver_preload(["direct.cli.cli", "direct_deepen.engines.plugin.deepen_engine", __name__])
     cores = sorted(os.sched_getaffinity(0))
-    free = [{core} for core in cores] if device == "cpu" else [set(cores)]
-    working: dict[int, tuple[Training, Any, set[int]]] = {}
-    failed = []
-    with progress_bar(name="trainings", unit="training", total=len(missing)) as bar:
-        while missing or working:
-            while free and (chosen := next((t for t in missing if _may_start(t)), None)):
-                missing.remove(chosen)
-                share = free.pop()
-                process = context.Process(target=_train, args=(chosen, share, device))
-                process.start()
-                working[process.sentinel] = (chosen, process, share)
-            require(bool(working), f"{[str(t.initialization) for t in missing]}: not there, and no training makes it")
-            for sentinel in multiprocessing.connection.wait(list(working)):
-                assert isinstance(sentinel, int)
-                training, process, share = working.pop(sentinel)
-                process.join()
-                free.append(share)
-                bar.update()
-                if exit_code(training.folder) != 0:
-                    failed.append(str(training.folder / _LOG))
+    free: SimpleQueue[set[int]] = SimpleQueue()
+    for share in [{core} for core in cores] if device == "cpu" else [set(cores)]:
+        free.put(share)
+
+    def run(training: Training) -> None:
+        share = free.get()
+        process = processes.Process(target=_train, args=(training, share, device))
+        process.start()
+        process.join()
+        free.put(share)
+
+    missing = [training for training in trainings if exit_code(training.folder) is None]
+    failed: list[str] = []
+    with ThreadPoolExecutor(free.qsize()) as threads:
+        while ready := [t for t in missing if t.initialization is None or t.initialization.is_file()]:
+            missing = [training for training in missing if training not in ready]
+            for _ in progress_bar(threads.map(run, ready), name="trainings", unit="training", total=len(ready)):
+                pass
+            failed += [str(training.folder / _LOG) for training in ready if exit_code(training.folder) != 0]
     require(not failed, f"{len(failed)} of the trainings failed: see {', '.join(failed)}")
-
-
-def _may_start(training: Training) -> bool:
-    return training.initialization is None or training.initialization.is_file()
+    require(not missing, f"{[str(t.initialization) for t in missing]}: not there, and no training makes it")
 
 
 def _train(training: Training, cores: set[int], device: str) -> None:
@@ -134,9 +124,6 @@ def _train(training: Training, cores: set[int], device: str) -> None:
 
     if device == "cpu":
         _keep_slices(FastMRIDataset)
-    # What is imported needs no looking through for garbage.
-    gc.freeze()
-
     before = _end(folder).get("seconds", 0.0)
     begin = time.perf_counter()
     code: Any = 0
