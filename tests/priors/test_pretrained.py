@@ -62,7 +62,7 @@ def test_what_is_saved_is_what_loads(tmp_path, monkeypatch, one_line_error):
 
 
 def test_weights_are_small_enough_to_come_along():
-    folder = pretrained.resources.files("direct_deepen") / "weights"
+    folder = pretrained.resources.files("direct_deepen.priors") / "weights"
     assert sum(entry.stat().st_size for entry in folder.iterdir()) < 5 * MEGABYTE
 
 
