@@ -16,22 +16,8 @@ CHAINS, KEEP = 3, 4
 
 
 def make_samples(images: torch.Tensor, *, chains: int) -> Samples:
-    """Samples (chain·keep, batch, height, width), with an empty history."""
-    keep = images.shape[0] // chains
-    empty = torch.zeros(chains, images.shape[1])
-    return Samples(
-        images=images,
-        chain=torch.arange(chains).repeat_interleave(keep),
-        step=torch.arange(1, keep + 1).repeat(chains),
-        step_size=empty,
-        cost_trace=empty[None],
-        norm_trace=empty[None],
-        curvature=empty,
-        acceptance=empty,
-        noise_std=0.1,
-        burn_in=0,
-        gradient_evaluations=0,
-    )
+    """Samples (chain·keep, batch, height, width), without a history."""
+    return Samples(images, 0, torch.arange(chains).repeat_interleave(len(images) // chains))
 
 
 @pytest.fixture
@@ -111,6 +97,14 @@ def test_quantiles_are_those_of_numpy_and_of_the_interval(posterior, images, cha
     np.testing.assert_allclose(some.quantiles(probabilities).numpy(), expected, rtol=1e-13)
     lower, upper = posterior.interval(0.9)
     assert torch.allclose(posterior.quantiles([0.05, 0.95]), torch.stack([lower, upper]), rtol=1e-13)
+
+
+def test_samples_of_every_sampler_have_a_posterior(images):
+    posterior = Posterior.from_samples(Samples.independent(images, gradient_evaluations=1))
+    expected = Posterior.from_images(images)
+    assert torch.equal(posterior.mean, expected.mean)
+    assert posterior.diagnostics == expected.diagnostics
+    assert posterior.diagnostics.split_r_hat is None
 
 
 def test_probabilities_are_from_zero_to_one(posterior, one_line_error):

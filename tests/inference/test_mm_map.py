@@ -242,9 +242,9 @@ def test_an_image_gets_the_same_alone(problem, gaussian_energy, draw, precision)
         assert relative_error(together.image[image : image + 1], alone.image) <= 2e-5
 
 
-def test_an_image_takes_the_same_steps_alone_from_the_same_curvature(problem, energy_case):
+def test_an_image_takes_the_same_steps_alone_from_the_same_curvature(problem, energy_type_case):
     A, kspace = problem
-    energy = energy_case.build(8, 8)
+    energy = energy_type_case.build(8, 8)
     together = mm_map(A, kspace, energy, curvature=0.5, max_iterations=5)
     for image in range(3):
         part = A.select(torch.tensor([image]))
@@ -276,8 +276,7 @@ def test_finished_images_cost_nothing_more(problem, gaussian_energy, draw):
     assert torch.equal(result.cost_history[2:, 1], result.cost_history[1, 1].expand(result.iterations - 1))
 
 
-@pytest.mark.parametrize("curvature", [None, 0.5])
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(("curvature", "plain"), [(None, False), (0.5, False), (None, True)])
 def test_gradient_evaluations_are_those_that_were_done(problem, energy_type_case, plain_operator, plain, curvature):
     A, kspace = problem
     counting = Counting(energy_type_case.build(8, 8))
