@@ -4,7 +4,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from direct_deepen.cli import benchmark, calibrate, doctor, landscape, phantom, posterior, report, score, speed
+from direct_deepen.cli import (
+    benchmark,
+    calibrate,
+    configure,
+    doctor,
+    landscape,
+    phantom,
+    posterior,
+    report,
+    score,
+    speed,
+)
 from direct_deepen.cli.verbosity import shared_options, stage, tell_command, told
 from direct_deepen.errors import DeepenError
 
@@ -20,13 +31,13 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="direct-deepen",
-        description="DEEPEN for DIRECT: phantoms, comparisons, calibration, views of posteriors, energies, runs.",
+        description="DEEPEN for DIRECT: phantoms, configurations, comparisons, calibration, and views of all of it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = shared_options()
-    for command in (doctor, phantom, score, benchmark, calibrate, posterior, landscape, report, speed):
+    for command in (doctor, phantom, configure, score, benchmark, calibrate, posterior, landscape, report, speed):
         command.add_parser(subparsers, shared)
     return parser
 

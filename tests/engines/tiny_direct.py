@@ -6,7 +6,6 @@ the folder of the data by its name alone, and run where that lies.
 
 import copy
 import gc
-import importlib.util
 import logging
 import os
 import random
@@ -15,17 +14,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import h5py
 import numpy as np
 import torch
-from direct.environment import setup_training_environment
+import yaml
+from direct.environment import load_model_config_from_name, setup_training_environment
 from direct.predict import setup_inference_save_to_h5
 from direct.train import build_training_datasets_from_environment, setup_train
 from direct.utils import set_all_seeds
 from direct.utils.events import JSONWriter
+from omegaconf import OmegaConf
 
 from direct_deepen.data.fastmri_file import write_fastmri_volume
 from direct_deepen.physics.fourier import fft2
@@ -40,19 +40,6 @@ CORES = [0]
 SIZE = 32
 COILS = 3
 SLICES = 2
-
-
-def load_generator() -> ModuleType:
-    """The module configs/generate.py, which is no package."""
-    spec = importlib.util.spec_from_file_location("configs_generate", REPOSITORY / "configs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-GENERATE = load_generator()
 
 
 # ---- Data
@@ -107,10 +94,17 @@ def undersample(source: Path, target: Path, mask: np.ndarray) -> Path:
 # ---- Configurations
 
 
+def committed(name: str) -> dict[str, Any]:
+    """The content of a file of ``configs``; sections that are left out have their defaults."""
+    content = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "configs" / f"{name}.yaml"))
+    assert isinstance(content, dict)
+    return content
+
+
 def configuration(
     name: str = "demo_deepen", *, batch_size: int = 2, iterations: int = 8, warm_start: int = 3
 ) -> dict[str, Any]:
-    """A small configuration of ``configs/generate.py`` cut down to seconds, with every kind of logging."""
+    """A configuration of ``configs`` cut down to seconds, with all keys of its model, and every kind of logging."""
     changes = {
         "validation.datasets": [],
         "inference.batch_size": 2,
@@ -134,7 +128,10 @@ def configuration(
             "model.inference.num_steps": 8,
             "model.inference.keep": 4,
         }
-    result = changed(GENERATE.configurations()[f"{name}.yaml"], changes)
+    whole = committed(name)
+    schema = load_model_config_from_name(whole["model"]["model_name"])
+    whole["model"] = OmegaConf.to_container(OmegaConf.merge(schema, whole["model"]))
+    result = changed(whole, changes)
     for section in (result["training"]["datasets"][0], result["inference"]["dataset"]):
         section["transforms"]["augmentation"]["pad"] = [SIZE, SIZE]
         # Of 32×32 samples the 2 % of the large configurations are a disc five samples wide: too few for ESPIRiT.
@@ -157,7 +154,7 @@ def changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         *path, last = key.split(".")
         section = result
         for name in path:
-            section = section[name]
+            section = section.setdefault(name, {})
         section[last] = value
     return result
 
@@ -170,7 +167,7 @@ def with_espirit(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_configuration(path: Path, config: dict[str, Any]) -> Path:
-    path.write_text(GENERATE.text_of(config), encoding="utf-8")
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return path
 
 
