@@ -28,7 +28,7 @@ lint: setup
 
 # The guide and the reference, in docs/_build/html; a name that is not found is an error, like every other warning.
 docs: setup
-	$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
+	$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet -c docs . docs/_build/html
 
 # Two processes, a file each at a time: tests run on one thread, and share what they train within their file.
 test: setup

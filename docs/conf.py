@@ -28,10 +28,15 @@ extensions = [
     "sphinx.ext.viewcode",
     "docstrings",
     "myst_parser",
-    "project_pages",
     "settings_keys",
 ]
-exclude_patterns = ["_build"]
+
+# ---- Pages: the source is the root of the repository, so that what links to a page on GitHub does so here
+
+root_doc = "docs/index"
+include_patterns = ["docs/*.md", "docs/api/*", "projects/*/README.md", "projects/*/results/**.md"]
+# Folders that are not even looked through.
+exclude_patterns = [".*", "build", "direct_deepen", "docs/_build", "runs", "tests"]
 
 # ---- Pages in Markdown
 
@@ -88,6 +93,13 @@ def resolve_by_last_part(
     return reference
 
 
+def without_contents(app: Sphinx, document: nodes.document) -> None:
+    """Let tables of results be pages that others link to, and that no list of contents has."""
+    if "/results/" in app.env.docname:
+        app.env.metadata[app.env.docname]["orphan"] = True
+
+
 def setup(app: Sphinx) -> None:
     """Register what is above."""
+    app.connect("doctree-read", without_contents)
     app.connect("missing-reference", resolve_by_last_part)

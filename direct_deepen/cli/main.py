@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from direct_deepen.cli import benchmark, calibrate, landscape, posterior, report, score
+from direct_deepen.cli import benchmark, calibrate, configure, landscape, posterior, report, score
 from direct_deepen.cli.doctor import DOCTOR
 from direct_deepen.cli.phantom import PHANTOM
 from direct_deepen.cli.verbosity import shared_options, stage, tell_command, told
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="direct-deepen",
-        description="DEEPEN for DIRECT: phantoms, comparisons, calibration, views of posteriors, energies, runs.",
+        description="DEEPEN for DIRECT: phantoms, configurations, comparisons, calibration, and views of all of it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     shared = shared_options()
     for command in (DOCTOR, PHANTOM):
         command.add_to(subparsers, shared)
-    for module in (score, benchmark, calibrate, posterior, landscape, report):
+    for module in (configure, score, benchmark, calibrate, posterior, landscape, report):
         module.add_parser(subparsers, shared)
     return parser
 

@@ -11,7 +11,6 @@ OUTPUT/table2.yaml are the studies of the two tables.
 """
 
 import argparse
-import importlib.util
 import math
 import subprocess
 import sys
@@ -23,6 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from direct.config.defaults import TrainingConfig
+from direct.environment import load_model_config_from_name
+from omegaconf import OmegaConf
 
 from direct_deepen.engines.checkpoints import weights_of
 from direct_deepen.errors import DeepenError
@@ -103,7 +105,8 @@ class Plan:
 
     def checkpoint(self, system: str, mask: str) -> Path:
         """Return where its last weights will be."""
-        iterations = self.configuration(system, MASKS[0])["training"]["num_iterations"]
+        training = self.configuration(system, MASKS[0])["training"]
+        iterations = training.get("num_iterations", TrainingConfig.num_iterations)
         return self.folder(system, mask) / f"model_{iterations - 1}.pt"
 
     def training(self, system: str, mask: str) -> Training:
@@ -113,7 +116,7 @@ class Plan:
 
     def write_start_of_elder(self) -> None:
         """Write the weights of MuSE with the first step of ELDER."""
-        step = self.configuration("elder", MASKS[0])["model"]["step_size"]
+        step = settings_of(self.source("elder")).step_size
         weights = weights_of(self.checkpoint("muse", ANY)) | {"step_size.logarithm": torch.tensor(step).log()}
         torch.save({"model": weights}, self.output / ANY / "elder_start.pt")
 
@@ -123,7 +126,8 @@ class Plan:
         What it learned bears no larger curvature than that of the mask it was trained with; a shorter step does.
         """
         content = self.configuration("elder", MASKS[0])
-        content["model"]["inference"]["num_steps"] *= 2
+        steps = settings_of(self.source("elder")).inference.num_steps
+        content["model"].setdefault("inference", {})["num_steps"] = 2 * steps
         write_yaml(self.half_step_configuration, content)
         for mask in MISMATCHED:
             trained = self.checkpoint("elder", mask)
@@ -190,6 +194,12 @@ class Plan:
         write_yaml(self.output / f"{name}.yaml", content)
 
 
+def settings_of(path: Path) -> Any:
+    """Return the model section of a configuration with defaults for what it leaves out."""
+    section = OmegaConf.load(path).model
+    return OmegaConf.merge(load_model_config_from_name(section.model_name), section)
+
+
 def write_yaml(path: Path, content: dict[str, Any]) -> None:
     """Write a YAML file, and the folder it lies in."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,12 +210,8 @@ def masking(mask: str) -> dict[str, Any]:
     """Return the sampling of a mask, from where all configurations have it."""
     if mask == "radial":
         return RADIAL
-    specification = importlib.util.spec_from_file_location("generate", CONFIGS / "generate.py")
-    assert specification is not None
-    assert specification.loader is not None
-    generate = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(generate)
-    section: dict[str, Any] = generate.MASKS[mask]
+    overlay = yaml.safe_load((CONFIGS / "masks" / f"{mask}.yaml").read_text(encoding="utf-8"))
+    section: dict[str, Any] = overlay["transforms"]["masking"]
     return section
 
 

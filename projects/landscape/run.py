@@ -38,10 +38,9 @@ def energies(run: Path) -> dict[str, Energy]:
 
 
 def test_slices(mask: str, data: Path) -> list[Case]:
-    """Return test slices under a mask of configs/."""
-    other = yaml.safe_load(Path(f"configs/deepen_{mask}.yaml").read_text(encoding="utf-8"))
-    masking = other["inference"]["dataset"]["transforms"]["masking"]
-    return list(cases(inference_dataset(CONFIGURATION, data, transforms={"masking": masking})))
+    """Return test slices under a mask of configs/masks."""
+    transforms = yaml.safe_load(Path(f"configs/masks/{mask}.yaml").read_text(encoding="utf-8"))["transforms"]
+    return list(cases(inference_dataset(CONFIGURATION, data, transforms=transforms)))
 
 
 def main() -> None:

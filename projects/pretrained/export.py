@@ -8,7 +8,8 @@ import argparse
 from pathlib import Path
 
 import torch
-import yaml
+from direct.environment import load_model_config_from_name
+from omegaconf import OmegaConf
 
 import direct_deepen
 from direct_deepen.engines.trained import load_trained
@@ -25,7 +26,8 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--seed", type=int, required=True, help="seed of the run")
     arguments = parser.parse_args()
-    model = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))["model"]
+    section = OmegaConf.load(CONFIGURATION).model
+    model = OmegaConf.merge(load_model_config_from_name(section.model_name), section)
     settings = {key: model[key] for key in KEYS}
     energy = load_trained(arguments.checkpoint, CONFIGURATION)
     OUTPUT.parent.mkdir(exist_ok=True)

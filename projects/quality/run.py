@@ -60,10 +60,9 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def load(data: Path, mask: str = "2d4x", size: int = 64) -> list[Case]:
-    """Return the slices of a folder under a mask of configs/."""
-    other = yaml.safe_load(Path(f"configs/deepen_{mask}.yaml").read_text(encoding="utf-8"))
-    masking = other["inference"]["dataset"]["transforms"]["masking"]
-    transforms = {"masking": masking, "augmentation": {"pad": [size, size]}}
+    """Return the slices of a folder under a mask of configs/masks."""
+    transforms = yaml.safe_load(Path(f"configs/masks/{mask}.yaml").read_text(encoding="utf-8"))["transforms"]
+    transforms["augmentation"] = {"pad": [size, size]}
     return list(cases(inference_dataset(CONFIGURATION, data, transforms=transforms)))
 
 

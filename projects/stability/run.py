@@ -162,7 +162,7 @@ def configuration(run: Run) -> dict[str, Any]:
         *sections, name = key.split(".")
         section = result
         for part in sections:
-            section = section[part]
+            section = section.setdefault(part, {})
         section[name] = value
     for part in (
         result["training"]["datasets"][0],

@@ -3,7 +3,6 @@
 import importlib
 import re
 
-import project_pages
 import pytest
 import settings_keys
 from documents import ROOT
@@ -75,14 +74,15 @@ def test_every_picture_of_the_projects_is_in_the_gallery():
     assert shown == pictures
 
 
-def test_pages_of_projects_link_to_what_is_there():
-    pages = {readme.parent.name: project_pages.page(readme) for readme in (ROOT / "projects").glob("*/README.md")}
-    targets = [target for text in pages.values() for target in re.findall(r"\]\(([^)\s]+)\)", text)]
-    local = [target for target in targets if not re.match(r"https?:|#", target)]
-    assert local
-    for target in local:
-        path = project_pages.PAGES / target
-        assert path.resolve().is_file() or target.removesuffix(".md") in pages, target
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *DOCS.glob("*.md"), *(ROOT / "projects").glob("*/README.md")], ids=str
+)
+def test_links_of_pages_lead_to_files_where_the_pages_are_read_as_files(page):
+    links = re.findall(
+        r"\]\(([^)\s#]+)[^)]*\)", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    )
+    local = [link for link in links if not re.match(r"https?:", link)]
+    assert [link for link in local if not (page.parent / link).is_file()] == []
 
 
 def test_every_page_of_the_guide_is_in_its_contents():

@@ -469,9 +469,7 @@ def test_the_functions_for_python_execute_nothing(tmp_path, map_config, payload,
     path = tiny_direct.write_configuration(tmp_path / "a.yaml", map_config)
     with one_line_error(str(payload.path), "no checkpoint of DIRECT"):
         load_trained(payload.path, path)
-    dps = tiny_direct.write_configuration(
-        tmp_path / "dps.yaml", tiny_direct.GENERATE.configurations()["phantom_dps.yaml"]
-    )
+    dps = tiny_direct.write_configuration(tmp_path / "dps.yaml", tiny_direct.committed("phantom_dps"))
     with one_line_error(str(payload.path), "no checkpoint of DIRECT"):
         load_denoiser(payload.path, dps)
     with one_line_error(str(payload.path), "no checkpoint of DIRECT"):

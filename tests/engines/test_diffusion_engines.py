@@ -1,6 +1,5 @@
 """DPS and ALPS inside DIRECT: trained over noise levels, distilled, averaged, and read as posteriors."""
 
-import copy
 import json
 import math
 
@@ -24,7 +23,7 @@ ITERATIONS = 8
 
 def configuration(name):
     """A configuration for phantoms cut down to seconds."""
-    config = copy.deepcopy(tiny_direct.GENERATE.configurations()[f"phantom_{name}.yaml"])
+    config = tiny_direct.committed(f"phantom_{name}")
     changes = {
         "validation.datasets": [],
         "inference.batch_size": 2,

@@ -27,7 +27,7 @@ def test_the_studies_name_what_the_trainings_write(tmp_path, full_size):
             system, trained = method.weights(problem).parent.name, method.weights(problem).parent.parent.name
             training = plan.training(system, trained)
             assert training.folder == method.weights(problem).parent
-            iterations = training.configuration["training"]["num_iterations"]
+            iterations = training.configuration["training"].get("num_iterations", 50000)
             assert method.weights(problem).name == f"model_{iterations - 1}.pt"
             if system not in run.OF_DIRECT:
                 assert training.configuration["model"]["coil_maps"] == plan.coil_maps
@@ -49,7 +49,7 @@ def test_elder_with_half_its_step_has_twice_the_iterations_and_else_the_same_wei
             path.parent.mkdir(parents=True)
             torch.save({"model": weights}, path)
         plan.write_half_steps()
-        steps = plan.configuration("elder", "2d4x")["model"]["inference"]["num_steps"]
+        steps = run.settings_of(plan.source("elder")).inference.num_steps
     methods = [method for method in study.methods if method.name.startswith(run.HALF_STEP)]
     assert len(methods) == 3
     for method in methods:

@@ -130,7 +130,7 @@ def test_too_few_subjects_and_an_output_that_exists_are_one_line_each(tmp_path, 
 
 
 def test_files_of_every_width_and_number_of_coils_become_problems_of_one_shape(tmp_path, download):
-    config = tiny_direct.GENERATE.configurations()["deepen_2d4x.yaml"]
+    config = tiny_direct.committed("deepen_2d4x")
     for part in (
         config["training"]["datasets"][0],
         config["validation"]["datasets"][0],

@@ -1,0 +1,64 @@
+"""Command line: write a configuration with some values changed."""
+
+import argparse
+from pathlib import Path
+
+_DESCRIPTION = """\
+Write a configuration with some values changed, for `direct train` and `direct predict`, which take a file and nothing
+else. KEY is dotted from the top of the file, VALUE is YAML. The key `transforms` stands for the transforms of training,
+validation and inference, which are to be equal. Of changes to the same key the last one counts, and those on the
+command line after those of files."""
+
+_EPILOG = """\
+example, another mask and more samples:
+  direct-deepen configure configs/deepen_2d4x_posterior.yaml runs/deepen_2d6x.yaml \\
+      transforms.masking.accelerations=[6.0] model.inference.num_samples=32
+
+the same mask from a file:
+  direct-deepen configure configs/deepen_2d4x.yaml runs/deepen_2d6x.yaml --with configs/masks/2d6x.yaml"""
+
+
+def add_parser(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
+) -> None:
+    """Add the command ``configure`` to the subparsers of ``direct-deepen``, with the options that all share."""
+    parser = subparsers.add_parser(
+        "configure",
+        help="write a configuration with some values changed",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        usage="%(prog)s [-h] [-v] IN OUT [KEY=VALUE ...] [--with FILE] ...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared],
+    )
+    parser.add_argument("source", metavar="IN", type=Path, help="configuration to start from")
+    parser.add_argument("output", metavar="OUT", type=Path, help="file to write")
+    parser.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="a value to change")
+    parser.add_argument(
+        "--with",
+        dest="overlays",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="file with some keys of a configuration; may be given several times",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the configuration that the parsed ``args`` ask for.
+
+    Raises
+    ------
+    DeepenError
+        If a file cannot be read, a key is unknown, or a value is not allowed.
+    """
+    # Imported here so that the help of other commands does not wait for DIRECT.
+    from direct_deepen.engines.configuration import changed_configuration, text_of
+    from direct_deepen.files import write_text
+
+    content = changed_configuration(args.source, args.overlays, args.changes)
+    changes = ", ".join(map(str, [*args.overlays, *args.changes]))
+    write_text(args.output, text_of(content, f"{args.source} with {changes}" if changes else str(args.source)))
+    print(f"wrote {args.output}")

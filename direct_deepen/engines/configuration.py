@@ -1,0 +1,140 @@
+"""A configuration of DIRECT with some values changed: DIRECT's own loader takes a file and nothing else."""
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from direct.config.defaults import DefaultConfig, InferenceConfig, TrainingConfig, ValidationConfig
+from direct.data.datasets_config import TransformsConfig
+from direct.environment import load_dataset_config, load_model_config_from_name
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from direct_deepen.engines.models import section_of
+from direct_deepen.engines.settings import system_of
+from direct_deepen.errors import DeepenError, require
+
+_SHARED = "transforms"
+"""The key that stands for the transforms of training, validation and inference, which are to be equal."""
+
+
+def changed_configuration(source: Path, overlays: Sequence[Path], changes: Sequence[str]) -> dict[str, Any]:
+    """Return a configuration with the values of other files, then with single values, in place of its own.
+
+    Parameters
+    ----------
+    source
+        The configuration.
+    overlays
+        Files with some of its keys; the key ``transforms`` is that of all three datasets.
+    changes
+        ``key.in.dots=value``, the value in YAML.
+
+    Raises
+    ------
+    DeepenError
+        If a file cannot be read, a key is unknown, or a value is not allowed.
+    """
+    overlay = OmegaConf.merge(*map(_read, overlays), _parsed(changes))
+    shared = overlay.pop(_SHARED, {})
+    try:
+        _typed(OmegaConf.create({_SHARED: TransformsConfig}), OmegaConf.create({_SHARED: shared}))
+        result = OmegaConf.merge(_read(source), overlay)
+        typed = _typed(_schema(result), result)
+        for dataset in _datasets(result):
+            dataset[_SHARED] = OmegaConf.merge(dataset.get(_SHARED, {}), shared)
+    except (OmegaConfBaseException, AttributeError, TypeError) as error:
+        raise DeepenError(f"{', '.join(map(str, [source, *overlays, *changes]))}: {_first_line(error)}") from error
+    if str(typed.model.model_name).startswith("deepen."):
+        # The parts check their own keys and values.
+        system_of(section_of(typed))
+    content = OmegaConf.to_container(result)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def text_of(content: dict[str, Any], comment: str) -> str:
+    """Return the text of a configuration: what its datasets have in common stands there once."""
+    datasets = list(_datasets(content))
+    for dataset in datasets[1:]:
+        if _SHARED in dataset and dataset[_SHARED] == datasets[0].get(_SHARED):
+            # The same object: YAML gives it a name.
+            dataset[_SHARED] = datasets[0][_SHARED]
+    text: str = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+    return f"# {' '.join(comment.split())}\n{text}"
+
+
+def _read(path: Path) -> DictConfig:
+    require(path.is_file(), f"{path}: no such configuration file")
+    try:
+        content = OmegaConf.load(path)
+    except (OmegaConfBaseException, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DeepenError(f"{path}: {_first_line(error)}") from error
+    require(isinstance(content, DictConfig), f"{path}: no configuration: it holds no keys")
+    return content
+
+
+def _parsed(changes: Sequence[str]) -> DictConfig:
+    for change in changes:
+        require("=" in change, f"{change!r} is no change; allowed: key=value")
+    try:
+        return OmegaConf.from_dotlist(list(changes))
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise DeepenError(f"{' '.join(changes)}: {_first_line(error)}") from error
+
+
+def _datasets(config: Any) -> Iterator[Any]:
+    for section in ("training", "validation"):
+        yield from (config.get(section) or {}).get("datasets") or []
+    if (config.get("inference") or {}).get("dataset"):
+        yield config["inference"]["dataset"]
+
+
+def _schema(config: DictConfig) -> DictConfig:
+    """Return all keys that DIRECT reads with the model of a configuration, with their types and defaults."""
+    schema = OmegaConf.structured(DefaultConfig)
+    name = OmegaConf.select(config, "model.model_name")
+    require(isinstance(name, str), "model.model_name is missing; allowed: the name of a model, as deepen.priors.QuadraticEnergy")
+    try:
+        schema.model = load_model_config_from_name(name)
+        schema.training, schema.validation, schema.inference = TrainingConfig, ValidationConfig, InferenceConfig
+        dataset = OmegaConf.select(config, "inference.dataset.name")
+        if dataset is not None:
+            schema.inference.dataset = load_dataset_config(dataset)
+    except SystemExit as error:
+        # DIRECT has logged why, and would end here.
+        raise DeepenError(f"model.model_name is {name!r}: DIRECT finds no such model") from error
+    except AttributeError as error:
+        raise DeepenError(f"inference.dataset.name is {dataset!r}: DIRECT has no such dataset") from error
+    return schema
+
+
+def _typed(schema: DictConfig, config: DictConfig) -> DictConfig:
+    """Return a configuration with types and defaults."""
+    try:
+        return OmegaConf.merge(schema, config)
+    except ValidationError as error:
+        if error.full_key is None:
+            raise
+        raise DeepenError(f"{error.full_key}: {_first_line(error)}") from error
+    except ConfigKeyError as error:
+        key, known = str(error.full_key), list(_keys(schema))
+        # A key in another section is as near as one that is misspelt.
+        last = key.rpartition(".")[2]
+        near = [name for name in known if name.rpartition(".")[2] == last] + get_close_matches(key, known)
+        hint = f"; near it: {', '.join(dict.fromkeys(near[:3]))}" if near else ""
+        raise DeepenError(f"{key}: no such key{hint}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _keys(section: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in section:
+        yield f"{prefix}{key}"
+        value = None if OmegaConf.is_missing(section, key) else section[key]
+        if isinstance(value, DictConfig):
+            yield from _keys(value, f"{prefix}{key}.")
