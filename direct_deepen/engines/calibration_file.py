@@ -107,6 +107,9 @@ def read_calibration(path: Path) -> Calibration:
         raise DeepenError(f"{path}: no calibration: {' '.join(str(error).split())}") from error
     assert isinstance(calibration, Calibration)
     require_positive(f"{path}: std_scale", calibration.std_scale)
+    if "preconditioner" in calibration.sampling:
+        # Langevin chains of before there was a choice of precision.
+        calibration.sampling.setdefault("convolutions", "float32")
     return calibration
 
 

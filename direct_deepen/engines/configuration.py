@@ -96,7 +96,10 @@ def _schema(config: DictConfig) -> DictConfig:
     """Return all keys that DIRECT reads with the model of a configuration, with their types and defaults."""
     schema = OmegaConf.structured(DefaultConfig)
     name = OmegaConf.select(config, "model.model_name")
-    require(isinstance(name, str), "model.model_name is missing; allowed: the name of a model, as deepen.priors.QuadraticEnergy")
+    require(
+        isinstance(name, str),
+        "model.model_name is missing; allowed: the name of a model, as deepen.priors.QuadraticEnergy",
+    )
     try:
         schema.model = load_model_config_from_name(name)
         schema.training, schema.validation, schema.inference = TrainingConfig, ValidationConfig, InferenceConfig

@@ -145,7 +145,7 @@ class DeepenEngine(Training, Prediction):
             )
             trouble = self.guard.trouble(loss)
         except DivergenceError as error:
-            loss, trouble = Loss(torch.zeros((), device=reference.device), "loss"), str(error)
+            loss, trouble = Loss(torch.zeros((), device=reference.device), "diverged_loss"), str(error)
         value = self.update(iteration, loss, trouble)
         return problem.to_data_units(reference), {loss.name: value}
 

@@ -1,18 +1,19 @@
 """The priors as DIRECT builds them, from a whole model section: ``model_name: deepen.priors.<Class>``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any, Self, cast
 
 import torch
 from direct.config.defaults import ModelConfig
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from direct_deepen import priors
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.settings import EngineSettings, system_of
-from direct_deepen.errors import require
+from direct_deepen.errors import DeepenError, require
 from direct_deepen.inference.base import attach_learned
 from direct_deepen.parts import find_outside
 
@@ -110,7 +111,7 @@ class ExternalConfig(PriorConfig):
         What its constructor is given.
     """
 
-    prior: str = MISSING
+    prior: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -123,10 +124,26 @@ class DirectModel(nn.Module):
 
     def __init__(self, **section: Any) -> None:
         with exit_on_bad_input():
-            section = {key: plain_value(value) for key, value in section.items()}
-            names = signature(super().__init__).parameters
-            super().__init__(**{name: section[name] for name in names if name in section})
-            attach_learned(self, system_of(section).inference, "model.inference")
+            self._build(section)
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Self:
+        """Return the model of a section, outside of DIRECT's commands.
+
+        Raises
+        ------
+        DeepenError
+            If a key or value is not allowed.
+        """
+        model = cls.__new__(cls)
+        model._build(section)
+        return model
+
+    def _build(self, section: Mapping[str, Any]) -> None:
+        section = {key: plain_value(value) for key, value in section.items()}
+        build = super().__init__
+        build(**{name: section[name] for name in signature(build).parameters if name in section})
+        attach_learned(self, system_of(section).inference, "model.inference")
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move as any module does; a CUDA device that is not there is bad input. DIRECT's default is ``cuda``."""
@@ -207,7 +224,11 @@ class NoiseConditionalEnergy(DirectModel, _AveragedEnergy):
 class _ExternalPrior(nn.Module):
     def __init__(self, prior: str, arguments: dict[str, Any]) -> None:
         super().__init__()
-        self.prior = find_outside(prior, "priors", "model.prior")(**arguments)
+        kind = find_outside(prior, "priors", "model.prior")
+        try:
+            self.prior = kind(**arguments)
+        except TypeError as error:
+            raise DeepenError(f"model.arguments is {arguments!r}; allowed: those of {prior} ({error})") from error
 
 
 class External(DirectModel, _ExternalPrior):

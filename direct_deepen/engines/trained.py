@@ -37,7 +37,7 @@ def load_prior(checkpoint: Path, configuration: Path) -> nn.Module:
     """
     section = _model_section(configuration)
     kind = load_model_from_name(section["model_name"])
-    prior: nn.Module = kind(**{key: value for key, value in section.items() if key != "engine_name"})
+    prior: nn.Module = kind.of(section)
     require_weights_of(prior, checkpoint)
     prior.load_state_dict(weights_of(checkpoint))
     _logger.info("%s: %s, %i weights", checkpoint, kind.__name__, sum(tensor.numel() for tensor in prior.parameters()))

@@ -23,7 +23,7 @@ def fingerprint(problem: Problem, prior: nn.Module, inference: Sampler, *, seed:
         "data.sensitivity_map": problem.A.sensitivity_map,
         "data.sampling_mask": problem.A.sampling_mask,
     }
-    rest = f"{type(inference).__name__} {inference.sampling()} {_form(prior)} {seed} {problem.names}"
+    rest = f"{inference.sampling()} {_form(prior)} {seed} {problem.names}"
     return digest_of(prior.state_dict() | data | {rest: torch.zeros(0)})
 
 

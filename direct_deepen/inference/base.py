@@ -122,9 +122,10 @@ class Sampler(Inference):
         """
 
     def sampling(self) -> dict[str, Any]:
-        """Return the settings that samples depend on, by key; the others say what is done with them."""
+        """Return what samples depend on: the class, and the settings but those of what is done with samples."""
         afterwards = ("max_images", "quantiles", "save_samples")
-        return asdict(self.shared) | {name: value for name, value in asdict(self).items() if name not in afterwards}
+        own = {name: value for name, value in asdict(self).items() if name not in afterwards}
+        return {"sampler": type(self).__name__} | asdict(self.shared) | own
 
 
 def attach_learned(prior: nn.Module, inference: Inference, path: str) -> None:

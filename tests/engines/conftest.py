@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import recorded
 import tiny_direct
-import torch
 from torch.utils.data import default_collate
 
 
@@ -21,12 +21,16 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, volumes: Path) -> Path:
-    """A run of nine iterations, the last three of them contrastive, with a validation at its end."""
+def training_config() -> dict[str, Any]:
+    """Nine iterations, the last three of them contrastive, with a validation at their end."""
     config = tiny_direct.configuration(iterations=9, warm_start=6)
     validation = {**config["training"]["datasets"][0], "text_description": "validation"}
-    config = tiny_direct.changed(config, {"validation.datasets": [validation]})
-    return tiny_direct.direct_train(tmp_path_factory.mktemp("trained"), config, volumes)
+    return tiny_direct.changed(config, {"validation.datasets": [validation]})
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, training_config: dict[str, Any], volumes: Path) -> Path:
+    return tiny_direct.direct_train(tmp_path_factory.mktemp("trained"), training_config, volumes)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +45,7 @@ def map_config() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def mean_config(map_config: dict[str, Any]) -> dict[str, Any]:
-    return tiny_direct.changed(map_config, {"model.inference.estimator": "posterior_mean"})
+    return tiny_direct.posterior(map_config)
 
 
 @pytest.fixture(scope="session")
@@ -105,20 +109,29 @@ def exit_with_one_line(caplog: pytest.LogCaptureFixture) -> Callable[..., Abstra
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
-    """Every drawing of training samples: iteration, state of the generator before, and the samples."""
-    from direct.utils.events import get_event_storage
-
-    from direct_deepen.engines import deepen_engine
-
+def updates() -> Iterator[list[SimpleNamespace]]:
+    """Every update of a training by ``tiny_direct.recorded``: iteration, generator and weights before, problem."""
     record = []
-    draw = deepen_engine.draw_training_samples
 
-    def recorded(*args: Any, generator: torch.Generator, **kwargs: Any) -> Any:
-        state = generator.get_state()
-        samples = draw(*args, generator=generator, **kwargs)
-        record.append(SimpleNamespace(iteration=get_event_storage().iter, generator=state, samples=samples))
-        return samples
+    def note(update: Any) -> None:
+        weights = {name: tensor.clone() for name, tensor in update.prior.state_dict().items()}
+        record.append(
+            SimpleNamespace(
+                iteration=update.iteration,
+                generator=update.generator.get_state(),
+                weights=weights,
+                problem=update.problem,
+                reference=update.reference,
+            )
+        )
 
-    monkeypatch.setattr(deepen_engine, "draw_training_samples", recorded)
-    return record
+    with recorded.told(recorded.BEFORE_UPDATE, note):
+        yield record
+
+
+@pytest.fixture
+def reconstructed() -> Iterator[list[str]]:
+    """The volume of every batch that a prediction by ``tiny_direct.recorded`` reconstructs."""
+    record: list[str] = []
+    with recorded.told(recorded.BEFORE_BATCH, lambda problem: record.append(Path(problem.names[0][0]).stem)):
+        yield record

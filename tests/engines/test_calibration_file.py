@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import tiny_direct
 import torch
+import yaml
 
 from direct_deepen.engines.calibration_file import (
     Calibration,
-    SamplingSettings,
     calibration_path,
+    fitted_scale,
     read_calibration,
     write_calibration,
 )
 from direct_deepen.engines.checkpoints import digest_of, weights_of
-from direct_deepen.engines.settings import DeepenSettings, InferenceSettings, ObjectiveSettings
-from direct_deepen.engines.trained import load_settings
+from direct_deepen.engines.settings import system_of
 
 SCALE = 2.5
 
@@ -30,7 +30,7 @@ def calibrated(tmp_path, checkpoint, mean_config):
     copied = tmp_path / "weights" / "model_8.pt"
     copied.parent.mkdir()
     shutil.copy(checkpoint, copied)
-    settings = load_settings(tiny_direct.write_configuration(tmp_path / "posterior.yaml", mean_config))
+    inference = system_of(mean_config["model"]).inference
     calibration = Calibration(
         std_scale=SCALE,
         level=0.9,
@@ -38,14 +38,14 @@ def calibrated(tmp_path, checkpoint, mean_config):
         volumes=1,
         slices=2,
         weights_sha256=digest_of(weights_of(checkpoint)),
-        sampling=SamplingSettings.of(settings),
+        sampling=inference.sampling(),
         seed=3,
         direct_deepen_version="0",
         torch_version="0",
     )
     write_calibration(calibration_path(copied), calibration)
     return SimpleNamespace(
-        checkpoint=copied, path=calibration_path(copied), calibration=calibration, settings=settings
+        checkpoint=copied, path=calibration_path(copied), calibration=calibration, inference=inference
     )  # fmt: skip
 
 
@@ -59,11 +59,21 @@ def test_a_calibration_lies_beside_its_checkpoint_and_is_read_as_it_was_written(
     assert "direct-deepen calibrate" in calibrated.path.read_text().splitlines()[0]
 
 
-def test_a_calibration_that_says_nothing_of_the_precision_is_one_of_float32(calibrated):
-    text = calibrated.path.read_text()
-    assert "  convolutions: float32\n" in text
-    calibrated.path.write_text(text.replace("  convolutions: float32\n", ""))
-    assert read_calibration(calibrated.path) == calibrated.calibration
+OF_BEFORE = {
+    "noise_std": 0.01, "noise_start_std": 0.1, "prior_weight": 1.0, "num_samples": 3, "num_steps": 8, "keep": 4,
+    "start": "map", "step_size": None, "preconditioner": None,
+}  # fmt: skip
+"""What files of before the inferences were parts say of sampling; those of before there was a choice of precision."""
+
+
+@pytest.mark.parametrize("newer", [{}, {"convolutions": "float32"}])
+def test_a_calibration_of_an_earlier_version_is_read_and_fits(calibrated, one_line_error, newer):
+    content = yaml.safe_load(calibrated.path.read_text())
+    calibrated.path.write_text(yaml.safe_dump(content | {"sampling": OF_BEFORE | newer}))
+    assert fitted_scale(calibrated.checkpoint, calibrated.inference) == SCALE
+    for key, value in {"num_steps": 9, "convolutions": "bfloat16"}.items():
+        with one_line_error("model_8.calibration.yaml", key):
+            fitted_scale(calibrated.checkpoint, replace(calibrated.inference, **{key: value}))
 
 
 @pytest.mark.parametrize(
@@ -96,32 +106,24 @@ def test_the_digest_depends_on_names_types_shapes_and_values_alone():
     assert len({same, *(digest_of(weights | other) for other in others)}) == 5
 
 
-def test_all_that_the_spread_depends_on_is_compared(calibrated, one_line_error):
-    weights = weights_of(calibrated.checkpoint)
-    calibrated.calibration.require_fit_to(calibrated.path, weights, calibrated.settings)
-    settings = calibrated.settings
+def test_all_that_the_spread_depends_on_is_compared(calibrated, mean_config, one_line_error):
+    def fitted(changes):
+        section = tiny_direct.changed(mean_config["model"], changes)
+        return fitted_scale(calibrated.checkpoint, system_of(section).inference)
+
+    assert fitted({}) == SCALE
     others = {
-        "noise_std": replace(settings, noise_std=0.02),
-        "num_steps": replace(settings, inference=replace(settings.inference, num_steps=99)),
-        "preconditioner": replace(settings, inference=replace(settings.inference, preconditioner=0.3)),
-        "convolutions": replace(settings, inference=replace(settings.inference, convolutions="bfloat16")),
+        "noise_std": {"noise_std": 0.02},
+        "num_steps": {"inference.num_steps": 99},
+        "preconditioner": {"inference.preconditioner": 0.3},
+        "convolutions": {"inference.convolutions": "bfloat16"},
+        "sampler": {"inference": {"name": "annealed_langevin"}},
     }
-    for name, other in others.items():
-        with one_line_error("model_8.calibration.yaml", f"with {name}", "direct-deepen calibrate"):
-            calibrated.calibration.require_fit_to(calibrated.path, weights, other)
+    for name, changes in others.items():
+        with one_line_error("model_8.calibration.yaml", name, "direct-deepen calibrate"):
+            fitted(changes)
     # What only costs time is free.
-    free = replace(settings, inference=replace(settings.inference, max_images=1))
-    calibrated.calibration.require_fit_to(calibrated.path, weights, free)
-
-
-def test_settings_are_those_of_the_model_section(tmp_path, mean_config):
-    config = tiny_direct.changed(mean_config, {"model.noise_std": 0.02, "model.objective.data_noise_factor": 3.0})
-    settings = load_settings(tiny_direct.write_configuration(tmp_path / "c.yaml", config))
-    assert isinstance(settings, DeepenSettings)
-    assert isinstance(settings.objective, ObjectiveSettings)
-    assert isinstance(settings.inference, InferenceSettings)
-    assert (settings.noise_std, settings.objective.data_noise_factor) == (0.02, 3.0)
-    assert settings.inference.num_samples == mean_config["model"]["inference"]["num_samples"]
+    assert fitted({"inference.max_images": 1}) == SCALE
 
 
 # ---- Prediction

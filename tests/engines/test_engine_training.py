@@ -12,8 +12,11 @@ import torch
 from direct.utils.events import EventStorage
 
 from direct_deepen.data.batch import problem_from_batch, reference_image
-from direct_deepen.engines import deepen_engine, prior_engine
+from direct_deepen.engines import engine as engine_module
 from direct_deepen.errors import DivergenceError
+from direct_deepen.objectives import denoising_score_matching_loss
+from direct_deepen.objectives.persistent_chains import PersistentChains
+from direct_deepen.objectives.training_samples import draw_training_samples
 
 CONTRASTIVE = {
     "contrastive_loss",
@@ -22,6 +25,7 @@ CONTRASTIVE = {
     "train/energy_gap",
     "train/curvature",
     "train/step_size",
+    "train/chain_spread",
 }
 
 
@@ -66,7 +70,7 @@ def test_a_run_leaves_a_checkpoint_of_finite_weights_that_differ_from_the_first(
     weights = tiny_direct.weights_of(trained, 8)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
     # The same seed built this engine: these are the weights that the run began with.
-    before = environment.engine.energy.state_dict()
+    before = environment.engine.prior.state_dict()
     assert all(not torch.equal(weights[name], before[name]) for name in weights)
 
 
@@ -82,13 +86,12 @@ def test_validation_scores_the_map_image_with_the_metrics_of_the_configuration(t
 # ---- Seeds
 
 
-def test_the_same_seed_trains_the_same_weights_and_another_seed_others(tmp_path, volumes):
-    config = tiny_direct.configuration(iterations=7, warm_start=3)
-    runs = {
-        name: tiny_direct.direct_train(tmp_path, config, volumes, seed=seed, name=name)
-        for name, seed in (("first", 3), ("second", 3), ("third", 4))
-    }
-    first, second, third = (tiny_direct.weights_of(run, 6) for run in runs.values())
+def test_the_same_seed_trains_the_same_weights_and_another_seed_others(tmp_path, training_config, volumes, trained):
+    first = tiny_direct.weights_of(trained, 8)
+    second, third = (
+        tiny_direct.weights_of(tiny_direct.direct_train(tmp_path / str(seed), training_config, volumes, seed=seed), 8)
+        for seed in (1, 2)
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert all(not torch.equal(first[name], third[name]) for name in first)
 
@@ -104,7 +107,7 @@ def test_the_draws_of_an_iteration_follow_from_seed_rank_and_iteration_alone(tmp
     assert first_draw(engine, 5) == reference
     assert first_draw(tiny_direct.build_engine(tmp_path, config, seed=3), 5) == reference
     others = [first_draw(engine, 6), first_draw(tiny_direct.build_engine(tmp_path, config, seed=4), 5)]
-    monkeypatch.setattr(prior_engine.communication, "get_rank", lambda: 1)
+    monkeypatch.setattr(engine_module.communication, "get_rank", lambda: 1)
     others.append(first_draw(engine, 5))
     assert len({reference, *others}) == 4
 
@@ -114,7 +117,13 @@ def test_the_draws_of_an_iteration_follow_from_seed_rank_and_iteration_alone(tmp
 
 @pytest.fixture
 def engine(tmp_path, map_config):
-    return tiny_direct.build_engine(tmp_path, map_config)
+    return tiny_direct.build_engine(tmp_path, tiny_direct.recorded(map_config))
+
+
+def generator_in(state):
+    generator = torch.Generator()
+    generator.set_state(state)
+    return generator
 
 
 def one_step(engine, batch, iteration):
@@ -123,30 +132,32 @@ def one_step(engine, batch, iteration):
     engine.model.zero_grad()
     with EventStorage(iteration):
         output = engine._do_iteration(batch)
-    gradients = {name: parameter.grad for name, parameter in engine.model.named_parameters()}
+    gradients = {name: parameter.grad.clone() for name, parameter in engine.model.named_parameters()}
     return SimpleNamespace(output=output, losses=output.data_dict, gradients=gradients)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.5])
 def test_the_gradient_is_the_difference_of_energy_gradients_and_none_comes_through_the_chain(
-    tmp_path, map_config, batch, drawn, penalty
+    engine, batch, updates, penalty
 ):
-    config = tiny_direct.changed(map_config, {"model.objective.energy_penalty": penalty})
-    engine = tiny_direct.build_engine(tmp_path, config)
+    engine.configure("objective.energy_penalty", penalty)
     evaluated = []
     engine.model.register_forward_pre_hook(lambda module, inputs: evaluated.append(inputs[0]))
     step = one_step(engine, batch, iteration=10)
-
     true_images, samples = evaluated[-1].chunk(2)
-    (draw,) = drawn
-    assert torch.equal(samples, draw.samples.image)
     assert not evaluated[-1].requires_grad
+    (update,) = updates
+    drawn = draw_training_samples(
+        update.problem, engine.prior, shared=engine.settings, chains=engine.objective.chains,
+        stored=PersistentChains(1), generator=generator_in(update.generator),
+    )  # fmt: skip
+    assert torch.equal(samples, drawn.image)
 
     def mean_energy_gradients(images, weights):
         """The gradient of the mean of w·E over images, image by image and by hand."""
         sums = {name: torch.zeros_like(parameter) for name, parameter in engine.model.named_parameters()}
         for image, weight in zip(images, weights, strict=True):
-            energy = engine.energy(image[None]).sum()
+            energy = engine.prior(image[None]).sum()
             gradients = torch.autograd.grad(energy, list(engine.model.parameters()))
             for name, gradient in zip(sums, gradients, strict=True):
                 sums[name] += weight * gradient / len(images)
@@ -155,8 +166,8 @@ def test_the_gradient_is_the_difference_of_energy_gradients_and_none_comes_throu
     # d/dθ of mean(E⁺) − mean(E⁻) + (α/E₀)·(mean(E⁺²) + mean(E⁻²)), with E₀ = Pε²/2.
     unit = 0.5 * 32 * 32 * 0.01**2
     with torch.no_grad():
-        weights_true = 1 + 2 * penalty / unit * engine.energy(true_images)
-        weights_sample = -1 + 2 * penalty / unit * engine.energy(samples)
+        weights_true = 1 + 2 * penalty / unit * engine.prior(true_images)
+        weights_sample = -1 + 2 * penalty / unit * engine.prior(samples)
     raised, lowered = mean_energy_gradients(true_images, weights_true), mean_energy_gradients(samples, weights_sample)
     for name, gradient in step.gradients.items():
         # Single precision, and differences of nearly equal sums.
@@ -172,29 +183,30 @@ def test_true_images_are_the_reference_with_data_noise(engine, batch):
     true_images, _ = evaluated[-1].chunk(2)
     noise = torch.view_as_real(true_images - reference_image(batch, problem_from_batch(batch)))
     # 3·32·32·2 numbers: their standard deviation is within 3 % of its expectation with overwhelming probability.
-    expected = engine.settings.objective.data_noise_factor * engine.settings.noise_std
+    expected = engine.objective.data_noise_factor * engine.settings.noise_std
     assert float(noise.std()) == pytest.approx(expected, rel=0.03)
     assert abs(float(noise.mean())) < 0.1 * expected
 
 
-def test_the_warm_start_matches_scores_at_the_temperature_of_the_configuration(engine, batch, monkeypatch):
-    calls = []
-    original = deepen_engine.denoising_score_matching_loss
-
-    def recorded(energy, image, **kwargs):
-        calls.append((energy, image, kwargs))
-        return original(energy, image, **kwargs)
-
-    monkeypatch.setattr(deepen_engine, "denoising_score_matching_loss", recorded)
+def test_the_warm_start_matches_scores_at_the_temperature_of_the_configuration(engine, batch, updates):
     step = one_step(engine, batch, iteration=2)
-    ((energy, image, arguments),) = calls
-    objective = engine.settings.objective
-    assert energy is engine.model
-    torch.testing.assert_close(image, reference_image(batch, problem_from_batch(batch)))
-    assert arguments["max_noise_std"] == objective.warm_start_noise_std
-    assert arguments["energy_weight"] == objective.warm_start_energy_weight
-    assert arguments["scale"] == pytest.approx(1 / (2 * objective.data_noise_factor**2))
+    (update,) = updates
+    torch.testing.assert_close(update.reference, reference_image(batch, problem_from_batch(batch)))
+    objective = engine.objective
+    expected = denoising_score_matching_loss(
+        engine.prior,
+        update.reference,
+        max_noise_std=objective.warm_start_noise_std,
+        energy_weight=objective.warm_start_energy_weight,
+        scale=1 / (2 * objective.data_noise_factor**2),
+        generator=generator_in(update.generator),
+    )
     assert set(step.losses) == {"score_matching_loss"}
+    torch.testing.assert_close(step.losses["score_matching_loss"], expected.detach())
+    engine.model.zero_grad()
+    expected.backward()
+    for name, parameter in engine.model.named_parameters():
+        torch.testing.assert_close(step.gradients[name], parameter.grad)
     assert any(float(gradient.abs().max()) > 0 for gradient in step.gradients.values())
 
 
@@ -211,18 +223,12 @@ def test_an_iteration_returns_detached_losses_and_the_reference_in_the_units_of_
 # ---- The switch
 
 
-def test_adam_forgets_the_warm_start_at_the_switch_and_only_then(tmp_path, volumes):
-    switch = tiny_direct.direct_train(
-        tmp_path, tiny_direct.configuration(iterations=7, warm_start=6), volumes, name="switch"
-    )
-    none = tiny_direct.direct_train(
-        tmp_path, tiny_direct.configuration(iterations=7, warm_start=100), volumes, name="none"
-    )
-    earlier = tiny_direct.direct_train(
-        tmp_path, tiny_direct.configuration(iterations=7, warm_start=4), volumes, name="earlier"
-    )
-    for run, steps in ((switch, 1), (none, 7), (earlier, 3)):
-        assert {int(state["step"]) for state in state_of_adam(run, 6).values()} == {steps}
+@pytest.mark.parametrize(("warm_start", "steps"), [(0, 7), (4, 3), (6, 1), (100, 7)])
+def test_adam_forgets_the_warm_start_at_the_switch_and_only_then(tmp_path, volumes, warm_start, steps):
+    config = tiny_direct.configuration(iterations=7, warm_start=warm_start)
+    run = tiny_direct.direct_train(tmp_path, config, volumes)
+    assert {int(state["step"]) for state in state_of_adam(run, 6).values()} == {steps}
+    assert ("contrastive_loss" in logged(run)[5]) == (warm_start <= 5)
 
 
 def test_the_learning_rate_is_warmed_up_once_more_after_the_switch_and_is_direct_s_otherwise(
@@ -239,24 +245,18 @@ def test_the_learning_rate_is_warmed_up_once_more_after_the_switch_and_is_direct
 
     def rates_of(warm_start):
         rates.clear()
-        config = tiny_direct.configuration(iterations=12, warm_start=warm_start)
-        config = tiny_direct.changed(config, {"training.lr_warmup_iter": 4, "training.lr_step_size": 10})
+        config = tiny_direct.configuration(iterations=9, warm_start=warm_start)
+        config = tiny_direct.changed(config, {"training.lr_warmup_iter": 3, "training.lr_step_size": 7})
         tiny_direct.direct_train(tmp_path, config, volumes, name=f"warm_start_{warm_start}")
         return np.array(rates)
 
     of_direct = rates_of(100)
-    eased = rates_of(6)
-    np.testing.assert_allclose(eased[:6], of_direct[:6])
-    np.testing.assert_allclose(eased[6:] / of_direct[6:], [0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
+    eased = rates_of(4)
+    np.testing.assert_allclose(eased[:4], of_direct[:4])
+    np.testing.assert_allclose(eased[4:] / of_direct[4:], [1 / 3, 2 / 3, 1.0, 1.0, 1.0])
     np.testing.assert_allclose(rates_of(0), of_direct)
     # The schedule of the test has a warm-up and a fall.
-    assert of_direct[0] < of_direct[9] > of_direct[10]
-
-
-def test_without_a_warm_start_the_first_iteration_is_contrastive(tmp_path, volumes, drawn):
-    run = tiny_direct.direct_train(tmp_path, tiny_direct.configuration(iterations=7, warm_start=0), volumes)
-    assert [draw.iteration for draw in drawn] == list(range(7))
-    assert {int(state["step"]) for state in state_of_adam(run, 6).values()} == {7}
+    assert of_direct[0] < of_direct[6] > of_direct[7]
 
 
 # ---- How it ends
@@ -293,7 +293,7 @@ def test_a_flattened_head_of_another_image_size_ends_with_one_line(tmp_path, vol
     model = {
         key: value for key, value in tiny_direct.configuration()["model"].items() if key not in ("activation", "weight")
     }
-    model |= {"model_name": "deepen.energies.ConvEnergy", "head": "flattened", "image_size": [16, 16]}
+    model |= {"model_name": "deepen.priors.ConvEnergy", "head": "flattened", "image_size": [16, 16]}
     config = tiny_direct.changed(tiny_direct.configuration(), {"model": model})
     with exit_with_one_line("(32, 32)", "(16, 16)", "flattened"):
         tiny_direct.direct_train(tmp_path, config, volumes)
@@ -313,28 +313,28 @@ def test_a_volume_with_a_bad_number_ends_training_by_its_name(tmp_path, exit_wit
 def test_the_energies_of_the_paper_train_too(tmp_path, volumes, energy):
     model = {key: value for key, value in tiny_direct.configuration()["model"].items() if key != "weight"}
     size = [32, 32] if energy == "flattened" else None
-    model |= {"model_name": "deepen.energies.ConvEnergy", "head": energy, "image_size": size, "activation": "relu"}
+    model |= {"model_name": "deepen.priors.ConvEnergy", "head": energy, "image_size": size, "activation": "relu"}
     config = tiny_direct.changed(tiny_direct.configuration(iterations=7), {"model": model})
     run = tiny_direct.direct_train(tmp_path, config, volumes)
     assert math.isfinite(logged(run)[6]["contrastive_loss"])
 
 
-@pytest.mark.parametrize(
-    ("iterations", "max_stored", "persistent", "warned"),
-    [(12, 4, 1.0, False), (12, 3, 1.0, True), (11, 4, 1.0, True), (11, 3, 0.0, False), (6, 3, 1.0, False)],
-)
-def test_chains_that_cannot_persist_are_warned_of(
-    tmp_path, volumes, caplog, iterations, max_stored, persistent, warned
-):
-    # Four slices, batches of two, six iterations of warm start: with twelve every slice comes three times.
-    changes = {
-        "model.objective.chains.max_stored": max_stored,
-        "model.objective.chains.persistent.fraction": persistent,
-        "model.objective.chains.sense.fraction": 1.0 - persistent,
-        "model.objective.chains.noise.fraction": 0.0,
-    }
-    config = tiny_direct.changed(tiny_direct.configuration(iterations=iterations, warm_start=6), changes)
+def test_the_random_phase_of_training_turns_images_and_maps_alike(engine, batch, updates):
+    engine.configure("objective.random_phase", 1.0)
+    step = one_step(engine, batch, iteration=2)
+    (update,) = updates
+    plain = problem_from_batch(batch)
+    reference = reference_image(batch, plain)
+    torch.testing.assert_close(update.reference.abs(), reference.abs(), rtol=1e-4, atol=1e-5)
+    assert float((update.reference - reference).abs().max()) > 0.1
+    torch.testing.assert_close(
+        update.problem.A.forward(update.reference), plain.A.forward(reference), rtol=1e-3, atol=1e-4
+    )
+    assert math.isfinite(float(step.losses["score_matching_loss"]))
+
+
+def test_what_an_objective_has_to_say_before_training_is_in_the_log(tmp_path, volumes, caplog):
+    config = tiny_direct.persistent(tiny_direct.configuration(iterations=6, warm_start=5))
     tiny_direct.direct_train(tmp_path, config, volumes)
-    told = [record.getMessage() for record in caplog.records if "Persistent chains: 4 slices" in record.getMessage()]
-    assert len(told) == warned
-    assert all(f"places for {max_stored} chains" in message for message in told)
+    (line,) = [record.getMessage() for record in caplog.records if "Persistent chains: 4 slices" in record.getMessage()]
+    assert "model.objective.chains.max_stored" in line

@@ -4,14 +4,18 @@ import json
 import math
 
 import pytest
+import recorded
 import tiny_direct
 import torch
 from torch import nn
 
-from direct_deepen.engines import deepen_engine
-from direct_deepen.engines.guard import Guard, Vitals
-from direct_deepen.engines.settings import GuardSettings
+from direct_deepen import objectives
+from direct_deepen.data.batch import problem_from_batch, reference_image
+from direct_deepen.engines.guard import Guard
+from direct_deepen.engines.settings import system_of
 from direct_deepen.errors import DivergenceError
+from direct_deepen.objectives import Loss, Update
+from direct_deepen.objectives.base import GuardSettings
 
 NOT_A_NUMBER, INFINITY = float("nan"), float("inf")
 
@@ -45,30 +49,34 @@ def state_of(model, optimizer):
 # ---- Trouble
 
 
+def loss(value, gap=0.0, curvature=0.0):
+    return Loss(torch.tensor(value), "loss", gap=gap, curvature=curvature)
+
+
 def test_a_healthy_update_is_no_trouble(guard):
-    assert guard.trouble(Vitals(-3.0, gap=19.9, curvature=3.9)) is None
+    assert guard.trouble(loss(-3.0, gap=19.9, curvature=3.9)) is None
 
 
 @pytest.mark.parametrize(
-    ("vitals", "words"),
+    ("found", "words"),
     [
-        (Vitals(NOT_A_NUMBER), ["loss is nan"]),
-        (Vitals(-INFINITY), ["loss is inf"]),
-        (Vitals(1.0, gap=20.1), ["|E+ - E-|/E0 is 20.1"]),
-        (Vitals(1.0, curvature=4.1), ["curvature is 4.1"]),
-        (Vitals(NOT_A_NUMBER, NOT_A_NUMBER, 5.0), ["loss", "E0 is nan", "curvature is 5"]),
+        (loss(NOT_A_NUMBER), ["loss is nan"]),
+        (loss(-INFINITY), ["loss is inf"]),
+        (loss(1.0, gap=20.1), ["|E+ - E-|/E0 is 20.1"]),
+        (loss(1.0, curvature=4.1), ["curvature is 4.1"]),
+        (loss(NOT_A_NUMBER, NOT_A_NUMBER, 5.0), ["loss", "E0 is nan", "curvature is 5"]),
     ],
 )
-def test_trouble_is_named_with_its_value(guard, vitals, words):
-    message = guard.trouble(vitals)
+def test_trouble_is_named_with_its_value(guard, found, words):
+    message = guard.trouble(found)
     assert message is not None
     assert all(word in message for word in words)
 
 
 def test_limits_that_are_infinite_leave_nan_and_infinity(model, optimizer):
     guard = Guard(GuardSettings(INFINITY, INFINITY), model, optimizer)
-    assert guard.trouble(Vitals(1.0, 1e30, 1e30)) is None
-    assert guard.trouble(Vitals(NOT_A_NUMBER)) is not None
+    assert guard.trouble(loss(1.0, 1e30, 1e30)) is None
+    assert guard.trouble(loss(NOT_A_NUMBER)) is not None
 
 
 # ---- States
@@ -114,93 +122,81 @@ def test_what_another_guard_remembered_is_gone_back_to(guard, model, optimizer):
 # ---- In training
 
 
-TROUBLE_AT = 9
-
-
-@pytest.fixture
-def troubled(monkeypatch):
-    """Chains that diverge once, in iteration :data:`TROUBLE_AT`; the weights and chains before every other draw."""
-    weights = {}
-    draw = deepen_engine.draw_training_samples
-    waiting = [TROUBLE_AT]
-
-    def disturbed(problem, energy, **kwargs):
-        iteration = deepen_engine.get_event_storage().iter
-        if iteration in waiting:
-            waiting.remove(iteration)
-            raise DivergenceError("langevin: 1 of 2 chains diverged")
-        weights[iteration] = {name: tensor.clone() for name, tensor in energy.state_dict().items()}
-        return draw(problem, energy, **kwargs)
-
-    monkeypatch.setattr(deepen_engine, "draw_training_samples", disturbed)
-    return weights
-
-
 def configuration(iterations):
-    config = tiny_direct.configuration(iterations=iterations, warm_start=6)
-    return tiny_direct.changed(config, {"model.objective.guard.interval": 1})
+    config = tiny_direct.persistent(tiny_direct.configuration(iterations=iterations, warm_start=6))
+    return tiny_direct.changed(tiny_direct.recorded(config), {"model.objective.guard.interval": 1})
 
 
-def test_training_goes_back_halves_the_rate_says_so_once_and_goes_on(tmp_path, volumes, troubled, caplog):
-    run = tiny_direct.direct_train(tmp_path, configuration(12), volumes)
+def logged(run):
+    return {line["iteration"]: line for line in map(json.loads, (run / "metrics.json").read_text().splitlines())}
+
+
+def test_training_goes_back_halves_the_rate_says_so_once_and_goes_on_also_if_it_is_interrupted(
+    tmp_path, volumes, updates, caplog
+):
+    def diverge(update):
+        if update.iteration == 9:
+            raise DivergenceError("langevin: 1 of 2 chains diverged")
+
+    with recorded.told(recorded.BEFORE_UPDATE, diverge):
+        run = tiny_direct.direct_train(tmp_path, configuration(11), volumes)
+        # Four slices had chains before; iteration 10 began two anew.
+        chains = torch.load(run / "training_state_10_0.pt", weights_only=True)["chains"]
+        assert len(chains["names"]) == 2
+        tiny_direct.direct_train(tmp_path, configuration(13), volumes, resume=True)
     (line,) = [record.getMessage() for record in caplog.records if "(rollback" in record.getMessage()]
-    assert line == (
-        "Iteration 9: langevin: 1 of 2 chains diverged. "
-        "Back to the state of iteration 7 with half the learning rate (rollback 1)."
-    )
+    assert line.startswith("Iteration 9: langevin: 1 of 2 chains diverged. Back to the state of iteration 7")
     # The iteration itself took no step: the next one begins at the remembered weights.
-    assert all(torch.equal(troubled[10][name], troubled[7][name]) for name in troubled[7])
-    assert any(not torch.equal(troubled[11][name], troubled[10][name]) for name in troubled[10])
-    lines = {line["iteration"]: line for line in map(json.loads, (run / "metrics.json").read_text().splitlines())}
-    assert [lines[i]["train/rollbacks"] for i in (8, 9, 11)] == [0, 1, 1]
-    assert lines[10]["lr"] == pytest.approx(lines[8]["lr"] / 2)
+    weights = {update.iteration: update.weights for update in updates}
+    assert all(torch.equal(weights[10][name], weights[7][name]) for name in weights[7])
+    assert any(not torch.equal(weights[11][name], weights[10][name]) for name in weights[10])
+    lines = logged(run)
+    assert [lines[i]["train/rollbacks"] for i in (8, 9, 10, 12)] == [0, 1, 1, 1]
+    assert lines[10]["lr"] == lines[12]["lr"] == pytest.approx(lines[8]["lr"] / 2)
     assert all(math.isfinite(value) for line in lines.values() for value in line.values())
 
 
-def test_a_resumed_run_keeps_the_halved_rate_and_the_count(tmp_path, volumes, troubled):
-    tiny_direct.direct_train(tmp_path, configuration(11), volumes)
-    run = tiny_direct.direct_train(tmp_path, configuration(13), volumes, resume=True)
-    lines = {line["iteration"]: line for line in map(json.loads, (run / "metrics.json").read_text().splitlines())}
-    assert lines[12]["train/rollbacks"] == 1
-    assert lines[12]["lr"] == pytest.approx(lines[8]["lr"] / 2)
+class NotANumberOnce(objectives.Denoising):
+    """A loss that is no number in iteration 6."""
+
+    def loss(self, update):
+        found = super().loss(update)
+        return Loss(found.value * NOT_A_NUMBER, found.name) if update.iteration == 6 else found
 
 
-def test_going_back_empties_the_memory_of_persistent_chains(tmp_path, volumes, troubled):
-    persistent = {"noise": 0.0, "sense": 0.0, "persistent": 1.0}
-    changes = {f"model.objective.chains.{kind}.fraction": fraction for kind, fraction in persistent.items()}
-    run = tiny_direct.direct_train(tmp_path, tiny_direct.changed(configuration(11), changes), volumes)
-    chains = torch.load(run / "training_state_10_0.pt", weights_only=True)["chains"]
-    # Four slices were in it before; iteration 10 put two back.
-    assert len(chains["names"]) == 2
+def test_a_loss_that_is_not_a_number_never_reaches_the_weights_of_any_objective(tmp_path, volumes, caplog):
+    config = tiny_direct.changed(
+        tiny_direct.configuration("phantom_pnp_ista"), {"model.objective.name": "test_guard:NotANumberOnce"}
+    )
+    run = tiny_direct.direct_train(tmp_path, config, volumes)
+    assert any("(rollback 1)" in record.getMessage() for record in caplog.records)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in tiny_direct.weights_of(run, 7).values())
+    assert logged(run)[7]["train/rollbacks"] == 1
 
 
 # ---- The spread of chains
 
 
-@pytest.mark.parametrize(("precision", "warned"), [(0.0, False), (100.0, True)])
-def test_the_spread_of_chains_is_logged_and_its_collapse_warned_of(
-    tmp_path, volumes, monkeypatch, caplog, precision, warned
-):
-    spreads = []
-    measure = deepen_engine.chain_spread
+class Quadratic:
+    """E = (h/2)‖x‖²: the chains have variance ε²/(h(2 − τh)) in every direction that is not sampled."""
 
-    class Stiff:
-        """E = (h/2)‖x‖²: the chains have variance ε²/(h(2 − τh)) in every direction that is not sampled."""
+    def __init__(self, curvature):
+        self.curvature = curvature
 
-        def value_and_grad(self, image):
-            return 0.5 * precision * image.abs().square().sum(dim=(1, 2)), precision * image
+    def __call__(self, image):
+        return 0.5 * self.curvature * image.abs().square().sum(dim=(1, 2))
 
-    def measured(problem, energy, **kwargs):
-        spreads.append(measure(problem, Stiff() if precision else energy, **kwargs))
-        return spreads[-1]
+    def value_and_grad(self, image):
+        return self(image), self.curvature * image
 
-    monkeypatch.setattr(deepen_engine, "chain_spread", measured)
-    run = tiny_direct.direct_train(tmp_path, tiny_direct.configuration(iterations=8, warm_start=6), volumes)
-    lines = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
-    assert [line["train/chain_spread"] for line in lines if line["iteration"] == 6] == pytest.approx(spreads)
-    assert warned == any("collapses" in record.getMessage() for record in caplog.records)
-    if warned:
-        # h = 100, τ = 1.6/(1 + 200): √(1/(100·(2 − 0.8))) = 0.091; sampled directions differ by half a per cent.
-        assert spreads[0] == pytest.approx(0.091, rel=0.05)
-    else:
-        assert spreads[0] > 0.5
+
+@pytest.mark.parametrize(("curvature", "collapses"), [(0.01, False), (100.0, True)])
+def test_the_spread_of_chains_is_measured_and_its_collapse_warned_of(batch, caplog, curvature, collapses):
+    system = system_of({"objective": {"name": "contrastive", "warm_start_iterations": 0}})
+    problem, prior = problem_from_batch(batch), Quadratic(curvature)
+    reference, generator = reference_image(batch, problem), torch.Generator().manual_seed(0)
+    update = Update(prior, prior, system.inference, reference, problem, 0, generator, None)
+    spread = system.objective.loss(update).metrics["train/chain_spread"]
+    assert collapses == any("collapses" in record.getMessage() for record in caplog.records)
+    # h = 100, τ = 1.6/(1 + 200): √(1/(100·(2 − 0.8))) = 0.091; sampled directions differ by half a per cent.
+    assert spread == pytest.approx(0.091, rel=0.05) if collapses else spread > 0.5

@@ -29,9 +29,6 @@ from direct.utils.events import JSONWriter
 from direct_deepen.data.fastmri_file import write_fastmri_volume
 from direct_deepen.physics.fourier import fft2
 
-# DIRECT collects garbage at every batch; without what the imports left behind there is little to look through.
-gc.freeze()
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 CORES = [0]
 """The cores that the engine sees: the images are tiny, and more threads would only wait for one another."""
@@ -99,29 +96,45 @@ def undersample(source: Path, target: Path, mask: np.ndarray) -> Path:
 # ---- Configurations
 
 
+SMALL = {
+    "contrastive": {"warm_start_iterations": 3, "chains": {"start": "sense", "num_steps": 3, "map_steps": 0}},
+    "map": {"max_iterations": 15},
+    "proximal_iteration": {"max_iterations": 9},
+    "unrolled_gradient": {},
+    "equilibrium": {"data_weight_factor": 0.5},
+    "langevin": {"num_samples": 3, "num_steps": 8, "keep": 4, "max_iterations": 15},
+    "diffusion_sampling": {"num_samples": 3, "num_steps": 12},
+    "annealed_langevin": {"num_samples": 3, "num_levels": 3, "inner_steps": 2},
+}
+"""What makes objectives and inferences small, by their names."""
+
+
 def configuration(
     name: str = "demo_deepen", *, batch_size: int = 2, iterations: int = 8, warm_start: int = 3
 ) -> dict[str, Any]:
     """A small configuration of ``configs/`` cut down to seconds, with every kind of logging."""
-    changes = {
-        "validation.datasets": [],
-        "inference.batch_size": 2,
-        "logging.log_interval": 1,
-        "training.batch_size": batch_size,
-        "training.num_iterations": iterations,
-        "training.lr_warmup_iter": 2,
-        "training.validation_steps": 100,
-        "training.checkpointer.checkpoint_steps": 100,
-        "model.hidden_channels": 4,
-        "model.num_layers": 3,
-    }
-    if "deepen" in name:
-        changes |= {
-            "model.objective.warm_start_iterations": warm_start,
-            "model.objective.chains": {"start": "sense", "num_steps": 3, "map_steps": 0},
-            "model.inference": {"name": "map", "max_iterations": 15},
-        }
-    result = changed(committed(name), changes)
+    result = changed(
+        committed(name),
+        {
+            "validation.datasets": [],
+            "inference.batch_size": 2,
+            "logging.log_interval": 1,
+            "training.batch_size": batch_size,
+            "training.num_iterations": iterations,
+            "training.lr_warmup_iter": 2,
+            "training.validation_steps": 100,
+            "training.checkpointer.checkpoint_steps": 100,
+        },
+    )
+    model = result["model"]
+    if "channels" in model:
+        model |= {"channels": [4, 6], "average_decay": 0.8}
+    else:
+        model |= {"hidden_channels": 4, "num_layers": 3}
+    for part in (model.get("objective", {}), model.get("inference", {})):
+        part |= copy.deepcopy(SMALL.get(part.get("name"), {}))
+    if "warm_start_iterations" in model.get("objective", {}):
+        model["objective"]["warm_start_iterations"] = warm_start
     for section in (result["training"]["datasets"][0], result["inference"]["dataset"]):
         section["transforms"]["augmentation"]["pad"] = [SIZE, SIZE]
         # Of 32×32 samples the 2 % of the large configurations are a disc five samples wide: too few for ESPIRiT.
@@ -131,8 +144,21 @@ def configuration(
 
 def posterior(config: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """The same with Langevin chains of eight steps."""
-    chains = {"num_samples": 3, "num_steps": 8, "keep": 4, "max_iterations": 15}
-    return changed(config, {"model.inference": {"name": "langevin", **chains, **settings}})
+    return changed(config, {"model.inference": {"name": "langevin", **SMALL["langevin"], **settings}})
+
+
+def persistent(config: dict[str, Any]) -> dict[str, Any]:
+    """The same with persistent chains."""
+    return changed(config, {"model.objective.chains.start": "persistent"})
+
+
+def recorded(config: dict[str, Any]) -> dict[str, Any]:
+    """The same by the parts of ``recorded.py``, which tell the tests of updates and batches."""
+    names = {"contrastive": "recorded:Contrastive", "map": "recorded:Map", "langevin": "recorded:Langevin"}
+    parts = {kind: config["model"][kind] for kind in ("objective", "inference")}
+    return changed(
+        config, {f"model.{kind}.name": names.get(part["name"], part["name"]) for kind, part in parts.items()}
+    )
 
 
 def with_transforms(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -186,15 +212,19 @@ def process_as_before() -> Iterator[None]:
     interrupt = signal.getsignal(signal.SIGINT)
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     environment = {name: os.environ.get(name) for name in ("PYTHONHASHSEED", "PL_GLOBAL_SEED")}
+    collect = gc.collect
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("error", module="direct_deepen")
             os.sched_getaffinity = lambda process: set(CORES)
             JSONWriter.__init__ = known
+            # DIRECT collects garbage at every batch: a tenth of a second among all that tests have imported.
+            gc.collect = lambda *_: 0
             yield
     finally:
         os.sched_getaffinity = affinity
         JSONWriter.__init__ = begin
+        gc.collect = collect
         # DIRECT leaves them open where a training ends with an error: their end would be a warning in another test.
         for writer in writers:
             writer.close()

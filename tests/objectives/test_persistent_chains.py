@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from direct_deepen.engines.persistent_chains import PersistentChains, mask_digest
+
+from direct_deepen.objectives.persistent_chains import PersistentChains, mask_digest
 
 MASK = torch.rand(1, 6, 8, generator=torch.Generator().manual_seed(0)) < 0.5
 DIGEST = mask_digest(MASK)

@@ -1,0 +1,126 @@
+"""The samples of training: each kind of start, and the descent that takes chains to what MAP would find."""
+
+import pytest
+import torch
+
+from direct_deepen.inference.cost import cost_terms
+from direct_deepen.objectives import Contrastive
+from direct_deepen.objectives.persistent_chains import PersistentChains
+from direct_deepen.objectives.training_samples import ChainSettings, draw_training_samples
+from direct_deepen.parts import SharedSettings
+from direct_deepen.physics import SenseOperator, sense
+from direct_deepen.physics.problem import Problem
+
+NOISE_STD = 0.01
+
+
+class SlowEnergy:
+    """½·h‖x − m‖², so flat that a chain of unit steps moves by 2 % of the way at a time where nothing is sampled."""
+
+    curvature = 0.02
+
+    def __init__(self, minimum):
+        self.minimum = minimum
+        self.images = []
+
+    def value_and_grad(self, image):
+        self.images.append(image)
+        distance = image - self.minimum
+        return 0.5 * self.curvature * distance.abs().square().sum(dim=(1, 2)), self.curvature * distance
+
+
+@pytest.fixture
+def problem(draw):
+    """Two of eight columns of k-space of two images with one coil."""
+    mask = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
+    mask[..., 3:5] = True
+    A = SenseOperator(torch.ones(2, 1, 8, 8, dtype=torch.complex128), mask)
+    return Problem(A, A.forward(draw(2, 8, 8)), torch.ones(2), [("a.h5", 0), ("a.h5", 1)])
+
+
+def sample(problem, energy, start, *, num_steps=15, map_steps=0, stored=None, seed=0):
+    return draw_training_samples(
+        problem,
+        energy,
+        shared=SharedSettings(noise_std=NOISE_STD),
+        chains=ChainSettings(start, num_steps, map_steps),
+        stored=PersistentChains(10) if stored is None else stored,
+        generator=torch.Generator().manual_seed(seed),
+    ).image
+
+
+def cost(problem, energy, image):
+    return cost_terms(problem.A, problem.masked_kspace, energy, image).cost
+
+
+@pytest.mark.parametrize("kind", ["noise", "sense", "persistent"])
+def test_steps_of_map_take_a_chain_of_any_start_to_the_minimum(problem, draw, kind):
+    energy = SlowEnergy(5 * draw(2, 8, 8, seed=1))
+    # 200 dimensions of energy ε²/2 each, at most: what samples have above the minimum.
+    floor = cost(problem, energy, sample(problem, energy, kind, num_steps=5000)) + 200 * NOISE_STD**2
+    short, descended = (sample(problem, energy, kind, map_steps=steps) for steps in (0, 8))
+    assert bool((cost(problem, energy, short) > 2 * floor).all())
+    assert bool((cost(problem, energy, descended) < floor).all())
+
+
+def test_no_step_of_map_leaves_the_chain_as_it_was(problem, draw):
+    energy = SlowEnergy(draw(2, 8, 8, seed=1))
+    stored = PersistentChains(10)
+    first = sample(problem, energy, "persistent", stored=stored)
+    assert torch.equal(first, sample(problem, energy, "sense"))
+    # The second visit goes on from the first, and comes nearer to the minimum.
+    second = sample(problem, energy, "persistent", stored=stored)
+    assert bool((cost(problem, energy, second) < cost(problem, energy, first)).all())
+
+
+def start_of(problem, start, stored=None, seed=1):
+    """The images that chains begin at: the first that the energy is evaluated at."""
+    energy = SlowEnergy(torch.zeros((), dtype=torch.complex128))
+    end = sample(problem, energy, start, stored=stored, seed=seed)
+    return energy.images[0], end
+
+
+@pytest.mark.parametrize("start", ["sense", "noise"])
+def test_a_chain_begins_where_its_settings_say(problem, start):
+    images, _ = start_of(problem, start)
+    centre = sense(problem.A, problem.masked_kspace, regularization=0.01) if start == "sense" else 0.0
+    # 256 numbers: a standard error of 4 %.
+    expected = NOISE_STD if start == "sense" else 0.1
+    assert float(torch.view_as_real(images - centre).std()) == pytest.approx(expected, rel=0.15)
+
+
+def test_a_persistent_chain_goes_on_where_the_same_slice_with_the_same_mask_was_left(problem):
+    stored = PersistentChains(10)
+    begun, left = start_of(problem, "persistent", stored)
+    assert torch.equal(begun, start_of(problem, "sense")[0])
+    # In another batch, in another order.
+    continued, end = start_of(problem.select(torch.tensor([1, 0])), "persistent", stored, seed=2)
+    assert torch.equal(continued, left.flip(0))
+    mask = problem.A.sampling_mask.clone()
+    mask[1, ..., 5] = True
+    other = Problem(SenseOperator(problem.A.sensitivity_map, mask), problem.masked_kspace, problem.scale, problem.names)
+    images, _ = start_of(other, "persistent", stored, seed=3)
+    assert torch.equal(images[0], end[1])
+    assert torch.equal(images[1], start_of(other, "sense", seed=3)[0][1])
+
+
+# ---- What is said before training
+
+
+@pytest.mark.parametrize(
+    ("iterations", "changes", "warned"),
+    [
+        (12, {}, False),
+        (12, {"max_stored": 3}, True),
+        (11, {}, True),
+        (11, {"start": "sense", "max_stored": 3}, False),
+        (6, {"max_stored": 3}, False),
+    ],
+)
+def test_chains_that_cannot_persist_are_warned_of(iterations, changes, warned):
+    # Four slices, batches of two, six iterations of warm start: with twelve every slice comes three times.
+    chains = ChainSettings(**{"start": "persistent", "max_stored": 4} | changes)
+    objective = Contrastive(warm_start_iterations=6, chains=chains)
+    told = objective.warnings(num_slices=4, batch_size=2, num_iterations=iterations)
+    assert len(told) == warned
+    assert all(f"places for {chains.max_stored} chains" in message for message in told)
