@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from direct_deepen.errors import DeepenError
-from direct_deepen.evaluation.csv_files import write_csv
+from direct_deepen.evaluation.tables import write_csv
 from direct_deepen.files import refusals_told, require_room, write_file, write_hdf5, write_text
 
 ENOUGH = b"x" * 10

@@ -49,9 +49,7 @@ def test_every_configuration_is_in_the_readme():
     assert all(any(fnmatch(stem, pattern) for stem in stems) for pattern in patterns)
 
 
-@pytest.mark.parametrize(
-    "command", ["phantom", "score", "benchmark", "calibrate", "posterior", "landscape", "doctor", "report"]
-)
+@pytest.mark.parametrize("command", ["phantom", "benchmark", "calibrate", "posterior", "landscape", "doctor", "report"])
 def test_help_of_our_commands_exits_cleanly(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from direct_deepen.cli import benchmark, calibrate, doctor, landscape, phantom, posterior, report, score, speed
+from direct_deepen.cli import benchmark, calibrate, doctor, landscape, phantom, posterior, report, speed
 from direct_deepen.cli.verbosity import shared_options, stage, tell_command, told
 from direct_deepen.errors import DeepenError
 
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = shared_options()
-    for command in (doctor, phantom, score, benchmark, calibrate, posterior, landscape, report, speed):
+    for command in (doctor, phantom, benchmark, calibrate, posterior, landscape, report, speed):
         command.add_parser(subparsers, shared)
     return parser
 

@@ -16,8 +16,8 @@ from direct_deepen.engines.checkpoints import digest_of
 from direct_deepen.engines.reconstruction import image_generator, sample_posterior
 from direct_deepen.engines.settings import DeepenSettings
 from direct_deepen.errors import require
-from direct_deepen.evaluation.grid import interval_over_volumes
 from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
+from direct_deepen.evaluation.tables import interval_over_volumes
 from direct_deepen.posterior.calibration import (
     LEVELS,
     REMOVED,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from direct_deepen.evaluation.csv_files import write_csv
+from direct_deepen.evaluation.tables import write_csv
 from direct_deepen.pages.figure import blank_figure
 from direct_deepen.progress import progress_bar
 from direct_deepen.speed.setting import Setting, workload
