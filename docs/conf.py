@@ -31,7 +31,7 @@ extensions = [
     "settings_keys",
 ]
 
-# ---- Pages: the source is the root of the repository, so that what links to a page on GitHub does so here
+# ---- Pages: the source is the root of the repository, so that links hold here as on GitHub
 
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "docs/api/*", "projects/*/README.md", "projects/*/results/**.md"]

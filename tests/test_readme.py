@@ -40,7 +40,7 @@ def test_every_file_the_readme_names_exists():
 
 
 @pytest.mark.parametrize(
-    "command", ["phantom", "configure", "score", "benchmark", "calibrate", "posterior", "landscape", "doctor", "report"]
+    "command", ["phantom", "configure", "benchmark", "calibrate", "posterior", "landscape", "doctor", "report"]
 )
 def test_help_of_our_commands_exits_cleanly(command, capsys):
     with pytest.raises(SystemExit) as stop:

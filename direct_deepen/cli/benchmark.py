@@ -2,17 +2,25 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from direct_deepen.cli.verbosity import stage
+from direct_deepen.cli.verbosity import stage, tell_device
+
+if TYPE_CHECKING:
+    from direct_deepen.evaluation.study import Study
 
 _DESCRIPTION = """\
 Compare methods on problems. A study, one YAML file, names the data, the problems (configurations whose inference
-dataset has the mask), and the methods: classical ones, and any model that DIRECT trains, each with its configuration
-and checkpoint. All get the same data, masks, noise and scale; what a method tunes, it tunes on the validation data.
-Every cell runs in a process of its own. Cells that are done are not repeated, and one that fails does not lose the
-others. Writes results.csv (a row a slice), table.md, versions.json, a figure for every problem, and cells/ with
-images and the output of every cell; and of methods that sample, posterior.csv (spread, coverage, cost of a sample) and
-another figure."""
+dataset has the mask), and the methods: classical ones; any model that DIRECT trains, by its configuration and
+checkpoint; and output folders of `direct predict`, which give the rows NAME_map and NAME_mmse where there are
+posterior files of both. All get the same data, masks, noise and scale; what a method tunes, it tunes on the validation
+data. A problem with `inference.crop: header` compares what that leaves of the images. Every run, a method on a problem,
+has a process of its own. Runs that are done are not repeated, and one that fails does not lose the others.
+
+Writes results.csv (a row a slice, of methods that sample with spread, coverage and cost of a sample), table.md,
+versions.json, and for every problem comparison.png and, with samples, posterior.png (MAP and mean of predictions) or
+uncertainty.png, with the name of the problem in front where there are several; and runs/ with images and the output of
+every run."""
 
 _EPILOG = """\
 example of a study:
@@ -31,6 +39,9 @@ example of a study:
     varnet:
       configuration: configs/demo_varnet.yaml
       checkpoint: "runs/{problem}/varnet/model_399.pt"
+    posterior:
+      predictions: "runs/{problem}/deepen_test"
+      checkpoint: "runs/{problem}/deepen/model_1199.pt"
 
 example:
   direct-deepen benchmark runs/benchmark --study study.yaml"""
@@ -50,9 +61,7 @@ def add_parser(
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
     parser.add_argument("--study", type=Path, required=True, help="the YAML file that names data, problems and methods")
-    parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="cells at once, sharing the cores (default: 1)"
-    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, sharing the cores (default: 1)")
     parser.add_argument("--device", default="cpu", help="cpu, or a GPU such as cuda:0 (default: %(default)s)")
     parser.add_argument("--figure-slices", type=int, default=2, metavar="N", help="slices in a figure (default: 2)")
     parser.set_defaults(run=run)
@@ -64,28 +73,42 @@ def run(args: argparse.Namespace) -> None:
     Raises
     ------
     DeepenError
-        If the study is bad, or a cell failed; all others are done then.
+        If the study is bad, or a run failed; all others are done then.
     """
     # Imported here so that the help of other commands does not wait for torch and DIRECT.
     from direct_deepen.errors import require
-    from direct_deepen.evaluation.grid import gather, pictures, run_grid, write_results
+    from direct_deepen.evaluation.benchmark import gather, run_study, write_results
     from direct_deepen.evaluation.study import load_study
-    from direct_deepen.pages.plots import plot_comparison, plot_uncertainty
-    from direct_deepen.progress import progress_bar
 
     require(args.figure_slices >= 1, f"--figure-slices is {args.figure_slices}; allowed: >= 1")
     study = load_study(args.study)
-    with stage("cells"):
-        failures = run_grid(study, args.output, jobs=args.jobs, device=args.device)
-    told = f"{len(failures)} of {len(study.cells())} cells failed: {'; '.join(failures)}"
-    require(bool(gather(study, args.output)), told)
+    # Here already: without pandas it ends, and not after hours.
+    gather(study, args.output)
+    tell_device(args.device)
+    with stage("runs"):
+        failures = run_study(study, args.output, jobs=args.jobs, device=args.device)
+    told = f"{len(failures)} of {len(study.runs())} runs failed: {'; '.join(failures)}"
+    require(len(gather(study, args.output)) > 0, told)
     print(write_results(study, args.output))
     with stage("figures"):
-        for problem in progress_bar(study.problems, name="figures", unit="problem"):
-            shown = pictures(study, args.output, problem, count=args.figure_slices)
-            if shown:
-                plot_comparison(shown, args.output / f"{problem}.png")
-            if any(picture.std for picture in shown):
-                plot_uncertainty(shown, args.output / f"{problem}_posterior.png")
+        _draw(study, args.output, args.figure_slices)
     print(f"wrote {args.output}")
     require(not failures, told)
+
+
+def _draw(study: "Study", output: Path, count: int) -> None:
+    from dataclasses import replace
+
+    from direct_deepen.evaluation.benchmark import pictures
+    from direct_deepen.pages.plots import plot_comparison, plot_posterior, plot_uncertainty
+
+    for problem in study.problems:
+        start = f"{problem}_" if len(study.problems) > 1 else ""
+        shown = pictures(study, output, problem, count=count)
+        if shown:
+            plot_comparison(shown, output / f"{start}comparison.png")
+        # MAP and mean of predictions have names of their own; any other mean has the name of its method.
+        for name, plot, alone in (("posterior", plot_posterior, False), ("uncertainty", plot_uncertainty, True)):
+            drawn = [replace(p, std={key: p.std[key] for key in p.std if (key in p.images) == alone}) for p in shown]
+            if any(picture.std for picture in drawn):
+                plot(drawn, output / f"{start}{name}.png")

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         sampled_slices,
         sparsification_rows,
     )
-    from direct_deepen.evaluation.csv_files import write_csv
+    from direct_deepen.evaluation.tables import write_csv
     from direct_deepen.files import write_text
     from direct_deepen.pages.calibration_plots import plot_calibration
     from direct_deepen.priors.pretrained import load_pretrained

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from direct_deepen.cli import benchmark, calibrate, configure, landscape, posterior, report, score
+from direct_deepen.cli import benchmark, calibrate, configure, landscape, posterior, report
 from direct_deepen.cli.doctor import DOCTOR
 from direct_deepen.cli.phantom import PHANTOM
 from direct_deepen.cli.verbosity import shared_options, stage, tell_command, told
@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     shared = shared_options()
     for command in (DOCTOR, PHANTOM):
         command.add_to(subparsers, shared)
-    for module in (configure, score, benchmark, calibrate, posterior, landscape, report):
+    for module in (configure, benchmark, calibrate, posterior, landscape, report):
         module.add_parser(subparsers, shared)
     return parser
 

@@ -43,12 +43,15 @@ class Case:
         Operator, data and scale, with a batch of one; its scale takes images to the units of the file.
     reference
         Coil-combined fully sampled image, complex (1, height, width).
+    reconstruction_size
+        Height and width by the header of the file, which ``inference.crop: header`` crops images to.
     """
 
     volume: str
     slice_number: int
     problem: Problem
     reference: torch.Tensor
+    reconstruction_size: tuple[int, int] | None = None
 
 
 def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mapping[str, Any] | None = None) -> Any:
@@ -150,4 +153,5 @@ def cases(
             reference = reference_image(batch, problem)
             ((name, number),) = problem.names
             problem = replace(problem, scale=problem.scale * batch["scaling_factor"])
-            yield Case(Path(name).name, number, problem, reference)
+            height, width = (int(size[0]) for size in batch["reconstruction_size"][:2])
+            yield Case(Path(name).name, number, problem, reference, (height, width))

@@ -98,7 +98,7 @@ def _schema(config: DictConfig) -> DictConfig:
     name = OmegaConf.select(config, "model.model_name")
     require(
         isinstance(name, str),
-        "model.model_name is missing; allowed: the name of a model, as deepen.priors.QuadraticEnergy",
+        "model.model_name is missing; allowed: a model, as deepen.priors.QuadraticEnergy",
     )
     try:
         schema.model = load_model_config_from_name(name)

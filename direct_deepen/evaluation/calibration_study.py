@@ -16,8 +16,8 @@ from direct_deepen.engines.calibration_file import Calibration
 from direct_deepen.engines.checkpoints import digest_of
 from direct_deepen.engines.reconstruction import named_generator, sample_posterior
 from direct_deepen.errors import require
-from direct_deepen.evaluation.grid import interval_over_volumes
 from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
+from direct_deepen.evaluation.tables import interval_over_volumes
 from direct_deepen.inference import Inference, Sampler
 from direct_deepen.posterior.calibration import (
     LEVELS,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import sigpy.mri.app
 import torch
 
@@ -101,3 +102,9 @@ CLASSICAL: dict[str, Callable[..., torch.Tensor]] = {
     "total_variation": total_variation,
 }
 """Methods with one ``regularization`` to tune, by the name of their rows in a table."""
+
+ZERO_FILLED = "zero_filled"
+"""Aᴴb, which has nothing to tune."""
+
+REGULARIZATIONS = tuple(float(value) for value in np.geomspace(1e-4, 1.0, 17))
+"""Candidates of λ of every classical method; the best on validation data is used."""

@@ -1,12 +1,16 @@
-"""Image quality on magnitudes, slice by slice, with the reference's maximum as peak."""
+"""Quality of images and of their standard deviations, slice by slice, on magnitudes."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.stats import t as student
 from skimage.metrics import structural_similarity
 
 from direct_deepen.errors import require
+from direct_deepen.posterior.calibration import object_pixels
+
+_LEVEL = 0.9
 
 
 @dataclass(frozen=True)
@@ -41,3 +45,60 @@ def quality(image: torch.Tensor, reference: torch.Tensor) -> Quality:
         ssim=float(structural_similarity(x, r, data_range=peak)),
         nmse=error / float((r**2).mean()),
     )
+
+
+@dataclass(frozen=True)
+class PosteriorQuality:
+    """How a posterior does on one slice.
+
+    Attributes
+    ----------
+    std, error
+        Mean standard deviation of the magnitude, and mean absolute error of the posterior mean, inside the object.
+    coverage_90
+        Share of the pixels of the object whose reference lies in the interval of :func:`predictive_coverage`.
+    std_everywhere, error_everywhere
+        ``std`` and ``error`` over all pixels.
+    """
+
+    std: float
+    error: float
+    coverage_90: float
+    std_everywhere: float
+    error_everywhere: float
+
+
+def posterior_quality(
+    mean: torch.Tensor, std: torch.Tensor, reference: torch.Tensor, *, num_samples: int
+) -> PosteriorQuality:
+    """Compare a posterior of ``num_samples`` samples with the reference.
+
+    Parameters
+    ----------
+    mean, reference
+        Posterior mean and reference, real or complex (height, width).
+    std
+        Standard deviation of the magnitude, real (height, width).
+    """
+    mean, reference = mean.abs(), reference.abs()
+    inside, error = object_pixels(reference), (mean - reference).abs()
+    return PosteriorQuality(
+        std=float(std[inside].mean()),
+        error=float(error[inside].mean()),
+        coverage_90=predictive_coverage(mean[inside], std[inside], reference[inside], num_samples=num_samples),
+        std_everywhere=float(std.mean()),
+        error_everywhere=float(error.mean()),
+    )
+
+
+def predictive_coverage(mean: torch.Tensor, std: torch.Tensor, reference: torch.Tensor, *, num_samples: int) -> float:
+    r"""Return the share of references in the 90 % interval that S independent samples predict for one more of them.
+
+    .. math:: m \pm t_{S-1} \, s \sqrt{1 + 1/S}
+
+    with the quantile t of Student's distribution. Quantiles of few samples hold less than they should (those at 5 and
+    95 % of 16 samples hold 79 % of what the samples are drawn from); this holds 90 % of a normal distribution, however
+    few there are. States of one chain are not independent: where they are counted as if they were it holds less.
+    """
+    factor = float(student.ppf((1 + _LEVEL) / 2, num_samples - 1)) * (1 + 1 / num_samples) ** 0.5
+    return float(((reference - mean).abs() <= factor * std).double().mean())

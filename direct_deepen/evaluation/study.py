@@ -1,69 +1,75 @@
 """A study: which methods are compared on which problems, read from one YAML file."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from direct_deepen.errors import DeepenError, require
-from direct_deepen.evaluation.classical import CLASSICAL
+from direct_deepen.errors import DeepenError, require, require_choice
+from direct_deepen.evaluation.classical import CLASSICAL, ZERO_FILLED
 
-ZERO_FILLED = "zero_filled"
-_KEYS = ("test", "validation", "reference", "seed", "problems", "methods")
-_METHOD_KEYS = ("classical", "configuration", "checkpoint", "tune", "problems")
+KINDS = ("classical", "configuration", "predictions")
+"""The keys of a method that say of what kind it is."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """One number that is chosen on validation data.
+    """One setting that is chosen on validation data.
 
     Attributes
     ----------
     key
-        Key of the settings, such as ``inference.prior_weight``.
+        Key of the model section, such as ``inference.prior_weight``.
     values
         Candidates; that with the highest mean PSNR is used.
     """
 
-    key: str
-    values: tuple[float, ...]
+    key: str = MISSING
+    values: list[Any] = MISSING
 
 
 @dataclass(frozen=True)
 class Method:
-    """A column of the comparison.
+    """A method of the comparison: classical, trained, or predicted before; in paths ``{problem}`` stands for its name.
 
     Attributes
     ----------
-    name
-        Its name in tables.
     classical
-        One of :data:`CLASSICAL`, or ``zero_filled``; None for a trained method.
+        ``zero_filled``, or one of :data:`CLASSICAL`, which tune λ by themselves.
     configuration
-        Configuration of DIRECT whose model section is used, for a trained method.
+        Configuration of DIRECT whose model section is used.
+    predictions
+        Output folder of ``direct predict``.
     checkpoint
-        Its weights; ``{problem}`` stands for the name of the problem.
+        Weights of a trained method, or those that predictions were made with.
     tune
-        What is tuned on validation data; None where nothing is. Classical methods tune λ by themselves.
+        What a trained method tunes on validation data; None where nothing is.
     problems
         Problems it takes part in; None for all.
     """
 
-    name: str
     classical: str | None = None
     configuration: Path | None = None
+    predictions: str | None = None
     checkpoint: str | None = None
     tune: Tuning | None = None
-    problems: tuple[str, ...] | None = None
+    problems: list[str] | None = None
 
-    def weights(self, problem: str) -> Path:
-        """Return the checkpoint for a problem."""
-        assert self.checkpoint is not None
-        return Path(self.checkpoint.replace("{problem}", problem))
+
+class Run(NamedTuple):
+    """One method on one problem."""
+
+    problem: str
+    name: str
+    method: Method
+
+    def path(self, text: str | None) -> Path:
+        """Return the path that one of the method's is for this problem."""
+        assert text is not None
+        return Path(text.replace("{problem}", self.problem))
 
 
 @dataclass(frozen=True)
@@ -74,29 +80,29 @@ class Study:
     ----------
     test, validation
         Folders of volumes: what is reported, and what is tuned on.
+    reference
+        The row of the tables that paired differences are taken to.
+    seed
+        Seed of all that samples.
     problems
         By name, the configuration whose inference dataset poses the problem: mask, size, coil maps.
     methods
-        In the order of the tables.
-    reference
-        The method that paired differences are taken to.
-    seed
-        Seed of all that samples.
+        By name, in the order of the tables.
     """
 
-    test: Path
-    validation: Path
-    problems: Mapping[str, Path]
-    methods: tuple[Method, ...]
-    reference: str
-    seed: int
+    test: Path = MISSING
+    validation: Path = MISSING
+    reference: str = MISSING
+    seed: int = MISSING
+    problems: dict[str, Path] = MISSING
+    methods: dict[str, Method] = MISSING
 
-    def cells(self) -> list[tuple[str, Method]]:
+    def runs(self) -> list[Run]:
         """Return every problem with every method that takes part in it."""
         return [
-            (problem, method)
+            Run(problem, name, method)
             for problem in self.problems
-            for method in self.methods
+            for name, method in self.methods.items()
             if method.problems is None or problem in method.problems
         ]
 
@@ -111,62 +117,38 @@ def load_study(path: Path) -> Study:
     """
     require(path.is_file(), f"{path}: no such study")
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        content = OmegaConf.load(path)
+        require(isinstance(content, DictConfig), f"{path}: holds no keys; allowed: those of a study")
+        study = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), content))
+    except ConfigKeyError as error:
+        allowed = ", ".join(field.name for field in fields(error.object_type or Study))
+        raise DeepenError(f"{path}: {error.full_key} is no key; allowed: {allowed}") from error
     except (OmegaConfBaseException, UnicodeDecodeError, YAMLError) as error:
-        raise DeepenError(f"{path}: no YAML: {str(error).splitlines()[0]}") from error
-    require(isinstance(content, dict), f"{path}: holds no keys; allowed: {', '.join(_KEYS)}")
-    assert isinstance(content, dict)
-    _require_keys(str(path), content, _KEYS, required=_KEYS)
-    problems = {str(name): Path(value) for name, value in _section(path, content, "problems").items()}
-    methods = tuple(_method(f"{path}: methods.{name}", str(name), section, problems)
-                    for name, section in _section(path, content, "methods").items())  # fmt: skip
-    names = tuple(method.name for method in methods)
-    require(
-        content["reference"] in names, f"{path}: reference is {content['reference']!r}; allowed: {', '.join(names)}"
-    )
-    require(isinstance(content["seed"], int), f"{path}: seed is {content['seed']!r}; allowed: an integer")
-    return Study(
-        Path(content["test"]), Path(content["validation"]), problems, methods, content["reference"], content["seed"]
-    )
+        where = getattr(error, "full_key", None) or "no study"
+        raise DeepenError(f"{path}: {where}: {str(error).splitlines()[0]}") from error
+    assert isinstance(study, Study)
+    for name in ("problems", "methods"):
+        require(len(getattr(study, name)) > 0, f"{path}: {name} is empty; allowed: one or more names")
+    for name, method in study.methods.items():
+        _check(f"{path}: methods.{name}", method, study)
+    # A method whose predictions have MAP and mean gives two rows.
+    rows = [row for name in study.methods for row in (name, f"{name}_map", f"{name}_mmse")]
+    names = ", ".join(study.methods)
+    require(study.reference in rows, f"{path}: reference is {study.reference!r}; allowed: rows of {names}")
+    return study
 
 
-def _section(path: Path, content: Mapping[Any, Any], name: str) -> Mapping[Any, Any]:
-    section = content[name]
-    require(isinstance(section, dict) and len(section) > 0, f"{path}: {name} is empty; allowed: one or more names")
-    assert isinstance(section, dict)
-    return section
-
-
-def _require_keys(where: str, section: Mapping[Any, Any], allowed: tuple[str, ...], required: tuple[str, ...]) -> None:
-    for key in section:
-        require(key in allowed, f"{where}: {key} is no key; allowed: {', '.join(allowed)}")
-    for key in required:
-        require(key in section, f"{where}: {key} is missing")
-
-
-def _method(where: str, name: str, section: Any, problems: Mapping[str, Path]) -> Method:
-    require(isinstance(section, dict), f"{where} is {section!r}; allowed: keys {', '.join(_METHOD_KEYS)}")
-    _require_keys(where, section, _METHOD_KEYS, required=())
-    chosen = section.get("problems")
-    if chosen is not None:
-        for problem in chosen:
-            require(problem in problems, f"{where}.problems has {problem!r}; allowed: {', '.join(problems)}")
-        chosen = tuple(chosen)
-    if "classical" in section:
-        allowed = (ZERO_FILLED, *CLASSICAL)
-        kind = section["classical"]
-        require(kind in allowed, f"{where}.classical is {kind!r}; allowed: {', '.join(allowed)}")
-        return Method(name, classical=kind, problems=chosen)
-    _require_keys(where, section, _METHOD_KEYS, required=("configuration", "checkpoint"))
-    tune = section.get("tune")
-    if tune is not None:
-        _require_keys(f"{where}.tune", tune, ("key", "values"), required=("key", "values"))
-        require(len(tune["values"]) > 0, f"{where}.tune.values is empty; allowed: one or more numbers")
-        tune = Tuning(str(tune["key"]), tuple(float(value) for value in tune["values"]))
-    return Method(
-        name,
-        configuration=Path(section["configuration"]),
-        checkpoint=str(section["checkpoint"]),
-        tune=tune,
-        problems=chosen,
-    )
+def _check(where: str, method: Method, study: Study) -> None:
+    kinds = [kind for kind in KINDS if getattr(method, kind) is not None]
+    told = " and ".join(kinds) or "no kind"
+    require(len(kinds) == 1, f"{where} has {told}; allowed: one of {', '.join(KINDS)}")
+    for problem in method.problems or ():
+        known = ", ".join(study.problems)
+        require(problem in study.problems, f"{where}.problems has {problem!r}; allowed: {known}")
+    trained = method.configuration is not None
+    require(method.tune is None or trained, f"{where}.tune: allowed with a configuration only")
+    if method.classical is None:
+        require(method.checkpoint is not None, f"{where}.checkpoint is missing")
+    else:
+        require_choice(f"{where}.classical", method.classical, (ZERO_FILLED, *CLASSICAL))
+    require(method.tune is None or len(method.tune.values) > 0, f"{where}.tune.values is empty; allowed: one or more")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from direct_deepen.evaluation.scoring import Picture
+    from direct_deepen.evaluation.pictures import Picture
 
 ERROR_GAIN = 10
 TITLES = {

@@ -12,13 +12,13 @@ import shutil
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from direct_deepen.evaluation.cell import CellRow
-from direct_deepen.evaluation.csv_files import read_csv
-from direct_deepen.evaluation.grid import interval_over_volumes, pictures
+from direct_deepen.evaluation.benchmark import pictures
 from direct_deepen.evaluation.study import load_study
+from direct_deepen.evaluation.tables import interval_over_volumes, read_results
 from direct_deepen.pages.plots import plot_comparison
 from projects.common import exit_code, seconds_spent
 from projects.comparison.run import HALF_STEP, MASKS, MISMATCHED, WITH_MASK, WITHOUT_MASK, Plan
@@ -26,18 +26,18 @@ from projects.comparison.run import HALF_STEP, MASKS, MISMATCHED, WITH_MASK, WIT
 EXCHANGED = ("deepen", "elder", HALF_STEP)
 """What Table II has, DEEPEN first."""
 
-Cells = dict[tuple[str, str], list[CellRow]]
+Cells = dict[tuple[str, str], list[Any]]
 
 
 def cells_of(path: Path) -> Cells:
     """Return the rows of every mask and method."""
     cells: Cells = {}
-    for row in read_csv(path, CellRow):
+    for row in read_results([path]).itertuples():
         cells.setdefault((row.mask, row.method), []).append(row)
     return cells
 
 
-def difference(better: Sequence[CellRow], other: Sequence[CellRow]) -> dict[str, float]:
+def difference(better: Sequence[Any], other: Sequence[Any]) -> dict[str, float]:
     """Return the differences in PSNR of the same slices, by case."""
     psnr = {row.case: row.psnr for row in other}
     return {row.case: row.psnr - psnr[row.case] for row in better}
@@ -50,7 +50,7 @@ def mean_of(differences: Sequence[dict[str, float]]) -> str:
     return f"{mean:+.2f} ± {half:.2f}"
 
 
-def figures(rows: Sequence[CellRow]) -> str:
+def figures(rows: Sequence[Any]) -> str:
     """Return PSNR and SSIM over slices."""
     psnr, ssim = np.array([row.psnr for row in rows]), np.array([row.ssim for row in rows])
     return f"{psnr.mean():.2f} ± {psnr.std():.2f} / {ssim.mean():.3f}"
@@ -135,7 +135,7 @@ def main() -> None:
             shutil.copy(folder / name, results / f"{folder.name}_{name}")
         shutil.copy(folder / "table.md", results / f"{folder.name}_details.md")
     for picture in first.glob("*.png"):
-        shutil.copy(picture, results / picture.name)
+        shutil.copy(picture, results / picture.name.replace("_comparison", ""))
     study = load_study(runs / "table2.yaml")
     for mask in ("1d2x", "radial"):
         plot_comparison(pictures(study, second, mask, count=1), results / f"mismatch_{mask}.png")

@@ -28,8 +28,7 @@ from omegaconf import OmegaConf
 
 from direct_deepen.engines.checkpoints import weights_of
 from direct_deepen.errors import DeepenError
-from direct_deepen.evaluation.classical import CLASSICAL
-from direct_deepen.evaluation.study import ZERO_FILLED
+from direct_deepen.evaluation.classical import CLASSICAL, ZERO_FILLED
 from projects.common import Training, run_trainings
 
 CONFIGS = Path("configs")

@@ -20,7 +20,7 @@ import h5py
 from tqdm import tqdm
 
 from direct_deepen.errors import DeepenError, require
-from direct_deepen.evaluation.csv_files import write_csv
+from direct_deepen.evaluation.tables import write_csv
 
 COUNTS = {"training": 45, "validation": 5, "test": 50}
 """Subjects of the paper."""

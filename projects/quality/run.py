@@ -28,9 +28,9 @@ from direct_deepen.data.cases import Case, cases, inference_dataset
 from direct_deepen.data.phantom import write_phantoms
 from direct_deepen.engines.trained import load_trained
 from direct_deepen.evaluation.classical import CLASSICAL
-from direct_deepen.evaluation.csv_files import write_csv
+from direct_deepen.evaluation.methods import best_value, classical
 from direct_deepen.evaluation.metrics import quality
-from direct_deepen.evaluation.scoring import tune
+from direct_deepen.evaluation.tables import write_csv
 from direct_deepen.inference.cost import cost_terms
 from direct_deepen.inference.curvature import largest_curvature
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
@@ -137,7 +137,8 @@ def comparison(output: Path, data: Path, energy: Energy) -> None:
                 validation = output / "data" / f"validation_{size}"
                 if not validation.is_dir():
                     write_phantoms(validation, num_volumes=1, num_slices=4, size=size, num_coils=8, seed=2)
-            tuned[mask, size] = tune(load(validation, mask, size))
+            cases = load(validation, mask, size)
+            tuned[mask, size] = {method: best_value(classical(method), cases) for method in CLASSICAL}
         weights = {f"lambda_{method}": value for method, value in tuned[mask, size].items()}
         rows = [{"set": name} | row | weights for row in compare(loader(), tuned[mask, size], energy, chains)]
         write_csv(path, rows)

@@ -16,7 +16,7 @@ import torch
 from direct_deepen import Posterior, QuadraticEnergy, langevin, load_pretrained, mm_map
 from direct_deepen.data.phantom import brain_volume
 from direct_deepen.evaluation.metrics import quality
-from direct_deepen.evaluation.scoring import Picture
+from direct_deepen.evaluation.pictures import Picture
 from direct_deepen.pages.plots import plot_comparison
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.priors import SumEnergy

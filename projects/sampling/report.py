@@ -11,27 +11,26 @@ import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from direct_deepen.evaluation.cell import CellRow
-from direct_deepen.evaluation.cell_posterior import PosteriorRow
-from direct_deepen.evaluation.csv_files import read_csv
-from direct_deepen.evaluation.grid import pictures
-from direct_deepen.evaluation.scoring import Picture
+from direct_deepen.evaluation.benchmark import pictures
+from direct_deepen.evaluation.pictures import Picture
 from direct_deepen.evaluation.study import Study, load_study
+from direct_deepen.evaluation.tables import read_results
 from direct_deepen.pages.plots import TITLES, plot_uncertainty
 from projects.sampling.run import COMPARED, PROBLEMS, STEPS
 
 
-def mean(rows: Sequence[CellRow] | Sequence[PosteriorRow], mask: str, method: str, key: str) -> float:
+def mean(rows: Sequence[Any], mask: str, method: str, key: str) -> float:
     """Return the mean of a column over the slices of a cell; not a number where the cell is missing."""
     values = [getattr(row, key) for row in rows if row.mask == mask and row.method == method]
     return float(np.mean(values)) if values else float("nan")
 
 
-def claim(rows: Sequence[CellRow], posteriors: Sequence[PosteriorRow]) -> str:
+def claim(rows: Sequence[Any]) -> str:
     """Tabulate every sampler with the evaluations that it is compared with."""
     lines = [
         "| problem | sampler | weights | evaluations a sample | PSNR of the mean (dB) | SSIM "
@@ -43,8 +42,7 @@ def claim(rows: Sequence[CellRow], posteriors: Sequence[PosteriorRow]) -> str:
             name = f"{system}_{evaluations}"
             quality = {key: mean(rows, problem, name, key) for key in ("psnr", "ssim", "parameters", "tuned")}
             spread = {
-                key: mean(posteriors, problem, name, key)
-                for key in ("sample_evaluations", "std", "error", "coverage_90")
+                key: mean(rows, problem, name, key) for key in ("sample_evaluations", "std", "error", "coverage_90")
             }
             lines.append(
                 f"| {problem} | {TITLES[system]} | {quality['parameters']:,.0f} | {spread['sample_evaluations']:.0f} "
@@ -55,7 +53,7 @@ def claim(rows: Sequence[CellRow], posteriors: Sequence[PosteriorRow]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def curve(rows: Sequence[CellRow], posteriors: Sequence[PosteriorRow]) -> str:
+def curve(rows: Sequence[Any]) -> str:
     """Tabulate the first problem against evaluations."""
     problem = PROBLEMS[0]
     lines = [
@@ -67,7 +65,7 @@ def curve(rows: Sequence[CellRow], posteriors: Sequence[PosteriorRow]) -> str:
         for evaluations in steps:
             name = f"{system}_{evaluations}"
             psnr, ssim, tuned = (mean(rows, problem, name, key) for key in ("psnr", "ssim", "tuned"))
-            std, error, coverage = (mean(posteriors, problem, name, key) for key in ("std", "error", "coverage_90"))
+            std, error, coverage = (mean(rows, problem, name, key) for key in ("std", "error", "coverage_90"))
             lines.append(
                 f"| {TITLES[system]} | {evaluations} | {psnr:.2f} | {ssim:.3f} | {std:.4f} "
                 f"| {error:.4f} | {coverage:.0%} | {tuned:.3g} |"
@@ -75,7 +73,7 @@ def curve(rows: Sequence[CellRow], posteriors: Sequence[PosteriorRow]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot_evaluations(rows: Sequence[CellRow], path: Path) -> None:
+def plot_evaluations(rows: Sequence[Any], path: Path) -> None:
     """Draw PSNR of the mean against evaluations of a sample."""
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -113,15 +111,12 @@ def main() -> None:
     runs, results = arguments.runs, arguments.results
     results.mkdir(parents=True, exist_ok=True)
     benchmark = runs / "benchmark"
-    rows, posteriors = (
-        read_csv(benchmark / "results.csv", CellRow),
-        read_csv(benchmark / "posterior.csv", PosteriorRow),
-    )
-    (results / "claim.md").write_text(claim(rows, posteriors), encoding="utf-8")
-    (results / "evaluations.md").write_text(curve(rows, posteriors), encoding="utf-8")
+    rows = list(read_results([benchmark / "results.csv"]).itertuples())
+    (results / "claim.md").write_text(claim(rows), encoding="utf-8")
+    (results / "evaluations.md").write_text(curve(rows), encoding="utf-8")
     plot_evaluations(rows, results / "evaluations.png")
     plot_posteriors(load_study(runs / "study.yaml"), runs, results)
-    for name in ("results.csv", "posterior.csv", "versions.json"):
+    for name in ("results.csv", "versions.json"):
         shutil.copy(benchmark / name, results / f"benchmark_{name}")
 
 

@@ -16,8 +16,8 @@ import torch
 from direct_deepen import Posterior, langevin, load_pretrained, mm_map
 from direct_deepen.data.cases import cases, inference_dataset
 from direct_deepen.data.phantom import write_phantoms
-from direct_deepen.evaluation.csv_files import write_csv
 from direct_deepen.evaluation.metrics import quality
+from direct_deepen.evaluation.tables import write_csv
 from direct_deepen.priors import ReducedPrecision
 from direct_deepen.progress import progress_bar
 

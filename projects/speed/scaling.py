@@ -13,7 +13,7 @@ import torch
 from benchmarks.setting import Setting, workload
 from benchmarks.speed import times_in_turns
 from benchmarks.steps import floor, severed_update
-from direct_deepen.evaluation.csv_files import write_csv
+from direct_deepen.evaluation.tables import write_csv
 from direct_deepen.pages.figure import blank_figure
 
 STEPS = 20

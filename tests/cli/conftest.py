@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from direct_deepen.cli.main import main
 from direct_deepen.data.cases import Case, cases, inference_dataset
@@ -50,18 +51,27 @@ class Study:
         with chdir(data.parent):
             return list(cases(inference_dataset(configuration or self.configuration, Path(data.name), **options)))
 
-    def arguments(self, output: Path, **changes: Path | str) -> list[str]:
-        """The arguments of ``direct-deepen score``, some of them changed."""
-        values = {
-            "cfg": self.configuration,
-            "data-root": self.test.name,
-            "validation-root": self.validation.name,
-            "prediction": ("deepen", self.prediction, self.checkpoint),
-        } | {name.replace("_", "-"): value for name, value in changes.items()}
-        result = ["score", str(output)]
-        for name, value in values.items():
-            result += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
-        return result
+    def methods(self) -> dict[str, dict[str, Any]]:
+        """Zero-filled, the trained energy, and its prediction."""
+        checkpoint = str(self.checkpoint)
+        return {
+            "zero_filled": {"classical": "zero_filled"},
+            "deepen": {"configuration": str(self.configuration), "checkpoint": checkpoint},
+            "predicted": {"predictions": str(self.prediction), "checkpoint": checkpoint},
+        }
+
+    def write(self, path: Path, *methods: str, **changes: Any) -> Path:
+        """A study of some of these methods on one problem."""
+        content = {
+            "test": self.test.name,
+            "validation": self.validation.name,
+            "reference": (methods or tuple(changes["methods"]))[0],
+            "seed": 3,
+            "problems": {"2d4x": str(self.configuration)},
+            "methods": {name: self.methods()[name] for name in methods},
+        }
+        path.write_text(yaml.safe_dump(content | changes, sort_keys=False), encoding="utf-8")
+        return path
 
 
 @pytest.fixture(scope="session")

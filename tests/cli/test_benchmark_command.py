@@ -1,8 +1,9 @@
-"""The grid of a benchmark: cells in processes of their own, done once, and one that fails loses no other."""
+"""A benchmark: runs in processes of their own, done once, and one that fails loses no other."""
 
 import csv
 import json
-from multiprocessing import Pipe
+from contextlib import chdir
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -10,133 +11,27 @@ import pytest
 import tiny_direct
 import torch
 import yaml
-from terminals import as_standard_error
+from matplotlib import image as matplotlib_image
 
-from direct_deepen.evaluation.cell import CellRow, run_cell
-from direct_deepen.evaluation.cell_posterior import PosteriorRow, coverage, posterior_row
-from direct_deepen.evaluation.csv_files import read_csv
-from direct_deepen.evaluation.grid import (
-    _follow,
-    _told,
-    cell_folder,
+from direct_deepen.evaluation.benchmark import (
     gather,
-    paired_interval,
     pictures,
-    run_grid,
+    reconstruct_test_data,
+    run_folder,
+    run_study,
     write_results,
 )
+from direct_deepen.evaluation.classical import CLASSICAL, REGULARIZATIONS
+from direct_deepen.evaluation.methods import best_value, classical, set_setting
 from direct_deepen.evaluation.metrics import quality
-from direct_deepen.evaluation.study import Method, load_study
-from direct_deepen.progress import progress_bar
+from direct_deepen.evaluation.study import load_study
+from direct_deepen.evaluation.tables import read_results
 
-COLUMNS = [
+COLUMNS = {
     "method", "mask", "case", "psnr", "ssim", "nmse", "seconds", "gradient_evaluations", "peak_memory_mb", "parameters",
     "seed", "tuned",
-]  # fmt: skip
-
-
-def content(study, **changes):
-    """A study of two methods on one problem."""
-    return {
-        "test": "test",
-        "validation": "validation",
-        "reference": "deepen",
-        "seed": 3,
-        "problems": {"2d4x": str(study.configuration)},
-        "methods": {
-            "zero_filled": {"classical": "zero_filled"},
-            "deepen": {"configuration": str(study.configuration), "checkpoint": str(study.checkpoint)},
-        },
-    } | changes
-
-
-def written(path, content):
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    return path
-
-
-# ---- The study
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"reference": "other"}, ["reference", "'other'", "zero_filled, deepen"]),
-        ({"no_such_key": 1}, ["no_such_key", "is no key", "validation"]),
-        ({"methods": {}}, ["methods is empty"]),
-        ({"seed": "x"}, ["seed", "'x'", "an integer"]),
-        ({"methods": {"deepen": {"classical": "fourier"}}}, ["methods.deepen.classical", "'fourier'", "sense"]),
-        ({"methods": {"deepen": {"configuration": "a.yaml"}}}, ["methods.deepen", "checkpoint is missing"]),
-        ({"methods": {"deepen": {"classical": "sense", "problems": ["1d2x"]}}}, ["problems has '1d2x'", "2d4x"]),
-        (
-            {"methods": {"deepen": {"configuration": "a", "checkpoint": "b", "tune": {"key": "x", "values": []}}}},
-            ["tune.values is empty"],
-        ),
-        ({"methods": {"deepen": 3}}, ["methods.deepen is 3"]),
-    ],
-)
-def test_a_bad_study_is_refused_by_the_name_of_its_key(tmp_path, study, one_line_error, changes, words):
-    with one_line_error(*words):
-        load_study(written(tmp_path / "study.yaml", content(study, **changes)))
-
-
-def test_a_missing_key_and_a_missing_file_are_named(tmp_path, study, one_line_error):
-    incomplete = content(study)
-    del incomplete["validation"]
-    with one_line_error("validation is missing"):
-        load_study(written(tmp_path / "study.yaml", incomplete))
-    with one_line_error("none.yaml", "no such study"):
-        load_study(tmp_path / "none.yaml")
-
-
-def test_cells_are_the_problems_times_the_methods_that_take_part(tmp_path, study):
-    methods = {
-        "everywhere": {"classical": "sense"},
-        "once": {"classical": "sense", "problems": ["b"]},
-        "trained": {"configuration": "c.yaml", "checkpoint": "runs/{problem}/model.pt"},
-    }
-    problems = {"a": "a.yaml", "b": "b.yaml"}
-    found = load_study(
-        written(tmp_path / "study.yaml", content(study, methods=methods, problems=problems, reference="once"))
-    )
-    assert [(problem, method.name) for problem, method in found.cells()] == [
-        ("a", "everywhere"), ("a", "trained"), ("b", "everywhere"), ("b", "once"), ("b", "trained"),
-    ]  # fmt: skip
-    assert str(found.methods[2].weights("b")) == "runs/b/model.pt"
-
-
-# ---- Posteriors
-
-
-@pytest.mark.parametrize("samples", [3, 16])
-def test_an_interval_of_few_samples_holds_ninety_per_cent_of_what_they_are_drawn_from(samples):
-    draws = torch.randn(samples + 1, 40000, generator=torch.Generator().manual_seed(samples))
-    mean, std = draws[1:].mean(dim=0), draws[1:].std(dim=0)
-    # 40000 pixels: a standard error of 0.0015.
-    assert coverage(mean, std, draws[0], num_samples=samples) == pytest.approx(0.9, abs=0.006)
-    assert coverage(mean, 0.5 * std, draws[0], num_samples=samples) < 0.8
-
-
-def test_a_posterior_is_judged_inside_the_object_in_scaled_intensities_and_per_chain():
-    reference = torch.zeros(1, 4, 4, dtype=torch.complex64)
-    reference[0, :2] = 1.0
-    arrays = {
-        # The background is far off and must not count.
-        "mean": torch.where(reference.abs() > 0, 1.2, 50.0) * 3,
-        "std": torch.where(reference.abs() > 0, 0.2, 70.0) * 3,
-        "posterior_seconds": torch.tensor([8.0]),
-        "posterior_gradient_evaluations": torch.tensor([400.0]),
-    }
-    found = posterior_row(
-        "deepen", "2d4x", "a#0", arrays, chains=4, num_samples=16, scale=torch.tensor([3.0]), reference=reference
-    )
-    assert (found.sample_seconds, found.sample_evaluations, found.num_samples) == (2.0, 100.0, 16)
-    assert found.std == pytest.approx(0.2)
-    assert found.error == pytest.approx(0.2)
-    assert found.coverage_90 == 1.0
-
-
-# ---- Cells
+}  # fmt: skip
+LABELS = ["a.h5#0", "a.h5#1", "b.h5#0", "b.h5#1"]
 
 
 @pytest.fixture
@@ -144,69 +39,183 @@ def in_folder(study, monkeypatch):
     monkeypatch.chdir(study.folder)
 
 
-@pytest.mark.usefixtures("in_folder")
-def test_a_cell_scores_what_direct_predict_reconstructs(tmp_path, study):
-    found = load_study(written(tmp_path / "study.yaml", content(study, seed=1)))
-    run_cell(found, "2d4x", found.methods[1], tmp_path / "cell")
-    rows = read_csv(tmp_path / "cell" / "rows.csv", CellRow)
-    assert [row.case for row in rows] == ["a.h5#0", "a.h5#1", "b.h5#0", "b.h5#1"]
-    # The posterior mean of `direct predict` with the same weights; its seed is another, the map is the same.
-    assert all(row.parameters > 100 and row.gradient_evaluations > 15 and row.seconds > 0 for row in rows)
-    assert all(10 < row.psnr < 60 for row in rows)
-    posteriors = read_csv(tmp_path / "cell" / "posterior.csv", PosteriorRow)
-    assert [row.case for row in posteriors] == [row.case for row in rows]
-    for row in posteriors:
-        assert row.num_samples >= 2
-        assert row.sample_evaluations > 1
-        assert row.sample_seconds > 0
-        assert row.std > 0
-        assert 0 <= row.coverage_90 <= 1
-    assert {row.seed for row in rows} == {1}
-    assert all(np.isnan(row.tuned) for row in rows)
+def run_one(path, folder):
+    """Do the last run of a study in this process, and return its rows."""
+    study = load_study(path)
+    with tiny_direct.process_as_before():
+        reconstruct_test_data(study, study.runs()[-1], folder)
+    return read_results([folder / "rows.csv"])
+
+
+def content(path):
+    """All arrays of an HDF5 file by their full names."""
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+# ---- The study
+
+TRAINED = {"configuration": "a.yaml", "checkpoint": "b.pt"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reference": "other"}, ["reference", "'other'", "zero_filled"]),
+        ({"no_such_key": 1}, ["no_such_key is no key", "validation"]),
+        ({"methods": {}}, ["methods is empty"]),
+        ({"seed": "x"}, ["seed", "'x'", "Integer"]),
+        ({"methods": {"m": {"classical": "fourier"}}}, ["methods.m.classical", "'fourier'", "zero_filled, sense"]),
+        ({"methods": {"m": {"configuration": "a.yaml"}}}, ["methods.m.checkpoint is missing"]),
+        ({"methods": {"m": {"predictions": "folder"}}}, ["methods.m.checkpoint is missing"]),
+        ({"methods": {"m": {}}}, ["methods.m has no kind", "classical, configuration, predictions"]),
+        ({"methods": {"m": TRAINED | {"classical": "sense"}}}, ["methods.m has classical and configuration"]),
+        ({"methods": {"m": {"classical": "sense", "problems": ["1d2x"]}}}, ["problems has '1d2x'", "2d4x"]),
+        ({"methods": {"m": TRAINED | {"tune": {"key": "x", "values": []}}}}, ["tune.values is empty"]),
+        ({"methods": {"m": TRAINED | {"tune": {"key": "x", "value": [1]}}}}, ["tune.value is no key", "key, values"]),
+        ({"methods": {"m": {"classical": "sense", "tune": {"key": "x", "values": [1]}}}}, ["methods.m.tune: allowed"]),
+        ({"methods": {"m": 3}}, ["methods", "3"]),
+    ],
+)
+def test_a_bad_study_is_refused_by_the_name_of_its_key(tmp_path, study, one_line_error, changes, words):
+    changes = {"reference": "m"} | changes if "methods" in changes else changes
+    with one_line_error(*words):
+        load_study(study.write(tmp_path / "study.yaml", "zero_filled", **changes))
+
+
+def test_a_missing_key_and_a_missing_file_are_named(tmp_path, study, one_line_error):
+    path = study.write(tmp_path / "study.yaml", "zero_filled")
+    incomplete = yaml.safe_load(path.read_text())
+    del incomplete["validation"]
+    path.write_text(yaml.safe_dump(incomplete))
+    with one_line_error("study.yaml", "validation"):
+        load_study(path)
+    with one_line_error("none.yaml", "no such study"):
+        load_study(tmp_path / "none.yaml")
+
+
+def test_runs_are_the_problems_times_the_methods_that_take_part(tmp_path, study):
+    methods = {
+        "everywhere": {"classical": "sense"},
+        "once": {"classical": "sense", "problems": ["b"]},
+        "trained": {"configuration": "c.yaml", "checkpoint": "runs/{problem}/model.pt"},
+    }
+    found = load_study(
+        study.write(tmp_path / "study.yaml", methods=methods, problems={"a": "a.yaml", "b": "b.yaml"}, reference="once")
+    )
+    assert [(run.problem, run.name) for run in found.runs()] == [
+        ("a", "everywhere"), ("a", "trained"), ("b", "everywhere"), ("b", "once"), ("b", "trained"),
+    ]  # fmt: skip
+    run = found.runs()[-1]
+    assert run.path(run.method.checkpoint) == Path("runs/b/model.pt")
+
+
+def test_the_study_of_the_demo_names_what_its_script_makes(monkeypatch):
+    with chdir(tiny_direct.REPOSITORY):
+        monkeypatch.setenv("DEMO", "elsewhere")
+        monkeypatch.setenv("SEED", "3")
+        found = load_study(Path("projects/demo/study.yaml"))
+        assert (found.seed, found.test) == (3, Path("elsewhere/data/test"))
+        for name in ("varnet", "deepen"):
+            config = yaml.safe_load(Path(f"configs/demo_{name}.yaml").read_text())
+            last = config["training"]["num_iterations"] - 1
+            assert found.methods[name].checkpoint == f"elsewhere/{name}/model_{last}.pt"
+        assert all(path.is_file() for path in found.problems.values())
+
+
+# ---- Single runs
 
 
 @pytest.mark.usefixtures("in_folder")
-def test_the_same_seed_samples_the_same_cell_and_another_seed_another(tmp_path, study):
+def test_a_trained_method_is_scored_with_its_samples(tmp_path, study):
+    rows = run_one(study.write(tmp_path / "study.yaml", "deepen", seed=1), tmp_path / "run")
+    assert list(rows["case"]) == LABELS
+    assert set(rows.columns) >= COLUMNS
+    assert rows["psnr"].between(10, 60).all()
+    # Its own posterior of three chains, of which four states each are kept.
+    assert (rows["num_samples"] == 12).all()
+    assert (rows[["seconds", "sample_seconds", "std", "error"]] > 0).all(axis=None)
+    assert (rows["gradient_evaluations"] > 3 * rows["sample_evaluations"]).all()
+    assert (rows["sample_evaluations"] > 1).all()
+    assert rows["coverage_90"].between(0, 1).all()
+    assert (rows["parameters"] == 298).all()
+    assert (rows["seed"] == 1).all()
+    assert rows["tuned"].isna().all()
+
+
+@pytest.mark.usefixtures("in_folder")
+def test_the_same_seed_samples_the_same_and_another_seed_another(tmp_path, study):
     def sampled(folder, seed):
-        found = load_study(written(tmp_path / "study.yaml", content(study, seed=seed)))
-        run_cell(found, "2d4x", found.methods[1], tmp_path / folder)
-        arrays = []
-        for name in ("images", "std"):
-            with h5py.File(tmp_path / folder / f"{name}.h5") as file:
-                arrays += [file[label][()] for label in file]
-        return arrays
+        run_one(study.write(tmp_path / "study.yaml", "deepen", seed=seed), tmp_path / folder)
+        return content(tmp_path / folder / "images.h5") | content(tmp_path / folder / "std.h5")
 
     first, again, other = sampled("first", 1), sampled("again", 1), sampled("other", 2)
-    assert len(first) == 8
-    for mine, same, different in zip(first, again, other, strict=True):
-        np.testing.assert_array_equal(mine, same)
-        assert not np.array_equal(mine, different)
+    assert list(first) == [f"deepen/{label}" for label in LABELS]
+    for label, mine in first.items():
+        np.testing.assert_array_equal(mine, again[label])
+        assert not np.array_equal(mine, other[label])
 
 
 @pytest.mark.usefixtures("in_folder")
 def test_what_is_tuned_is_the_best_on_validation_data(tmp_path, study):
-    methods = content(study)["methods"]
+    method = study.methods()["deepen"]
     scores = {}
-    for values in ([0.2], [5.0], [0.2, 5.0]):
-        methods["deepen"]["tune"] = {"key": "inference.prior_weight", "values": values}
+    for values in ([0.2], [5], [0.2, 5]):
+        tuned = {"deepen": method | {"tune": {"key": "inference.prior_weight", "values": values}}}
         # Tuned on the test data themselves, so that the best can be told from the rows.
-        found = load_study(written(tmp_path / "study.yaml", content(study, methods=methods, validation="test")))
-        run_cell(found, "2d4x", found.methods[1], tmp_path / "cell")
-        rows = read_csv(tmp_path / "cell" / "rows.csv", CellRow)
-        scores[tuple(values)] = np.mean([row.psnr for row in rows])
+        rows = run_one(study.write(tmp_path / "study.yaml", methods=tuned, validation="test"), tmp_path / "run")
+        scores[tuple(values)] = rows["psnr"].mean()
         if len(values) == 2:
-            assert rows[0].tuned == max(values, key=lambda value: scores[value,])
-    assert scores[0.2, 5.0] == max(scores.values())
-    assert scores[0.2,] != scores[5.0,]
+            assert rows["tuned"][0] == max(values, key=lambda value: scores[value,])
+    assert scores[0.2, 5] == max(scores.values())
+    assert scores[0.2,] != scores[5,]
 
 
 @pytest.mark.usefixtures("in_folder")
-def test_a_key_that_is_none_cannot_be_tuned(tmp_path, study, one_line_error):
-    methods = content(study)["methods"]
-    methods["deepen"]["tune"] = {"key": "inference.no_such_key", "values": [1.0]}
-    found = load_study(written(tmp_path / "study.yaml", content(study, methods=methods)))
-    with one_line_error("methods.deepen.tune.key", "no_such_key"):
-        run_cell(found, "2d4x", found.methods[1], tmp_path / "cell")
+@pytest.mark.parametrize(
+    ("key", "values", "words"),
+    [
+        ("inference.no_such_key", [1.0], ["model.inference.no_such_key"]),
+        ("inference.num_steps", [2.5], ["model.inference.num_steps", "2.5"]),
+        ("inference.prior_weight", [1.0, -1.0], ["prior_weight", "-1.0"]),
+    ],
+)
+def test_what_cannot_be_set_cannot_be_tuned(tmp_path, study, one_line_error, key, values, words):
+    methods = {"deepen": study.methods()["deepen"] | {"tune": {"key": key, "values": values}}}
+    with one_line_error(*words):
+        run_one(study.write(tmp_path / "study.yaml", methods=methods), tmp_path / "run")
+
+
+def test_a_setting_keeps_its_type(tmp_path, study):
+    engine = tiny_direct.build_engine(tmp_path, yaml.safe_load(study.configuration.read_text()))
+    before = engine.settings
+    for key, value in (("num_steps", 5), ("start", "noise"), ("prior_weight", 2.0)):
+        set_setting(engine, f"inference.{key}", value)
+        found = getattr(engine.settings.inference, key)
+        assert found == value
+        assert type(found) is type(value)
+    assert engine.settings.noise_std == before.noise_std
+
+
+@pytest.mark.parametrize("method", list(CLASSICAL))
+def test_the_weight_of_a_classical_method_is_the_best_of_the_candidates_on_validation_data(study, method):
+    validation = study.cases(study.validation)
+
+    def mean_psnr(weight):
+        images = [CLASSICAL[method](c.problem.A, c.problem.masked_kspace, regularization=weight) for c in validation]
+        return np.mean([quality(x[0], c.reference[0]).psnr for x, c in zip(images, validation, strict=True)])
+
+    scores = [mean_psnr(weight) for weight in REGULARIZATIONS]
+    assert best_value(classical(method), validation) == REGULARIZATIONS[int(np.argmax(scores))]
+    # A best candidate at either end would say that the range is too narrow.
+    assert 0 < int(np.argmax(scores)) < len(scores) - 1
+
+
+def test_tuning_on_no_data_is_refused(one_line_error):
+    with one_line_error("validation"):
+        best_value(classical("sense"), [])
 
 
 @pytest.mark.usefixtures("in_folder")
@@ -219,110 +228,91 @@ def test_any_model_of_direct_takes_part_by_its_configuration_alone(tmp_path, stu
     path = tiny_direct.write_configuration(tmp_path / "varnet.yaml", config)
     checkpoint = tiny_direct.direct_train(tmp_path, config, study.test) / "model_7.pt"
     prediction = tiny_direct.direct_predict(tmp_path / "prediction", config, study.test, checkpoint)
-    methods = content(study)["methods"] | {"varnet": {"configuration": str(path), "checkpoint": str(checkpoint)}}
-    found = load_study(written(tmp_path / "study.yaml", content(study, methods=methods)))
-    run_cell(found, "2d4x", found.methods[2], tmp_path / "cell")
+    methods = {
+        "varnet": {"configuration": str(path), "checkpoint": str(checkpoint)},
+        "predicted": {"predictions": str(prediction), "checkpoint": str(checkpoint)},
+    }
+    found = load_study(study.write(tmp_path / "study.yaml", methods=methods))
+    images = []
+    for run in found.runs():
+        with tiny_direct.process_as_before():
+            reconstruct_test_data(found, run, tmp_path / run.name)
+        images.append(content(tmp_path / run.name / "images.h5"))
+    for label in LABELS:
+        mine, theirs = images[0][f"varnet/{label}"], images[1][f"predicted/{label}"]
+        np.testing.assert_allclose(mine, theirs, atol=1e-4 * np.abs(mine).max())
+    # Of models without posterior files nobody knows how long they took.
+    assert read_results([tmp_path / "predicted" / "rows.csv"])["seconds"].isna().all()
 
-    with h5py.File(tmp_path / "cell" / "images.h5") as cell, h5py.File(prediction / "a.h5") as direct:
-        mine, theirs = cell["a.h5#1"][()], direct["reconstruction"][1]
-    # The cell's images are in scaled intensities: equal up to one factor.
-    factor = (mine * theirs).sum() / (theirs**2).sum()
-    np.testing.assert_allclose(mine, factor * theirs, atol=1e-4 * np.abs(mine).max())
 
-
-# ---- The grid
-
-
-def test_a_cell_tells_its_stages_and_the_bar_follows(monkeypatch):
-    terminal = as_standard_error(monkeypatch)
-    receiver, sender = Pipe(duplex=False)
-    for name, total in (("tune deepen", 2), ("test", 3)):
-        assert list(_told(sender, range(total), name=name, unit="slice", total=total)) == list(range(total))
-    sender.close()
-    with progress_bar(name="2d4x deepen", unit="slice") as bar:
-        _follow(receiver, bar, "2d4x deepen")
-        assert (bar.n, bar.total, bar.desc) == (3, 3, "2d4x deepen, test: ")
-    assert "2d4x deepen, tune deepen:   0%|" in terminal.getvalue()
-    assert "| 0/3 [" in terminal.getvalue()
+# ---- All runs
 
 
 @pytest.mark.usefixtures("in_folder")
-def test_cells_that_are_done_are_kept_and_one_that_fails_loses_no_other(tmp_path, study, run_command):
-    methods = {
-        "broken": {"configuration": str(study.configuration), "checkpoint": "none.pt"},
-        "zero_filled": {"classical": "zero_filled"},
-    }
-    path = written(tmp_path / "study.yaml", content(study, methods=methods, reference="zero_filled"))
-    result = run_command(["benchmark", str(tmp_path / "out"), "--study", str(path), "--jobs", "2"])
+def test_runs_that_are_done_are_kept_and_one_that_fails_loses_no_other(tmp_path, study, run_command):
+    broken = {"broken": study.methods()["deepen"] | {"checkpoint": "none.pt"}}
+    others = {name: study.methods()[name] for name in ("zero_filled", "predicted")}
+    path = study.write(tmp_path / "study.yaml", methods=broken | others, reference="predicted_map")
+    output = tmp_path / "out"
+    result = run_command(["benchmark", str(output), "--study", str(path), "--jobs", "2", "--figure-slices", "1"])
     assert result.code == 2
     (line,) = [line for line in result.errors if "error:" in line]
-    assert "1 of 2 cells failed" in line
+    assert "1 of 3 runs failed" in line
     assert "2d4x broken: none.pt: no such checkpoint" in line
-    with (tmp_path / "out" / "results.csv").open() as file:
+    with (output / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == COLUMNS
-    assert [row["method"] for row in rows] == 4 * ["zero_filled"]
-    assert json.loads((tmp_path / "out" / "versions.json").read_text())["seed"] == 3
+    assert set(rows[0]) >= COLUMNS
+    assert [row["method"] for row in rows] == 4 * ["zero_filled"] + 4 * ["predicted_map", "predicted_mmse"]
+    assert json.loads((output / "versions.json").read_text())["seed"] == 3
+    assert (output / "table.md").read_text() in result.output
+    for name in ("comparison", "posterior"):
+        pixels = matplotlib_image.imread(output / f"{name}.png")
+        assert min(pixels.shape[:2]) > 200
+        assert len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0)) > 100
     # What DIRECT says while it builds a model, and the traceback, are in a file and nowhere else.
-    said = (cell_folder(tmp_path / "out", "2d4x", "broken") / "output.log").read_text()
-    assert "DIRECT is not intended for clinical use" in said
-    assert "Traceback" in said
+    found = load_study(path)
+    failed, *kept = (run_folder(output, run) for run in found.runs())
+    assert "Traceback" in (failed / "output.log").read_text()
+    assert (failed / "error.txt").read_text() == "none.pt: no such checkpoint"
     assert result.errors == [line]
-    # Mend what was broken: the other cell is not run again.
-    done = cell_folder(tmp_path / "out", "2d4x", "zero_filled") / "rows.csv"
-    before = done.stat().st_mtime_ns
-    methods["broken"]["checkpoint"] = str(study.checkpoint)
-    found = load_study(written(path, content(study, methods=methods, reference="zero_filled")))
-    assert run_grid(found, tmp_path / "out") == []
-    assert done.stat().st_mtime_ns == before
-    table = write_results(found, tmp_path / "out")
-    assert "| broken |" in table
-    assert table == (tmp_path / "out" / "table.md").read_text()
-    (shown,) = pictures(found, tmp_path / "out", "2d4x", count=1)
-    assert set(shown.images) == {"broken", "zero_filled"}
-    # What was broken samples a posterior.
-    assert "| posterior |" in table
-    assert set(shown.std) == {"broken"}
-    assert len(read_csv(tmp_path / "out" / "posterior.csv", PosteriorRow)) == 4
-    score = quality(shown.images["broken"], shown.reference).psnr
-    rows = [row for row in gather(found, tmp_path / "out") if (row.method, row.case) == ("broken", shown.case)]
-    assert rows[0].psnr == pytest.approx(score, abs=1e-3)
-    assert (tmp_path / "out" / "2d4x.png").stat().st_size > 10_000
+
+    # Mend what was broken: the others are not run again.
+    before = [(folder / "rows.csv").stat().st_mtime_ns for folder in kept]
+    mended = {"broken": study.methods()["deepen"]}
+    found = load_study(study.write(path, methods=mended | others, reference="predicted_map"))
+    assert run_study(found, output) == []
+    assert [(folder / "rows.csv").stat().st_mtime_ns for folder in kept] == before
+    assert not (failed / "error.txt").exists()
+    assert write_results(found, output) == (output / "table.md").read_text()
+    (shown,) = pictures(found, output, "2d4x", count=1)
+    assert set(shown.images) == {"broken", "zero_filled", "predicted_map", "predicted_mmse"}
+    assert set(shown.std) == {"broken", "predicted"}
+    results = gather(found, output).set_index(["method", "case"])
+    for method, image in shown.images.items():
+        assert results["psnr"][method, shown.case] == pytest.approx(quality(image, shown.reference).psnr, abs=1e-3)
+    assert (results["num_samples"].dropna() == 12).all()
 
 
 @pytest.mark.usefixtures("in_folder")
-def test_where_every_cell_fails_the_line_says_why(tmp_path, study, run_command):
-    methods = {"broken": {"configuration": str(study.configuration), "checkpoint": "none.pt"}}
-    path = written(tmp_path / "study.yaml", content(study, methods=methods, reference="broken"))
+def test_where_every_run_fails_the_line_says_why(tmp_path, study, run_command):
+    methods = {"broken": study.methods()["deepen"] | {"checkpoint": "none.pt"}}
+    path = study.write(tmp_path / "study.yaml", methods=methods)
     result = run_command(["benchmark", str(tmp_path / "out"), "--study", str(path)])
     assert result.code == 2
     (line,) = [line for line in result.errors if "error:" in line]
-    assert "1 of 1 cells failed: 2d4x broken: none.pt: no such checkpoint" in line
-
-
-def row(case, psnr):
-    return CellRow("m", "2d4x", case, psnr, 0.9, 0.01, 1.0, 0.0, 0.0, 0, 0, float("nan"))
-
-
-def test_a_paired_interval_is_that_of_the_differences_of_volumes():
-    # Differences 0.5 and 1.5 in one volume, 2 and 1 in the others; the rows are found by case, not by place.
-    better = [row("a.h5#0", 3.0), row("a.h5#1", 5.0), row("b#.h5#0", 7.0), row("c.h5#0", 9.0)]
-    other = [row("c.h5#0", 8.0), row("b#.h5#0", 5.0), row("a.h5#1", 3.5), row("a.h5#0", 2.5)]
-    mean, half = paired_interval(better, other)
-    assert mean == pytest.approx(1.25)
-    # Volumes 1, 2, 1: standard deviation √(1/3), over √3; 4.303 is the 97.5 % point of Student's t with two degrees.
-    assert half == pytest.approx(4.303 * (1 / 3) ** 0.5 / 3**0.5, rel=1e-3)
-    assert np.isnan(paired_interval(better[:2], other)[1])
+    assert "1 of 1 runs failed: 2d4x broken: none.pt: no such checkpoint" in line
 
 
 @pytest.mark.usefixtures("in_folder")
 def test_more_jobs_than_cores_are_refused(tmp_path, study, one_line_error):
-    found = load_study(written(tmp_path / "study.yaml", content(study)))
+    found = load_study(study.write(tmp_path / "study.yaml", "zero_filled"))
     for jobs in (0, 1000):
         with one_line_error(f"jobs is {jobs}", "allowed: 1 to"):
-            run_grid(found, tmp_path / "out", jobs=jobs)
+            run_study(found, tmp_path / "out", jobs=jobs)
 
 
-def test_a_method_that_is_not_trained_has_no_weights():
-    with pytest.raises(AssertionError):
-        Method("sense", classical="sense").weights("2d4x")
+def test_a_run_leaves_the_threads_as_they_were(tmp_path, study, monkeypatch):
+    monkeypatch.chdir(study.folder)
+    before = torch.get_num_threads()
+    run_one(study.write(tmp_path / "study.yaml", "zero_filled"), tmp_path / "run")
+    assert torch.get_num_threads() == before

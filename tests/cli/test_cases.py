@@ -169,13 +169,15 @@ def test_undersampled_data_have_no_reference_whichever_mask_is_used(study, readi
             study.cases(undersampled, configuration)
 
 
-@pytest.mark.parametrize("command", ["posterior", "landscape", "calibrate"])
+@pytest.mark.parametrize("command", ["benchmark", "posterior", "landscape", "calibrate"])
 def test_commands_with_references_refuse_undersampled_data_in_one_line(
     tmp_path, study, run_command, undersampled, command
 ):
+    path = study.write(tmp_path / "study.yaml", "zero_filled", test=str(undersampled))
     data = ["--cfg", str(study.configuration), "--data-root", str(undersampled)]
     validation = ["--validation-root", str(study.validation)]
     arguments = {
+        "benchmark": [str(tmp_path / "out"), "--study", str(path)],
         "posterior": [str(study.prediction / "a.posterior.h5"), *data],
         "landscape": [str(study.checkpoint), *data],
         "calibrate": [str(tmp_path / "out"), *data, *validation, "--checkpoint", str(study.checkpoint)],

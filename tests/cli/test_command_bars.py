@@ -31,6 +31,10 @@ def commands(study, folder):
             [str(folder / "out"), *data, *validation, "--checkpoint", weights, "--cfg", configuration, "--slices", "1"],
             ["validation", "test", "MAP", "Langevin"],
         ),
+        "benchmark": (
+            [str(folder / "out"), "--study", str(study.write(folder / "study.yaml", "zero_filled"))],
+            ["runs"],
+        ),
         "landscape": (
             [str(study.checkpoint), *data, "--slices", "1", "--html", str(folder / "a.html")],
             ["read", "slices", "landscape"],
@@ -44,7 +48,7 @@ def commands(study, folder):
     }
 
 
-@pytest.mark.parametrize("command", ["calibrate", "landscape", "posterior", "phantom", "doctor"])
+@pytest.mark.parametrize("command", ["calibrate", "benchmark", "landscape", "posterior", "phantom", "doctor"])
 def test_a_command_shows_how_far_it_is(study, tmp_path, monkeypatch, command):
     arguments, bars = commands(study, tmp_path)[command]
     monkeypatch.chdir(study.folder)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib import image as matplotlib_image
 
-from direct_deepen.evaluation.scoring import Picture
+from direct_deepen.evaluation.pictures import Picture
 from direct_deepen.pages import plots
 
 

@@ -1,7 +1,6 @@
 """A full disk: every command ends with one line that names the file, and leaves no part of one."""
 
 import pytest
-import yaml
 
 from direct_deepen.data.phantom import files as phantom_files
 
@@ -65,17 +64,12 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, study, run_comman
     assert [path for path in out.rglob("*") if path.is_file()] == []
 
 
-def test_the_benchmark_tells_of_a_full_disk_when_its_cells_are_done(tmp_path, study, run_command, full_disk):
-    content = {
-        "test": "test", "validation": "validation", "reference": "zero_filled", "seed": 0,
-        "problems": {"2d4x": str(study.configuration)}, "methods": {"zero_filled": {"classical": "zero_filled"}},
-    }  # fmt: skip
-    path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump(content))
-    cell = tmp_path / "out" / "cells" / "2d4x" / "zero_filled"
-    cell.mkdir(parents=True)
+def test_the_benchmark_tells_of_a_full_disk_when_its_runs_are_done(tmp_path, study, run_command, full_disk):
+    path = study.write(tmp_path / "study.yaml", "zero_filled")
+    done = tmp_path / "out" / "runs" / "2d4x" / "zero_filled"
+    done.mkdir(parents=True)
     header = "method,mask,case,psnr,ssim,nmse,seconds,gradient_evaluations,peak_memory_mb,parameters,seed,tuned\n"
-    (cell / "rows.csv").write_text(f"{header}zero_filled,2d4x,a.h5#0,20,0.5,0.1,1,0,1,0,0,nan\n")
+    (done / "rows.csv").write_text(f"{header}zero_filled,2d4x,a.h5#0,20,0.5,0.1,1,0,1,0,0,nan\n")
     with full_disk():
         result = run_command(["benchmark", str(tmp_path / "out"), "--study", str(path)])
     assert result.code == 2

@@ -1,71 +1,251 @@
-"""Reading the output folder of ``direct predict``."""
+"""The output folder of ``direct predict`` as a method of a study."""
+
+import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import tiny_direct
 import torch
+import yaml
+from direct.data.transforms import center_crop
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from direct_deepen.evaluation.predictions import Prediction
+from direct_deepen.evaluation.benchmark import reconstruct_test_data
+from direct_deepen.evaluation.methods import predicted
+from direct_deepen.evaluation.study import load_study
+from direct_deepen.evaluation.tables import read_results
 from direct_deepen.posterior.posterior_file import PosteriorWriter, posterior_path
 
 
 @pytest.fixture
-def prediction(study):
-    return Prediction(study.prediction, study.checkpoint)
+def scored(tmp_path, study, monkeypatch):
+    """``scored(folder)``: the rows of a prediction by method and slice."""
+    monkeypatch.chdir(study.folder)
+
+    def score(folder, **changes):
+        methods = {"deepen": {"predictions": str(folder), "checkpoint": str(study.checkpoint)}}
+        found = load_study(study.write(tmp_path / "study.yaml", methods=methods, **changes))
+        with tiny_direct.process_as_before():
+            reconstruct_test_data(found, found.runs()[0], tmp_path / "run")
+        return read_results([tmp_path / "run" / "rows.csv"]).set_index(["method", "case"])
+
+    return score
 
 
-def test_reconstruction_mask_and_posterior_are_what_was_written(study, prediction):
-    images, masks = prediction.reconstruction("a.h5")
-    with h5py.File(study.prediction / "a.h5") as file:
-        np.testing.assert_array_equal(images, file["reconstruction"])
-        np.testing.assert_array_equal(masks, file["sampling_mask"])
-    posterior = prediction.posterior("a.h5")
-    with h5py.File(study.prediction / "a.posterior.h5") as file:
-        assert set(posterior) == set(file)
-        np.testing.assert_array_equal(posterior["std"], file["std"])
+def rewrite(folder, change):
+    """Replace the arrays of every posterior file by what ``change`` makes of them."""
+    for path in folder.glob("*.posterior.h5"):
+        with h5py.File(path, "r+") as file:
+            arrays = change({name: dataset[()] for name, dataset in file.items()})
+            for name in list(file):
+                del file[name]
+            for name, array in arrays.items():
+                file[name] = array
 
 
-def test_a_prediction_without_posterior_has_none(tmp_path, study, copied):
-    (copied / "a.posterior.h5").unlink()
-    assert Prediction(copied, study.checkpoint).posterior("a.h5") is None
+def test_map_and_mean_are_scored_as_scikit_image_does_with_what_the_file_says_of_their_cost(study, scored):
+    rows = scored(study.prediction)
+    for case in study.cases(study.test):
+        reference = case.problem.to_data_units(case.reference)[0].abs().numpy()
+        peak = reference.max()
+        with h5py.File(posterior_path(study.prediction, Path(case.volume))) as file:
+            arrays = {name: dataset[case.slice_number] for name, dataset in file.items()}
+        for method, kind, part in (("deepen_map", "map", "map"), ("deepen_mmse", "mean", "posterior")):
+            row, image = rows.loc[method, f"{case.volume}#{case.slice_number}"], np.abs(arrays[kind])
+            # The scale is divided out and multiplied back in single precision; six digits are written.
+            assert row["psnr"] == pytest.approx(peak_signal_noise_ratio(reference, image, data_range=peak), rel=1e-4)
+            ssim = structural_similarity(reference.astype(float), image.astype(float), data_range=float(peak))
+            assert row["ssim"] == pytest.approx(ssim, rel=1e-4)
+            assert row["nmse"] == pytest.approx(((image - reference) ** 2).sum() / (reference**2).sum(), rel=1e-3)
+            for name in ("seconds", "gradient_evaluations"):
+                assert row[name] == pytest.approx(arrays[f"{part}_{name}"], rel=1e-4)
+            assert row["parameters"] == 298
+            assert np.isnan(row["peak_memory_mb"])
+        # Three chains, four states of each.
+        assert row["num_samples"] == 12
+        assert row["sample_evaluations"] == pytest.approx(arrays["posterior_gradient_evaluations"] / 3, rel=1e-4)
+        std = arrays["std"].mean() / float(case.problem.scale)
+        assert row["std_everywhere"] == pytest.approx(std, rel=1e-4)
+    assert rows.loc["deepen_map"]["num_samples"].isna().all()
 
 
-def test_parameters_are_those_of_the_model(study, prediction):
-    weights = torch.load(study.checkpoint, weights_only=True)["model"]
-    assert prediction.parameters == sum(tensor.numel() for tensor in weights.values()) == 298
+def test_what_has_no_posterior_file_is_what_direct_wrote(study, scored, copied):
+    for path in copied.glob("*.posterior.h5"):
+        path.unlink()
+    with_file, without = scored(study.prediction), scored(copied)
+    assert set(without.index.get_level_values("method")) == {"deepen"}
+    # Here it wrote the mean.
+    np.testing.assert_allclose(without.loc["deepen"]["psnr"], with_file.loc["deepen_mmse"]["psnr"], rtol=1e-4)
+    assert without["seconds"].isna().all()
 
 
-# ---- Seconds, from DIRECT's log
-
-LINE = "[2026-01-01][DeepenEngine][INFO] - {} of 2 volumes reconstructed: {} (shape = [{}, 1, 32, 32]) in {}s.\n"
-
-
-def seconds(tmp_path, study, log):
-    (tmp_path / "log_0_0.txt").write_text(log)
-    return Prediction(tmp_path, study.checkpoint).seconds
+def alone(arrays):
+    return {name: array for name, array in arrays.items() if name.startswith("map") or name == "scale"}
 
 
-def test_seconds_are_found_in_the_log_that_direct_writes(study, prediction):
-    log = (study.prediction / "log_0_0.txt").read_text()
-    assert log.count("volumes reconstructed") == 2
-    assert 0 < prediction.seconds < 60
+def of_another_system(arrays):
+    return {"image": arrays["map"], "seconds": arrays["map_seconds"], "scale": arrays["scale"]}
 
 
-def test_seconds_are_those_of_all_volumes_over_all_slices(tmp_path, study):
-    # DIRECT writes the time since the start of the run.
-    log = LINE.format(1, "a.h5", 2, "4.000") + "other line\n" + LINE.format(2, "b.h5", 6, "16.000")
-    assert seconds(tmp_path, study, log) == pytest.approx(16 / 8)
+@pytest.mark.parametrize(("change", "evaluates"), [(alone, True), (of_another_system, False)])
+def test_one_image_gives_one_row_by_the_name_of_the_method(study, scored, copied, change, evaluates):
+    expected = scored(study.prediction).loc["deepen_map"]
+    rewrite(copied, change)
+    found = scored(copied)
+    assert set(found.index.get_level_values("method")) == {"deepen"}
+    columns = ["psnr", "ssim", "nmse", "seconds"]
+    np.testing.assert_allclose(found.loc["deepen"][columns], expected[columns], rtol=1e-5)
+    assert ((found["gradient_evaluations"] > 0) == evaluates).all()
 
 
-def test_of_several_runs_in_one_log_the_last_counts(tmp_path, study):
-    first = LINE.format(1, "a.h5", 2, "100.000") + LINE.format(2, "b.h5", 2, "200.000")
-    second = LINE.format(1, "a.h5", 2, "2.000") + LINE.format(2, "b.h5", 2, "4.000")
-    assert seconds(tmp_path, study, first + second) == pytest.approx(1.0)
+def test_the_reference_itself_has_no_error_whatever_direct_divides_the_data_by(tmp_path, study, scored):
+    folder = tmp_path / "perfect"
+    folder.mkdir()
+    for volume in ("a.h5", "b.h5"):
+        mine = [case for case in study.cases(study.test) if case.volume == volume]
+        with h5py.File(folder / volume, "w") as file:
+            images = [case.problem.to_data_units(case.reference).abs() for case in mine]
+            file["reconstruction"] = torch.cat(images).numpy()
+            file["sampling_mask"] = torch.cat([case.problem.A.sampling_mask[:, 0] for case in mine]).numpy()
+    config = tiny_direct.with_transforms(tiny_direct.configuration(), {"normalization.scaling_key": "masked_kspace"})
+    path = tiny_direct.write_configuration(tmp_path / "scaled.yaml", config)
+    for problem in (study.configuration, path):
+        rows = scored(folder, problems={"2d4x": str(problem)})
+        # The rounding of single precision, seven digits.
+        assert (rows["psnr"] > 120).all()
+        assert (rows["nmse"] < 1e-10).all()
 
 
-def test_without_a_log_the_seconds_are_not_a_number(tmp_path, study):
-    assert np.isnan(Prediction(tmp_path, study.checkpoint).seconds)
-    assert np.isnan(seconds(tmp_path, study, "nothing of the kind\n"))
+def test_where_images_are_cropped_references_are_too(tmp_path, study, scored, copied):
+    # Files that say that of 32×32 samples 16×24 are to be seen.
+    volumes = tiny_direct.write_volumes(tmp_path / "test", ["b", "a"], seed=20)
+    for path in volumes.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            header = file["ismrmrd_header"][()].decode()
+            parts = header.split("<reconSpace>")
+            parts[1] = parts[1].replace("<x>32</x>", "<x>16</x>", 1).replace("<y>32</y>", "<y>24</y>", 1)
+            del file["ismrmrd_header"]
+            file["ismrmrd_header"] = "<reconSpace>".join(parts).encode()
+    config = yaml.safe_load(study.configuration.read_text())
+    uncropped = tiny_direct.with_transforms(config, {"cropping.crop": None})
+    problem = {}
+    for name, crop in (("whole", None), ("cropped", "header")):
+        config = tiny_direct.changed(uncropped, {"inference.crop": crop})
+        problem[name] = str(tiny_direct.write_configuration(tmp_path / f"{name}.yaml", config))
+    for path in copied.glob("?.h5"):
+        with h5py.File(path, "r+") as file:
+            image = center_crop(torch.from_numpy(file["reconstruction"][()]), (16, 24))
+            del file["reconstruction"]
+            file["reconstruction"] = image.numpy()
+    changes = {"test": str(volumes)}
+    # The masks of the prediction are those of another path.
+    for path in copied.glob("?.h5"):
+        with h5py.File(path, "r+") as file:
+            del file["sampling_mask"]
+    rows = scored(copied, problems={"2d4x": problem["cropped"]}, **changes)
+    with h5py.File(tmp_path / "references.h5") as file:
+        assert {file[label].shape for label in file} == {(16, 24)}
+    for case in study.cases(volumes, Path(problem["whole"])):
+        with h5py.File(posterior_path(copied, Path(case.volume))) as file:
+            image = np.abs(file["mean"][case.slice_number])[8:24, 4:28]
+        reference = case.problem.to_data_units(case.reference)[0].abs().numpy()[8:24, 4:28]
+        expected = peak_signal_noise_ratio(reference, image, data_range=reference.max())
+        found = rows.loc["deepen_mmse", f"{case.volume}#{case.slice_number}"]
+        assert found["psnr"] == pytest.approx(expected, rel=1e-4)
+
+
+# ---- What does not belong to the data
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def no_folder(copied):
+    shutil.rmtree(copied)
+    return [str(copied), "direct predict"]
+
+
+def no_volume(copied):
+    (copied / "b.h5").unlink()
+    return [str(copied / "b.h5")]
+
+
+def damaged_volume(copied):
+    truncate(copied / "b.h5")
+    return [str(copied / "b.h5")]
+
+
+def damaged_posterior(copied):
+    truncate(copied / "b.posterior.h5")
+    return [str(copied / "b.posterior.h5")]
+
+
+def no_reconstruction(copied):
+    with h5py.File(copied / "b.h5", "r+") as file:
+        del file["reconstruction"]
+    return [str(copied / "b.h5"), "reconstruction"]
+
+
+def fewer_slices(copied):
+    with h5py.File(copied / "b.h5", "r+") as file:
+        images = file["reconstruction"][:1]
+        del file["reconstruction"]
+        file["reconstruction"] = images
+    return [str(copied / "b.h5"), "(1, 32, 32)", "2 or more"]
+
+
+def other_size(copied):
+    with h5py.File(copied / "b.h5", "r+") as file:
+        images = file["reconstruction"][:, 2:]
+        del file["reconstruction"]
+        file["reconstruction"] = images
+    return [str(copied / "b.h5"), "(2, 30, 32)"]
+
+
+def other_mask(copied):
+    with h5py.File(copied / "b.h5", "r+") as file:
+        file["sampling_mask"][...] = np.roll(file["sampling_mask"], 1, axis=-1)
+    return [str(copied / "b.h5"), "sampling mask"]
+
+
+def other_mask_without_posterior(copied):
+    (copied / "b.posterior.h5").unlink()
+    return other_mask(copied)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        no_folder,
+        no_volume,
+        damaged_volume,
+        damaged_posterior,
+        no_reconstruction,
+        fewer_slices,
+        other_size,
+        other_mask,
+        other_mask_without_posterior,
+    ],
+)
+def test_what_does_not_belong_to_the_data_is_refused(tmp_path, scored, copied, one_line_error, damage):
+    words = damage(copied)
+    with one_line_error(*words):
+        scored(copied)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"no checkpoint", {"optimizer": {}}])
+def test_missing_or_damaged_weights_are_named(tmp_path, study, one_line_error, content):
+    path = tmp_path / "model_1.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with one_line_error(str(path), "checkpoint"):
+        predicted(study.prediction, path)
 
 
 # ---- The posterior file

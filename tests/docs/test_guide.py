@@ -133,8 +133,6 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
     with pytest.MonkeyPatch.context() as patch, chdir(folder):
         patch.setattr("direct_deepen.data.phantom.write_phantoms", write_phantoms)
-        # Tuning would take longer than all the rest.
-        patch.setattr("direct_deepen.evaluation.scoring.REGULARIZATIONS", (0.01,))
         # As after `pip install ./experts`: DIRECT's packages of models, and one more.
         patch.setattr(direct.nn, "__path__", [*direct.nn.__path__, str(folder)])
         someone = Reader(folder)

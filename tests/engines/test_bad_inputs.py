@@ -574,9 +574,7 @@ COMMANDS = [
     ("calibrate out --cfg latin1.yaml --data-root data --validation-root data", "latin1.yaml"),
     ("calibrate out --cfg mean.yaml --data-root none --validation-root data", "none: no such folder"),
     ("calibrate out --cfg mean.yaml --checkpoint folder --data-root data --validation-root data", "folder: no such"),
-    ("score out --cfg latin1.yaml --data-root data --validation-root data", "latin1.yaml"),
-    ("score out --cfg good.yaml --data-root none --validation-root data", "none: no such folder"),
-    ("score out --cfg good.yaml --data-root empty --validation-root data", "empty/a.h5: kspace has shape (0,"),
+    ("landscape pretrained --cfg good.yaml --data-root empty", "empty/a.h5: kspace has shape (0,"),
     ("phantom text.h5 --volumes 1 --slices 1 --size 32 --seed 1", "text.h5"),
     ("phantom out --volumes 0 --slices 1 --seed 1", "num_volumes is 0"),
 ]

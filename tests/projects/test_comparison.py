@@ -1,13 +1,14 @@
 """The comparison: its studies are valid, its trainings share data, and its tables are what their captions say."""
 
 from contextlib import chdir
+from types import SimpleNamespace
 
 import pytest
 import tiny_direct
 import torch
 import yaml
 
-from direct_deepen.evaluation.cell import CellRow
+from direct_deepen.engines.trained import load_system
 from direct_deepen.evaluation.study import load_study
 from projects.comparison import report, run
 
@@ -19,22 +20,24 @@ def test_the_studies_name_what_the_trainings_write(tmp_path, full_size):
         plan.write_studies()
         first, second = (load_study(tmp_path / f"table{number}.yaml") for number in (1, 2))
         assert all(path.is_file() for study in (first, second) for path in study.problems.values())
-        for problem, method in first.cells() + second.cells():
-            if method.configuration is None or method.name.startswith(run.HALF_STEP):
+        for planned in first.runs() + second.runs():
+            method = planned.method
+            if method.configuration is None or planned.name.startswith(run.HALF_STEP):
                 continue
             assert method.configuration.is_file()
+            weights = planned.path(method.checkpoint)
             # The last iteration of the training that the plan makes there.
-            system, trained = method.weights(problem).parent.name, method.weights(problem).parent.parent.name
+            system, trained = weights.parent.name, weights.parent.parent.name
             training = plan.training(system, trained)
-            assert training.folder == method.weights(problem).parent
+            assert training.folder == weights.parent
             iterations = training.configuration["training"].get("num_iterations", 50000)
-            assert method.weights(problem).name == f"model_{iterations - 1}.pt"
+            assert weights.name == f"model_{iterations - 1}.pt"
             if system not in run.OF_DIRECT:
                 assert training.configuration["model"]["coil_maps"] == plan.coil_maps
     # Equally many trials wherever something is tuned, and nothing where masks are exchanged.
-    tunings = [method.tune for method in first.methods if method.tune is not None]
+    tunings = [method.tune for method in first.methods.values() if method.tune is not None]
     assert {len(tuning.values) for tuning in tunings} == {17}
-    assert all(method.tune is None for method in second.methods)
+    assert all(method.tune is None for method in second.methods.values())
     assert first.test == second.test
 
 
@@ -49,11 +52,11 @@ def test_elder_with_half_its_step_has_twice_the_iterations_and_else_the_same_wei
             path.parent.mkdir(parents=True)
             torch.save({"model": weights}, path)
         plan.write_half_steps()
-        steps = run.settings_of(plan.source("elder")).inference.num_steps
-    methods = [method for method in study.methods if method.name.startswith(run.HALF_STEP)]
+        steps = load_system(plan.source("elder")).inference.num_steps
+    methods = {name: method for name, method in study.methods.items() if name.startswith(run.HALF_STEP)}
     assert len(methods) == 3
-    for method in methods:
-        halved = torch.load(method.weights("2d4x"), weights_only=True)["model"]
+    for method in methods.values():
+        halved = torch.load(method.checkpoint, weights_only=True)["model"]
         assert float(halved["step_size.logarithm"].exp()) == pytest.approx(0.5 * float(torch.tensor(0.5).exp()))
         assert torch.equal(halved["other"], weights["other"])
         assert yaml.safe_load(method.configuration.read_text())["model"]["inference"]["num_steps"] == 2 * steps
@@ -76,7 +79,7 @@ def test_every_problem_has_its_mask_and_the_radial_one_is_trained_on_by_nothing(
 
 def rows(mask, method, psnr):
     return [
-        CellRow(method, mask, f"v{i}.h5#0", value, 0.9, 0.01, 1.0, 0.0, 0.0, 0, 0, float("nan"))
+        SimpleNamespace(method=method, mask=mask, case=f"v{i}.h5#0", psnr=value, ssim=0.9)
         for i, value in enumerate(psnr)
     ]
 

@@ -1,6 +1,7 @@
 """The comparison of the samplers: its study is valid, its settings are what they say, and its tables add up."""
 
 from contextlib import chdir
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -13,9 +14,7 @@ from direct_deepen.engines.prior_engine import settings_from_config
 from omegaconf import OmegaConf
 
 from direct_deepen.engines.settings import DeepenSettings
-from direct_deepen.evaluation.cell import CellRow
-from direct_deepen.evaluation.cell_posterior import PosteriorRow
-from direct_deepen.evaluation.study import load_study
+from direct_deepen.evaluation.study import Run, load_study
 from projects.sampling import cost, report, run
 
 SETTINGS = {"deepen": DeepenSettings, "alps": ALPSSettings, "dps": DPSSettings}
@@ -34,8 +33,8 @@ def test_every_sampler_of_the_study_takes_the_evaluations_of_its_name(tmp_path):
         study = load_study(output / "study.yaml")
         training = run.alps_training(output, comparison / "data")
         assert training.configuration["model"]["objective"]["teacher_checkpoint"] == str(run.weights("dps", output))
-    for method in study.methods:
-        system, _, evaluations = method.name.partition("_")
+    for name, method in study.methods.items():
+        system, _, evaluations = name.partition("_")
         assert len(method.tune.values) == run.CANDIDATES
         if evaluations == "map":
             continue
@@ -44,9 +43,9 @@ def test_every_sampler_of_the_study_takes_the_evaluations_of_its_name(tmp_path):
         assert int(evaluations) == (levels if system == "alps" else found.num_steps)
         assert found.num_samples == run.SAMPLES
         trained = {"deepen": comparison / "2d6x" / "deepen", "alps": output / "alps", "dps": output / "dps"}
-        assert method.weights("2d6x").parent == trained[system]
+        assert Run("2d6x", name, method).path(method.checkpoint).parent == trained[system]
     # What is compared on both problems, and on the first all numbers of evaluations.
-    names = {problem: [m.name for p, m in study.cells() if p == problem] for problem in run.PROBLEMS}
+    names = {problem: [one.name for one in study.runs() if one.problem == problem] for problem in run.PROBLEMS}
     assert names["2d6x"] == ["deepen_map", *(f"{system}_{count}" for system, count in run.COMPARED["2d6x"].items())]
     assert names["2d4x"] == ["deepen_map", *(f"{system}_{n}" for system, steps in run.STEPS.items() for n in steps)]
     assert all(f"{system}_{count}" in names["2d4x"] for system, count in run.COMPARED["2d4x"].items())
@@ -63,14 +62,12 @@ def test_the_slices_are_the_first_of_the_comparisons_volumes(tmp_path):
         assert dict(part.attrs) == dict(whole.attrs)
 
 
-def test_the_tables_have_the_means_of_every_cell_and_blanks_for_those_that_are_missing():
+def test_the_tables_have_the_means_of_every_run_and_blanks_for_those_that_are_missing():
     nothing = float("nan")
-    rows = [
-        CellRow("dps_1000", "2d4x", f"v{i}#0", psnr, 0.9, 0.01, 1.0, 8000.0, 0.0, 340432, 0, 0.3)
-        for i, psnr in enumerate((30.0, 32.0))
-    ]
-    posteriors = [PosteriorRow("dps_1000", "2d4x", f"v{i}#0", 8, 5.0, 1000.0, 0.02, 0.01, 0.5) for i in range(2)]
-    table = report.claim(rows, posteriors)
+    values = {"ssim": 0.9, "parameters": 340432, "tuned": 0.3, "sample_evaluations": 1000.0, "std": 0.02, "error": 0.01}
+    values |= {"method": "dps_1000", "mask": "2d4x", "coverage_90": 0.5}
+    rows = [SimpleNamespace(psnr=psnr, **values) for psnr in (30.0, 32.0)]
+    table = report.claim(rows)
     (line,) = (line for line in table.splitlines() if line.startswith("| 2d4x | DPS"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[2:] == ["340,432", "1000", "31.00", "0.900", "0.0200", "0.0100", "50%", "0.3"]

@@ -1,0 +1,295 @@
+"""The kinds of methods of a study, each of which becomes one function of a slice and of the value it is tuned to."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from direct.data.transforms import center_crop
+from direct.environment import setup_inference_environment
+from direct.utils import dict_to_device, set_all_seeds
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch.utils.data import default_collate
+
+from direct_deepen.data.cases import Case, inference_dataset
+from direct_deepen.engines.checkpoints import require_weights_of, weights_of
+from direct_deepen.engines.prior_engine import PriorEngine, settings_from_config
+from direct_deepen.errors import DeepenError, require
+from direct_deepen.evaluation.classical import CLASSICAL, REGULARIZATIONS, ZERO_FILLED
+from direct_deepen.evaluation.metrics import quality
+from direct_deepen.evaluation.study import Run, Study
+from direct_deepen.posterior.posterior_file import open_output, posterior_path
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One image of one slice.
+
+    Attributes
+    ----------
+    image
+        In scaled intensities, real or complex (height, width).
+    seconds
+        Time of the reconstruction, transforms excluded; not a number where nobody knows.
+    gradient_evaluations
+        Evaluations of ∇E, or of the network where there is no energy.
+    std
+        Standard deviation of the magnitude over the samples of which ``image`` is the mean; None without samples.
+    samples
+        ``num_samples``, and ``sample_seconds`` and ``sample_evaluations`` of one chain or independent sample.
+    """
+
+    image: torch.Tensor
+    seconds: float
+    gradient_evaluations: float = 0.0
+    std: torch.Tensor | None = None
+    samples: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Reconstructor:
+    """A method, ready for the slices of one problem.
+
+    Attributes
+    ----------
+    reconstruct
+        Returns the estimates of a slice, by the ending of their row's name.
+    candidates
+        What is tried on validation data, the best of which ``reconstruct`` is to be given; empty if nothing is tuned.
+    parameters
+        Number of weights.
+    """
+
+    reconstruct: Callable[[Any, Case], dict[str, Estimate]]
+    candidates: Sequence[Any] = ()
+    parameters: int = 0
+
+
+def reconstructor(study: Study, run: Run, device: str) -> Reconstructor:
+    """Return the method of a run.
+
+    Raises
+    ------
+    DeepenError
+        If a file is missing or does not fit.
+    """
+    method = run.method
+    if method.classical is not None:
+        return classical(method.classical, device)
+    checkpoint = run.path(method.checkpoint)
+    if method.configuration is None:
+        return predicted(run.path(method.predictions), checkpoint)
+    engine = _engine(method.configuration, checkpoint, study.seed, device)
+    # An average of weights is no further weight.
+    parameters = sum(tensor.numel() for tensor in engine.model.parameters() if tensor.requires_grad)
+    tune = method.tune
+    if isinstance(engine, PriorEngine):
+        key, values = (None, []) if tune is None else (tune.key, tune.values)
+        for value in values:
+            # All of them now: validation data take time to read.
+            set_setting(engine, str(key), value)
+        return Reconstructor(partial(_by_this_package, engine, key, device), values, parameters)
+    require(tune is None, f"tune: {type(engine).__name__} has no settings to tune; allowed: no tune")
+    by_direct = _by_direct(engine, method.configuration, study.problems[run.problem], study.test, device)
+    return Reconstructor(by_direct, parameters=parameters)
+
+
+# ---- What is compared, and tuning
+
+
+def in_view[Image: torch.Tensor | None](case: Case, image: Image) -> Image:
+    """Return the part of an image of a slice that is compared: what ``inference.crop: header`` leaves, or all."""
+    if image is None or case.reconstruction_size is None:
+        return image
+    return center_crop(image, case.reconstruction_size)
+
+
+def best_value(method: Reconstructor, cases: Sequence[Case]) -> Any:
+    """Return the candidate whose images have the highest mean PSNR over the cases."""
+    require(len(cases) > 0, "there are no validation data to tune on; allowed: one slice or more")
+
+    def psnr(value: Any, case: Case) -> float:
+        (estimate,) = method.reconstruct(value, case).values()
+        return quality(in_view(case, estimate.image), in_view(case, case.reference[0])).psnr
+
+    scores = {value: float(np.mean([psnr(value, case) for case in cases])) for value in method.candidates}
+    best = max(scores, key=lambda value: scores[value])
+    _logger.info("%s is the best of %i values on %i slices", best, len(scores), len(cases))
+    return best
+
+
+def set_setting(engine: PriorEngine, key: str, value: Any) -> None:
+    """Change a setting of an engine, ``key`` as in the model section of its configuration.
+
+    Raises
+    ------
+    DeepenError
+        If there is no such key, or the value is not allowed.
+    """
+    config = OmegaConf.create({"model": OmegaConf.to_container(engine.cfg.model)})
+    parent, _, last = f"model.{key}".rpartition(".")
+    allowed = OmegaConf.select(config, parent)
+    require(isinstance(allowed, Mapping) and last in allowed, f"model.{key}: no such key; allowed: a key that is there")
+    OmegaConf.update(config, f"model.{key}", value)
+    try:
+        engine.settings = settings_from_config(config, engine.settings_type)
+    except OmegaConfBaseException as error:
+        raise DeepenError(f"model.{key} is {value!r}: {str(error).splitlines()[0]}") from error
+
+
+def _timed[Result](device: str, reconstruct: Callable[[], Result]) -> tuple[Result, float]:
+    """Return a result and the seconds until the device had done what it was given."""
+
+    def wait() -> float:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    begin = wait()
+    result = reconstruct()
+    return result, wait() - begin
+
+
+# ---- The kinds
+
+
+def classical(name: str, device: str = "cpu") -> Reconstructor:
+    """Return a method of :data:`CLASSICAL`, tuned by its λ, or zero-filled images."""
+
+    def reconstruct(value: float, case: Case) -> dict[str, Estimate]:
+        A, b = case.problem.A, case.problem.masked_kspace
+        if name == ZERO_FILLED:
+            image, seconds = _timed(device, lambda: A.adjoint(b))
+        else:
+            image, seconds = _timed(device, lambda: CLASSICAL[name](A, b, regularization=value))
+        return {"": Estimate(image[0], seconds)}
+
+    return Reconstructor(reconstruct, () if name == ZERO_FILLED else REGULARIZATIONS)
+
+
+@torch.no_grad()
+def _by_this_package(engine: PriorEngine, key: str | None, device: str, value: Any, case: Case) -> dict[str, Estimate]:
+    if key is not None:
+        set_setting(engine, key, value)
+    result, seconds = _timed(device, lambda: engine.reconstruction(case.problem))
+    evaluations = sum(float(array) for name, array in result.arrays.items() if name.endswith("evaluations"))
+    inference: Any = engine.settings.inference
+    of_samples = _of_samples(
+        {name: array[0] for name, array in result.arrays.items()},
+        case,
+        chains=getattr(inference, "num_samples", 1),
+        keep=getattr(inference, "keep", 1),
+    )
+    return {"": Estimate(result.image[0] / case.problem.scale, seconds, evaluations, *of_samples)}
+
+
+def _of_samples(arrays: Mapping[str, Any], case: Case, *, chains: int, keep: int) -> tuple[Any, ...]:
+    """Return ``std`` and ``samples`` of an estimate from one slice of a posterior file; nothing if none differ."""
+    if "std" not in arrays or not bool(arrays["std"].any()):
+        return ()
+    return _scaled(arrays["std"], case), {
+        "num_samples": chains * keep,
+        "sample_seconds": float(arrays["posterior_seconds"]) / chains,
+        "sample_evaluations": float(arrays["posterior_gradient_evaluations"]) / chains,
+    }
+
+
+def _scaled(image: Any, case: Case) -> torch.Tensor:
+    return torch.as_tensor(image, device=case.reference.device).abs() / case.problem.scale
+
+
+def _by_direct(engine: Any, configuration: Path, problem: Path, data_root: Path, device: str) -> Callable:
+    """Return any other model of DIRECT, on batches of a problem scaled as its own configuration asks for."""
+    transforms = OmegaConf.to_container(OmegaConf.load(problem).inference.dataset.transforms)
+    assert isinstance(transforms, dict)
+    transforms.pop("normalization", None)
+    dataset = inference_dataset(configuration, data_root, transforms=transforms)
+    # DIRECT numbers the slices of a volume as they come.
+    indices = {Path(path).name: list(numbers) for path, numbers in dataset.volume_indices.items()}
+
+    @torch.no_grad()
+    def reconstruct(value: Any, case: Case) -> dict[str, Estimate]:
+        batch = dict_to_device(default_collate([dataset[indices[case.volume][case.slice_number]]]), device)
+        image, seconds = _timed(device, lambda: engine._do_iteration(batch).output_image)
+        image = torch.view_as_complex(image.contiguous()) if image.shape[-1] == 2 else image
+        return {"": Estimate(image[0] * (batch["scaling_factor"] / case.problem.scale), seconds)}
+
+    return reconstruct
+
+
+def _engine(configuration: Path, checkpoint: Path, seed: int, device: str) -> Any:
+    """Build DIRECT's engine of a configuration, with the weights of a checkpoint."""
+    require(configuration.is_file(), f"{configuration}: no such configuration file")
+    set_all_seeds(seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = setup_inference_environment("run", Path(scratch), device, 0, False, configuration)
+        # Its log file lies in the folder that goes.
+        logging.getLogger().handlers.clear()
+    engine = environment.engine
+    require_weights_of(engine.model, checkpoint)
+    engine.model.load_state_dict(weights_of(checkpoint))
+    engine.model.eval()
+    engine.ndim = 2
+    return engine
+
+
+def predicted(folder: Path, checkpoint: Path) -> Reconstructor:
+    """Return what ``direct predict`` wrote: two rows where posterior files have MAP and mean, else one.
+
+    Seconds and evaluations are those of the posterior file. Models that have none only tell DIRECT's log how long they
+    took, reading included: they are not a number.
+
+    Raises
+    ------
+    DeepenError
+        If the folder or the weights are missing; of ``reconstruct``, if a volume is missing, has another shape, or was
+        made with another sampling mask.
+    """
+    require(folder.is_dir(), f"{folder}: no such folder; run `direct predict` first")
+
+    def reconstruct(value: Any, case: Case) -> dict[str, Estimate]:
+        magnitude = _magnitude(folder / case.volume, case)
+        path = posterior_path(folder, Path(case.volume))
+        if not path.is_file():
+            return {"": Estimate(_scaled(magnitude, case), float("nan"))}
+        with open_output(path) as file:
+            arrays = {name: dataset[case.slice_number] for name, dataset in file.items() if name != "samples"}
+            chains, keep = (int(file.attrs.get(name, 1)) for name in ("num_samples", "keep"))
+        kinds = {"map": ("_map", "map_"), "mean": ("_mmse", "posterior_"), "image": ("", "")}
+        found = {kind: names for kind, names in kinds.items() if kind in arrays}
+        estimates = {}
+        for kind, (ending, part) in found.items():
+            # Methods without an energy evaluate no gradient.
+            evaluations = float(arrays.get(f"{part}gradient_evaluations", 0.0))
+            of_samples = _of_samples(arrays, case, chains=chains, keep=keep) if kind == "mean" else ()
+            seconds = float(arrays[f"{part}seconds"])
+            name = ending if len(found) > 1 else ""
+            estimates[name] = Estimate(_scaled(arrays[kind], case), seconds, evaluations, *of_samples)
+        return estimates
+
+    return Reconstructor(reconstruct, parameters=sum(tensor.numel() for tensor in weights_of(checkpoint).values()))
+
+
+def _magnitude(path: Path, case: Case) -> np.ndarray:
+    """Return the image that DIRECT wrote of a slice, once it is known to be of these data."""
+    number, whole = case.slice_number, tuple(case.reference.shape[1:])
+    allowed = {whole, case.reconstruction_size or whole}
+    with open_output(path) as file:
+        require("reconstruction" in file, f"{path}: holds no `reconstruction`")
+        images, masks = file["reconstruction"], file.get("sampling_mask")
+        sizes = " or ".join(f"({number + 1} or more, {height}, {width})" for height, width in sorted(allowed))
+        fits = images.ndim == 3 and images.shape[1:] in allowed and number < images.shape[0]
+        require(fits, f"{path}: reconstruction has shape {images.shape}; allowed with these data: {sizes}")
+        mask = case.problem.A.sampling_mask[0, 0].cpu().numpy() != 0
+        same = masks is None or np.array_equal(np.squeeze(masks[number]) != 0, mask)
+        require(same, f"{path}: another sampling mask; give `direct predict` the --data-root and masking of the study")
+        return np.array(images[number])

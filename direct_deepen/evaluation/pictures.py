@@ -1,0 +1,62 @@
+"""What a figure of a benchmark shows of a slice, and the files that the images of a run are kept in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import torch
+
+from direct_deepen.files import write_hdf5
+
+IMAGES, DEVIATIONS, REFERENCES = "images.h5", "std.h5", "references.h5"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the figures show of one slice, in scaled intensities: magnitudes by row, deviations by method.
+
+    A method that gives two rows, MAP and mean of a posterior, has the images ``<method>_map`` and ``<method>_mmse``.
+    """
+
+    case: str
+    reference: torch.Tensor
+    images: dict[str, torch.Tensor]
+    std: dict[str, torch.Tensor]
+
+
+def write_images(path: Path, images: Mapping[str, torch.Tensor]) -> None:
+    """Write magnitudes by name, ``<row>/<slice>``, so that a reader never finds half a file."""
+    write_hdf5(path, ((name, image.abs().float().cpu().numpy()) for name, image in images.items()), {})
+
+
+def read_pictures(references: Path, folders: Sequence[Path], *, count: int) -> list[Picture]:
+    """Return ``count`` slices of different volumes, spread over the set; none where no run has images.
+
+    Parameters
+    ----------
+    references
+        What :func:`write_images` wrote of the references that all runs of a problem share, by slice.
+    folders
+        Folders of these runs, in the order of the figures; those that are not done are left out.
+    """
+    if not references.is_file():
+        return []
+    with h5py.File(references, "r") as file:
+        labels = list(file)
+        step = max(1, len(labels) // count)
+        shown = {label: torch.from_numpy(file[label][()]) for label in labels[step // 2 :: step][:count]}
+    return [
+        Picture(label, reference, *(_read(folders, name, label) for name in (IMAGES, DEVIATIONS)))
+        for label, reference in shown.items()
+    ]
+
+
+def _read(folders: Sequence[Path], name: str, label: str) -> dict[str, torch.Tensor]:
+    """Return one slice of all rows of the files of a name."""
+    found: dict[str, torch.Tensor] = {}
+    for path in (folder / name for folder in folders):
+        if path.is_file():
+            with h5py.File(path, "r") as file:
+                found |= {row: torch.from_numpy(group[label][()]) for row, group in file.items()}
+    return found
