@@ -74,6 +74,9 @@ class DeepenEngine(Training, Prediction):
             If there is no such key or the value is not allowed.
         """
         *path, last = key.split(".")
+        require(
+            key.partition(".")[0] in self._section, f"model.{key}: no such key; allowed: {', '.join(self._section)}"
+        )
         section = changed = {**self._section}
         for name in path:
             changed[name] = {**changed.get(name, {})}

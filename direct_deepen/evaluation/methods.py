@@ -15,13 +15,12 @@ from direct.data.transforms import center_crop
 from direct.environment import setup_inference_environment
 from direct.utils import dict_to_device, set_all_seeds
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import default_collate
 
 from direct_deepen.data.cases import Case, inference_dataset
 from direct_deepen.engines.checkpoints import require_weights_of, weights_of
-from direct_deepen.engines.prior_engine import PriorEngine, settings_from_config
-from direct_deepen.errors import DeepenError, require
+from direct_deepen.engines.engine import DeepenEngine
+from direct_deepen.errors import require
 from direct_deepen.evaluation.classical import CLASSICAL, REGULARIZATIONS, ZERO_FILLED
 from direct_deepen.evaluation.metrics import quality
 from direct_deepen.evaluation.study import Run, Study
@@ -92,11 +91,11 @@ def reconstructor(study: Study, run: Run, device: str) -> Reconstructor:
     # An average of weights is no further weight.
     parameters = sum(tensor.numel() for tensor in engine.model.parameters() if tensor.requires_grad)
     tune = method.tune
-    if isinstance(engine, PriorEngine):
+    if isinstance(engine, DeepenEngine):
         key, values = (None, []) if tune is None else (tune.key, tune.values)
         for value in values:
             # All of them now: validation data take time to read.
-            set_setting(engine, str(key), value)
+            engine.configure(str(key), value)
         return Reconstructor(partial(_by_this_package, engine, key, device), values, parameters)
     require(tune is None, f"tune: {type(engine).__name__} has no settings to tune; allowed: no tune")
     by_direct = _by_direct(engine, method.configuration, study.problems[run.problem], study.test, device)
@@ -125,25 +124,6 @@ def best_value(method: Reconstructor, cases: Sequence[Case]) -> Any:
     best = max(scores, key=lambda value: scores[value])
     _logger.info("%s is the best of %i values on %i slices", best, len(scores), len(cases))
     return best
-
-
-def set_setting(engine: PriorEngine, key: str, value: Any) -> None:
-    """Change a setting of an engine, ``key`` as in the model section of its configuration.
-
-    Raises
-    ------
-    DeepenError
-        If there is no such key, or the value is not allowed.
-    """
-    config = OmegaConf.create({"model": OmegaConf.to_container(engine.cfg.model)})
-    parent, _, last = f"model.{key}".rpartition(".")
-    allowed = OmegaConf.select(config, parent)
-    require(isinstance(allowed, Mapping) and last in allowed, f"model.{key}: no such key; allowed: a key that is there")
-    OmegaConf.update(config, f"model.{key}", value)
-    try:
-        engine.settings = settings_from_config(config, engine.settings_type)
-    except OmegaConfBaseException as error:
-        raise DeepenError(f"model.{key} is {value!r}: {str(error).splitlines()[0]}") from error
 
 
 def _timed[Result](device: str, reconstruct: Callable[[], Result]) -> tuple[Result, float]:
@@ -177,12 +157,12 @@ def classical(name: str, device: str = "cpu") -> Reconstructor:
 
 
 @torch.no_grad()
-def _by_this_package(engine: PriorEngine, key: str | None, device: str, value: Any, case: Case) -> dict[str, Estimate]:
+def _by_this_package(engine: DeepenEngine, key: str | None, device: str, value: Any, case: Case) -> dict[str, Estimate]:
     if key is not None:
-        set_setting(engine, key, value)
+        engine.configure(key, value)
     result, seconds = _timed(device, lambda: engine.reconstruction(case.problem))
     evaluations = sum(float(array) for name, array in result.arrays.items() if name.endswith("evaluations"))
-    inference: Any = engine.settings.inference
+    inference: Any = engine.inference
     of_samples = _of_samples(
         {name: array[0] for name, array in result.arrays.items()},
         case,

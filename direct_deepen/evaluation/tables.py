@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from direct_deepen.errors import extra
+from direct_deepen.errors import optional_import
 from direct_deepen.files import write_text
 
 type Frame = Any
@@ -62,7 +62,7 @@ def read_results(paths: Iterable[Path]) -> Frame:
     DeepenError
         If pandas is not installed.
     """
-    with extra("evaluation", "the tables of a benchmark need pandas"):
+    with optional_import("evaluation", "the tables of a benchmark need pandas"):
         import pandas  # type: ignore[import-untyped]
     names = dict.fromkeys(("method", "mask", "case"), str)
     frames = [pandas.read_csv(path, dtype=names) for path in paths]

@@ -117,7 +117,7 @@ def test_a_folder_that_is_missing_or_holds_no_volume_is_named(tmp_path, study, r
     assert_one_line(run_command(landscape(study, data=tmp_path / name)), str(tmp_path / name))
 
 
-def test_the_installed_command_ends_with_exit_code_2_and_one_line(tmp_path, benchmark):
+def test_the_installed_command_ends_with_exit_code_2_and_one_line(tmp_path, study):
     data = tiny_direct.write_volumes(tmp_path / "data", ["broken"])
     truncated(data / "broken.h5")
     command = [Path(sys.executable).with_name("direct-deepen"), *landscape(study, data=data)]

@@ -126,10 +126,11 @@ def _predict(
 
 def _train(run: Path, config: dict[str, Any], data: Path, begin_to_watch: Callable[[], None]) -> None:
     import tiny_direct
-    from direct_deepen.engines.prior_engine import PriorEngine
+
+    from direct_deepen.engines.engine import DeepenEngine
 
     note = _notes(run)
-    train_on = PriorEngine._train_on
+    train_on = DeepenEngine._train_on
 
     def noting(engine: Any, batch: dict[str, Any], problem: Any) -> Any:
         from direct.utils.events import get_event_storage
@@ -137,7 +138,7 @@ def _train(run: Path, config: dict[str, Any], data: Path, begin_to_watch: Callab
         note([get_event_storage().iter, problem.names])
         return train_on(engine, batch, problem)
 
-    PriorEngine._train_on = noting
+    DeepenEngine._train_on = noting
     begin_to_watch()
     tiny_direct.direct_train(run.parent, config, data, resume=True, name=run.name)
 
