@@ -24,7 +24,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
     output = tmp_path / "two_processes.json"
     toy = ["--size", "16", "--channels", "4", "--steps", "3", "--updates", "3"]
     command = [sys.executable, "-m", "projects.speed.two_processes", *toy, "--output", str(output)]
-    subprocess.run(command, check=True, timeout=120, cwd=tiny_direct.REPOSITORY)
+    subprocess.run(command, check=True, timeout=600, cwd=tiny_direct.REPOSITORY)
     figures = json.loads(output.read_text())
     # A sum for the mean, or weights that are not sent, would differ by as much as they change. What is left is the
     # rounding of differences of energies, in single precision.
