@@ -59,6 +59,8 @@ class Broad:
 class Inpainting:
     """Ax = mx, for any leading dimensions."""
 
+    takes_leading_dimensions = True
+
     def __init__(self, mask):
         self.mask = mask
 
@@ -67,9 +69,6 @@ class Inpainting:
 
     adjoint = forward
     normal = forward
-
-    def select(self, index):
-        return Inpainting(self.mask[index])
 
 
 @pytest.fixture
