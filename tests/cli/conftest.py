@@ -80,7 +80,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     test = tiny_direct.write_volumes(folder / "test", ["b", "a"], seed=20)
     validation = tiny_direct.write_volumes(folder / "validation", ["v"], seed=30, slices=1)
     config = tiny_direct.configuration(iterations=6, warm_start=6)
-    config = tiny_direct.changed(config, {"model.inference.estimator": "posterior_mean"})
+    config = tiny_direct.posterior(config)
     configuration = tiny_direct.write_configuration(folder / "posterior.yaml", config)
     checkpoint = tiny_direct.direct_train(folder, config, test) / "model_5.pt"
     prediction = tiny_direct.direct_predict(folder / "prediction", config, test, checkpoint)

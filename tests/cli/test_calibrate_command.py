@@ -2,8 +2,9 @@
 
 import csv
 import shutil
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import yaml
 
 from direct_deepen.engines.calibration_file import read_calibration
 from direct_deepen.engines.reconstruction import image_generator, reconstruct, sample_posterior
-from direct_deepen.engines.trained import load_settings, load_trained
+from direct_deepen.engines.trained import load_system, load_trained
 from direct_deepen.evaluation import calibration_study
 from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
 from direct_deepen.pages import calibration_plots
@@ -80,12 +81,12 @@ def test_the_scale_that_fits_the_validation_data_stands_beside_the_checkpoint_an
     assert (run.output / "calibration.png").stat().st_size > 10_000
 
     # The same by hand, from what `direct predict` would sample.
-    settings, energy = load_settings(run.configuration), load_trained(run.checkpoint, run.configuration)
+    inference, energy = load_system(run.configuration).inference, load_trained(run.checkpoint, run.configuration)
     calibration = read_calibration(run.sidecar)
     assert (calibration.slices, calibration.volumes, calibration.seed) == (1, 1, 4)
-    calibration.require_fit_to(run.sidecar, energy.state_dict(), settings)
+    calibration.require_fit_to(run.sidecar, energy.state_dict(), inference)
     (validation,) = study.cases(study.validation)
-    posterior = sample_posterior(validation.problem, energy, settings, seed=4)
+    posterior = sample_posterior(validation.problem, energy, inference, seed=4)
     reference = validation.reference.abs()
     pixels = object_pixels(reference)
     covered = containing_level(posterior.rescaled(calibration.std_scale), reference)[pixels] <= 0.9
@@ -95,7 +96,7 @@ def test_the_scale_that_fits_the_validation_data_stands_beside_the_checkpoint_an
     rows = rows_of(run.output / "cases.csv")
     cases = study.cases(study.test)
     assert [(row["stage"], row["reference"], row["pixels"]) for row in rows] == len(cases) * KINDS
-    posterior = sample_posterior(cases[0].problem, energy, settings, seed=4).rescaled(calibration.std_scale)
+    posterior = sample_posterior(cases[0].problem, energy, inference, seed=4).rescaled(calibration.std_scale)
     reference = cases[0].reference.abs()
     lower, upper = posterior.interval(0.95)
     share = ((lower <= reference) & (reference <= upper)).double().mean()
@@ -158,7 +159,7 @@ def with_noise(case, std, seed):
 
 
 def test_every_figure_is_that_of_the_samples_before_and_after_the_scale(run, study):
-    settings = load_settings(run.configuration)
+    inference = load_system(run.configuration).inference
     # Neither that of training nor its default, so that it has to come from the configuration.
     config = tiny_direct.changed(
         yaml.safe_load(run.configuration.read_text()), {"model.objective.data_noise_factor": 2}
@@ -167,8 +168,8 @@ def test_every_figure_is_that_of_the_samples_before_and_after_the_scale(run, stu
     assert run.again().code == 0
     scale = read_calibration(run.sidecar).std_scale
     assert abs(scale - 1) > 0.1
-    noise_std = 2 * settings.noise_std
-    keep = settings.inference.keep
+    noise_std = 2 * inference.shared.noise_std
+    keep = inference.keep
 
     rows, curves = rows_of(run.output / "cases.csv"), {}
     for case in study.cases(study.test):
@@ -245,13 +246,13 @@ def test_the_same_seed_gives_the_same_tables_and_another_seed_others(run):
 def test_at_most_so_many_slices_are_sampled_spread_over_the_volumes(run, study, monkeypatch):
     sampled = []
 
-    def noise(problem, energy, settings, *, seed):
+    def noise(problem, energy, inference, *, seed):
         ((name, number),) = problem.names
         sampled.append((name.rsplit("/", 1)[-1], number))
         generator = torch.Generator().manual_seed(seed)
         shape = (64, 1, tiny_direct.SIZE, tiny_direct.SIZE)
         spread = torch.randn(shape, generator=generator) + 1j * torch.randn(shape, generator=generator)
-        posterior = sample_posterior(problem, energy, settings, seed=seed)
+        posterior = sample_posterior(problem, energy, inference, seed=seed)
         return type(posterior)(images=posterior.mean + 0.1 * spread, diagnostics=posterior.diagnostics)
 
     monkeypatch.setattr(calibration_study, "sample_posterior", noise)
@@ -260,10 +261,10 @@ def test_at_most_so_many_slices_are_sampled_spread_over_the_volumes(run, study, 
 
 
 def test_samples_are_known_by_all_that_they_depend_on(study):
-    settings, energy = load_settings(study.configuration), load_trained(study.checkpoint, study.configuration)
+    inference, energy = load_system(study.configuration).inference, load_trained(study.checkpoint, study.configuration)
     first, second = (case.problem for case in study.cases(study.test)[:2])
-    known = fingerprint(first, energy, settings, seed=1)
-    assert fingerprint(study.cases(study.test)[0].problem, energy, settings, seed=1) == known
+    known = fingerprint(first, energy, inference, seed=1)
+    assert fingerprint(study.cases(study.test)[0].problem, energy, inference, seed=1) == known
 
     A = first.A
     problems = [
@@ -273,16 +274,16 @@ def test_samples_are_known_by_all_that_they_depend_on(study):
         replace(first, A=A.fully_sampled()),
         replace(first, names=[("other.h5", 0)]),
     ]
-    others = [fingerprint(problem, energy, settings, seed=1) for problem in problems]
-    others.append(fingerprint(first, energy, settings, seed=2))
+    others = [fingerprint(problem, energy, inference, seed=1) for problem in problems]
+    others.append(fingerprint(first, energy, inference, seed=2))
     with torch.no_grad():
         next(energy.parameters()).add_(1e-3)
-    others.append(fingerprint(first, energy, settings, seed=1))
+    others.append(fingerprint(first, energy, inference, seed=1))
     assert len({known, *others}) == 1 + len(problems) + 2
 
 
 def test_samples_are_known_by_what_the_energy_is_besides_its_weights(study):
-    settings, problem = load_settings(study.configuration), study.cases(study.test)[0].problem
+    inference, problem = load_system(study.configuration).inference, study.cases(study.test)[0].problem
     sizes = {"hidden_channels": 4, "num_layers": 3}
     energies = [
         QuadraticEnergy(**sizes, weight=0.25),
@@ -296,36 +297,32 @@ def test_samples_are_known_by_what_the_energy_is_besides_its_weights(study):
         with torch.no_grad():
             for parameter in energy.parameters():
                 parameter.zero_()
-    assert len({fingerprint(problem, energy, settings, seed=1) for energy in energies}) == len(energies)
+    assert len({fingerprint(problem, energy, inference, seed=1) for energy in energies}) == len(energies)
 
 
-OTHER_VALUES = {
-    "noise_std": 0.5, "noise_start_std": 0.5, "sense_regularization": 0.5, "prior_weight": 0.5, "tolerance": 0.5,
-    "max_iterations": 7, "num_samples": 7, "num_steps": 70, "keep": 5, "start": "sense", "step_size": 0.5,
-    "preconditioner": 0.5, "convolutions": "bfloat16",
-}  # fmt: skip
-FREE = {"estimator": "map", "max_images": 7, "quantiles": [0.5], "save_samples": True}
+OTHER_VALUES = {float: 0.37, int: 7, str: "sense", float | None: 0.5}
+FREE = {"max_images": 7, "quantiles": [0.5], "save_samples": True}
 """What is done with samples, not what they are."""
 
 
 def test_samples_are_known_by_every_setting_that_reaches_them_and_by_no_other(study):
-    settings, energy = load_settings(study.configuration), load_trained(study.checkpoint, study.configuration)
+    inference, energy = load_system(study.configuration).inference, load_trained(study.checkpoint, study.configuration)
     problem = study.cases(study.test)[0].problem
-    of_inference = {field.name for field in fields(settings.inference)}
-    assert of_inference <= OTHER_VALUES.keys() | FREE.keys()
 
-    def known(name, value):
-        if name in of_inference:
-            changed = replace(settings, inference=replace(settings.inference, **{name: value}))
-        else:
-            changed = replace(settings, **{name: value})
-        assert changed != settings
+    def known(**changes):
+        changed = replace(inference, **{key: value for key, value in changes.items() if key != "shared"})
+        changed.shared = changes.get("shared", inference.shared)
         return fingerprint(problem, energy, changed, seed=1)
 
-    plain = fingerprint(problem, energy, settings, seed=1)
-    others = {known(name, value) for name, value in OTHER_VALUES.items()}
-    assert len(others | {plain}) == len(OTHER_VALUES) + 1
-    assert {known(name, value) for name, value in FREE.items()} == {plain}
+    values = {key: "bfloat16" if key == "convolutions" else OTHER_VALUES.get(kind) for key, kind in kinds_of(inference)}
+    others = {known(**{key: value}) for key, value in values.items() if key not in FREE}
+    of_all = {known(shared=replace(inference.shared, **{key: 0.37})) for key, _ in kinds_of(inference.shared)}
+    assert len(others | of_all | {known()}) == len(values) - len(FREE) + len(of_all) + 1
+    assert {known(**{key: value}) for key, value in FREE.items()} == {known()}
+
+
+def kinds_of(settings):
+    return get_type_hints(type(settings)).items()
 
 
 def test_kept_samples_are_used_again_under_the_same_key_unless_the_file_is_damaged(tmp_path, draw):
@@ -349,25 +346,25 @@ def test_kept_samples_are_used_again_under_the_same_key_unless_the_file_is_damag
 
 
 def test_what_is_sampled_is_what_is_predicted(study):
-    settings, energy = load_settings(study.configuration), load_trained(study.checkpoint, study.configuration)
+    inference, energy = load_system(study.configuration).inference, load_trained(study.checkpoint, study.configuration)
     problem = study.cases(study.validation)[0].problem
-    posterior = sample_posterior(problem, energy, settings, seed=1)
+    posterior = sample_posterior(problem, energy, inference, seed=1)
     with torch.no_grad():
-        predicted = reconstruct(problem, energy, settings, seed=1).arrays
+        predicted = reconstruct(problem, energy, inference, seed=1).arrays
     assert torch.equal(problem.to_data_units(posterior.mean), predicted["mean"])
     assert torch.equal(problem.to_data_units(posterior.std), predicted["std"])
 
 
 def test_bad_input_is_one_line_and_writes_no_calibration(run, study, tmp_path):
-    config = tiny_direct.changed(
-        tiny_direct.configuration(), {"model.inference.num_samples": 2, "model.inference.estimator": "posterior_mean"}
-    )
-    few = tiny_direct.write_configuration(tmp_path / "few.yaml", config)
+    few = tiny_direct.posterior(tiny_direct.configuration(), num_samples=2)
+    few = tiny_direct.write_configuration(tmp_path / "few.yaml", few)
+    only_map = tiny_direct.write_configuration(tmp_path / "map.yaml", tiny_direct.configuration())
     varnet = tiny_direct.write_configuration(tmp_path / "varnet.yaml", tiny_direct.configuration("demo_varnet"))
     for changes, words in (
         ({"slices": 0}, ["--slices is 0"]),
         ({"cfg": few}, ["model.inference.num_samples is 2", "3 or more"]),
-        ({"cfg": varnet}, ["model.model_name is 'varnet.varnet.EndToEndVarNet'"]),
+        ({"cfg": only_map}, ["model.inference.name", "Map", "allowed"]),
+        ({"cfg": varnet}, ["varnet.varnet.EndToEndVarNet"]),
         ({"checkpoint": "none.pt"}, ["none.pt", "no such checkpoint"]),
         ({"data-root": "nowhere"}, ["nowhere", "no such folder"]),
     ):

@@ -21,7 +21,7 @@ CALL = "call"
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["pytest", "direct.train", "direct.predict", "torch.utils.tensorboard", "direct_deepen.engines.deepen_engine"]
+    ["pytest", "direct.train", "direct.predict", "torch.utils.tensorboard", "direct_deepen.engines.engine"]
 )
 
 
@@ -108,39 +108,23 @@ def _in_process(action: Callable[..., None], run: Path, arguments: tuple[Any, ..
 def _predict(
     output: Path, config: dict[str, Any], data: Path, checkpoint: Path, begin_to_watch: Callable[[], None]
 ) -> None:
+    import recorded
     import tiny_direct
 
-    from direct_deepen.engines import deepen_engine
-
     note = _notes(output)
-    reconstruct = deepen_engine.reconstruct
-
-    def noting(problem: Any, *args: Any, **kwargs: Any) -> Any:
-        note(problem.names)
-        return reconstruct(problem, *args, **kwargs)
-
-    deepen_engine.reconstruct = noting
-    begin_to_watch()
-    tiny_direct.direct_predict(output, config, data, checkpoint)
+    with recorded.told(recorded.BEFORE_BATCH, lambda problem: note(problem.names)):
+        begin_to_watch()
+        tiny_direct.direct_predict(output, tiny_direct.recorded(config), data, checkpoint)
 
 
 def _train(run: Path, config: dict[str, Any], data: Path, begin_to_watch: Callable[[], None]) -> None:
+    import recorded
     import tiny_direct
 
-    from direct_deepen.engines.engine import DeepenEngine
-
     note = _notes(run)
-    train_on = DeepenEngine._train_on
-
-    def noting(engine: Any, batch: dict[str, Any], problem: Any) -> Any:
-        from direct.utils.events import get_event_storage
-
-        note([get_event_storage().iter, problem.names])
-        return train_on(engine, batch, problem)
-
-    DeepenEngine._train_on = noting
-    begin_to_watch()
-    tiny_direct.direct_train(run.parent, config, data, resume=True, name=run.name)
+    with recorded.told(recorded.BEFORE_UPDATE, lambda update: note([update.iteration, update.problem.names])):
+        begin_to_watch()
+        tiny_direct.direct_train(run.parent, tiny_direct.recorded(config), data, resume=True, name=run.name)
 
 
 def _notes(run: Path) -> Callable[[Any], None]:

@@ -4,13 +4,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import recorded
 import tiny_direct
 import torch
 from direct.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import default_collate
 
-from direct_deepen.engines import deepen_engine
+from direct_deepen.engines.seeds import process_seed
 from direct_deepen.errors import DivergenceError
 
 WARM_START, CONTRASTIVE = 0, 5
@@ -22,7 +23,9 @@ def run(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     # DIRECT builds the engine after the process group; it would want a group for every machine, too, which only its
     # launcher makes.
-    environment = tiny_direct.build_environment(folder / f"rank_{rank}", tiny_direct.configuration())
+    environment = tiny_direct.build_environment(
+        folder / f"rank_{rank}", tiny_direct.recorded(tiny_direct.configuration())
+    )
     samples = tiny_direct.training_samples(environment, folder / "data")
     volume = [default_collate(samples[: tiny_direct.SLICES]), default_collate(samples[tiny_direct.SLICES :])]
     engine = environment.engine
@@ -36,7 +39,8 @@ def run(rank: int, folder: Path) -> None:
         # Once more with the same data in both: what still differs is drawn.
         same = step(engine, volume[0], CONTRASTIVE)
         troubled = step_with_trouble_in_rank_0(engine, volume[rank], rank)
-        content = {"alone": alone, "parallel": parallel, "same": same, "troubled": troubled}
+        content = {"seed": process_seed()}
+        content |= {"alone": alone, "parallel": parallel, "same": same, "troubled": troubled}
         torch.save(content, folder / f"rank_{rank}.pt")
     finally:
         torch.distributed.destroy_process_group()
@@ -44,31 +48,25 @@ def run(rank: int, folder: Path) -> None:
 
 def step_with_trouble_in_rank_0(engine: Any, batch: dict[str, Any], rank: int) -> dict[str, Any]:
     """One iteration in which the chains of one rank diverge: gradients and learning rates after it."""
-    draw = deepen_engine.draw_training_samples
 
-    def diverging(*args: Any, **kwargs: Any) -> Any:
+    def diverge(_: Any) -> None:
         if rank == 0:
             raise DivergenceError("langevin: 1 of 2 chains diverged")
-        return draw(*args, **kwargs)
 
     rate = engine.cfg.training.lr
     engine._lr_scheduler = SimpleNamespace(base_lrs=[rate])
-    deepen_engine.draw_training_samples = diverging
-    try:
-        with EventStorage(CONTRASTIVE):
-            engine.model.train()
-            engine.model.zero_grad()
-            engine._do_iteration(batch)
-    finally:
-        deepen_engine.draw_training_samples = draw
-    gradients = [parameter.grad.clone() for parameter in engine.energy.parameters()]
+    with EventStorage(CONTRASTIVE), recorded.told(recorded.BEFORE_UPDATE, diverge):
+        engine.model.train()
+        engine.model.zero_grad()
+        engine._do_iteration(batch)
+    gradients = [parameter.grad.clone() for parameter in engine.prior.parameters()]
     return {"gradients": gradients, "factor": engine._lr_scheduler.base_lrs[0] / rate}
 
 
 def step(engine: Any, batch: dict[str, Any], iteration: int) -> dict[str, Any]:
     """One iteration as DIRECT's loop calls it: gradients, and the images that the loss was evaluated at."""
     images = []
-    core = engine.energy
+    core = engine.prior
     hook = core.register_forward_pre_hook(lambda module, inputs: images.append(inputs[0].detach()))
     engine.model.train()
     engine.model.zero_grad()

@@ -16,7 +16,7 @@ def pooled(num_layers):
     """An energy whose layers all look alike, so that those of a deeper network fit a shallower one."""
     config = tiny_direct.configuration(iterations=6)
     model = {key: value for key, value in config["model"].items() if key != "weight"}
-    model |= {"model_name": "deepen.energies.ConvEnergy", "head": "pooled", "activation": "relu"}
+    model |= {"model_name": "deepen.priors.ConvEnergy", "head": "pooled", "activation": "relu"}
     return tiny_direct.changed(config, {"model": model | {"num_layers": num_layers}})
 
 

@@ -25,17 +25,11 @@ def data():
     return kspace * mask, mask
 
 
-def test_maps_of_a_batch_are_those_of_its_slices(data):
-    kspace, mask = data
-    maps = coil_maps.espirit_maps_of_batch(kspace, mask, None)
-    for i in range(len(kspace)):
-        torch.testing.assert_close(maps[i], espirit_maps(kspace[i], mask[i, 0]), rtol=0, atol=0)
-
-
-def test_maps_are_computed_once_for_every_slice_and_mask(tmp_path, data, computed):
+def test_maps_of_a_batch_are_those_of_its_slices_and_computed_once_for_every_slice_and_mask(tmp_path, data, computed):
     kspace, mask = data
     cache = tmp_path / "coil_maps"
     first = coil_maps.espirit_maps_of_batch(kspace, mask, cache)
+    assert torch.equal(first[1], espirit_maps(kspace[1], mask[1, 0]))
     assert len(computed) == len(list(cache.iterdir())) == 3
     again = coil_maps.espirit_maps_of_batch(kspace.flip(0), mask.flip(0), cache)
     assert len(computed) == 3
@@ -59,10 +53,10 @@ def test_an_unfinished_file_is_never_taken_for_maps(tmp_path, data, computed, mo
     with monkeypatch.context() as context:
         context.setattr(coil_maps.np, "save", fail_half_way)
         with pytest.raises(OSError, match="no space"):
-            coil_maps.espirit_maps_of_batch(kspace, mask, cache)
+            coil_maps.espirit_maps_of_batch(kspace[:1], mask[:1], cache)
     assert not list(cache.glob("*.npy"))
-    coil_maps.espirit_maps_of_batch(kspace, mask, cache)
-    assert len(list(cache.glob("*.npy"))) == 3
+    coil_maps.espirit_maps_of_batch(kspace[:1], mask[:1], cache)
+    assert len(list(cache.glob("*.npy"))) == 1
 
 
 def test_prediction_uses_the_maps_and_a_second_prediction_reads_them(

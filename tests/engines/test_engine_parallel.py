@@ -1,18 +1,29 @@
 """Two processes that train one model on different data, as ``direct train --num-gpus 2`` does, but on the CPU."""
 
+import sys
+
+import killed_process  # noqa: F401  (what the processes are copies of)
 import parallel_worker
 import pytest
 import tiny_direct
 import torch
 import torch.multiprocessing
 
+from direct_deepen.engines.seeds import torch_seed
+
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parallel")
     tiny_direct.write_volumes(folder / "data", ["a", "b"])
-    torch.multiprocessing.spawn(parallel_worker.run, args=(folder,), nprocs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["direct", "train", "runs", "--seed", "7"])
+        torch.multiprocessing.start_processes(parallel_worker.run, (folder,), nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def test_both_processes_know_the_seed_of_the_command_that_started_them(ranks):
+    assert [rank["seed"] for rank in ranks] == 2 * [torch_seed(7)]
 
 
 @pytest.mark.parametrize("iteration", [parallel_worker.WARM_START, parallel_worker.CONTRASTIVE])

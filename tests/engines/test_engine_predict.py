@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
+import recorded
 import tiny_direct
 import torch
 from direct.data.datasets import FastMRIDataset
@@ -18,11 +19,13 @@ from omegaconf import OmegaConf
 from terminals import as_standard_error
 
 import direct_deepen
+from direct_deepen.data.batch import problem_from_batch
 from direct_deepen.data.fastmri_file import write_fastmri_volume
-from direct_deepen.engines import deepen_engine, reconstruction
 from direct_deepen.engines.checkpoints import digest_of, weights_of
 from direct_deepen.engines.prediction_bar import PredictionBar
 from direct_deepen.engines.seeds import torch_seed
+from direct_deepen.engines.settings import system_of
+from direct_deepen.physics import sense
 
 IMAGE = (tiny_direct.SLICES, tiny_direct.SIZE, tiny_direct.SIZE)
 NUMBER = (tiny_direct.SLICES,)
@@ -101,7 +104,7 @@ def test_the_attributes_say_how_the_file_was_made(mean_prediction, mean_config, 
         attributes = dict(file.attrs)
     assert attributes["direct_deepen_version"] == direct_deepen.__version__
     assert attributes["torch_version"] == torch.__version__
-    assert attributes["noise_std"] == mean_config["model"]["noise_std"]
+    assert attributes["noise_std"] == 0.01
     # torch's seed, as no command runs here; DIRECT makes it of the seed 1.
     assert attributes["seed"] == torch_seed(1)
     assert attributes["device"] == "cpu"
@@ -112,12 +115,13 @@ def test_the_attributes_say_how_the_file_was_made(mean_prediction, mean_config, 
     assert {key: attributes[key] for key in ("num_samples", "num_steps", "keep")} == {
         key: inference[key] for key in ("num_samples", "num_steps", "keep")
     }
-    assert attributes["quantile_probabilities"].tolist() == inference["quantiles"]
+    assert attributes["quantile_probabilities"].tolist() == [0.05, 0.25, 0.5, 0.75, 0.95]
     # What the text says of units is what the tests of units find.
     assert set(IN_DATA_UNITS) <= set(attributes["units"].partition(":")[0].split(", "))
     assert "`scale`" in attributes["intensity_scale"]
     section = OmegaConf.to_container(OmegaConf.create(attributes["configuration"]))
-    assert section == mean_config["model"]
+    assert section.items() >= mean_config["model"].items()
+    assert system_of(section) == system_of(mean_config["model"])
 
 
 def test_a_file_without_samples_says_nothing_of_them(map_prediction):
@@ -203,14 +207,11 @@ def test_figures_mean_what_they_say(mean_prediction, mean_config):
 # ---- Units
 
 
-@pytest.mark.parametrize("estimator", ["map", "posterior_mean"])
-def test_results_are_in_the_units_of_the_file_whatever_direct_divides_by(
-    tmp_path, map_config, volume, checkpoint, map_prediction, mean_prediction, estimator
-):
-    config = tiny_direct.with_transforms(map_config, {"normalization.scaling_key": "masked_kspace"})
-    config = tiny_direct.changed(config, {"model.inference.estimator": estimator})
+@pytest.mark.parametrize("kind", ["map", "mean"])
+def test_results_are_in_the_units_of_the_file_whatever_direct_divides_by(tmp_path, volume, checkpoint, request, kind):
+    config, expected = (request.getfixturevalue(f"{kind}_{name}") for name in ("config", "prediction"))
+    config = tiny_direct.with_transforms(config, {"normalization.scaling_key": "masked_kspace"})
     output = tiny_direct.direct_predict(tmp_path, config, volume, checkpoint)
-    expected = map_prediction if estimator == "map" else mean_prediction
     # Dividing by DIRECT's factor rounds; the iterations carry that along.
     assert_close_arrays(arrays_of(output), arrays_of(expected), 3e-3)
     assert_close_arrays(arrays_of(output, kind=""), arrays_of(expected, kind=""), 3e-3)
@@ -298,22 +299,22 @@ def test_slices_and_volumes_have_random_numbers_of_their_own(tmp_path, mean_conf
 
 
 def test_a_prediction_does_not_depend_on_the_batch_it_comes_in(tmp_path, mean_config, volume, checkpoint):
-    together, apart = (
-        arrays_of(
-            tiny_direct.direct_predict(
-                tmp_path / str(size),
-                tiny_direct.changed(mean_config, {"inference.batch_size": size, "model.inference.max_iterations": 200}),
-                volume,
-                checkpoint,
-            )
-        )
-        for size in (2, 1)
-    )
+    def predicted(size):
+        changes = {
+            "inference.batch_size": size,
+            "model.inference.max_iterations": 200,
+            "model.inference.start": "noise",
+        }
+        config = tiny_direct.changed(mean_config, changes)
+        return arrays_of(tiny_direct.direct_predict(tmp_path / str(size), config, volume, checkpoint))
+
+    together, apart = predicted(2), predicted(1)
     # Evaluations of MAP are shared out over the batch.
     for arrays in (together, apart):
         assert arrays["converged"].all()
         del arrays["map_gradient_evaluations"]
-    # MAP ends where a step changes the cost by less than 10⁻⁶, and near its minimum the cost is flat.
+    # MAP ends where a step changes the cost by less than 10⁻⁶, and near its minimum the cost is flat. Chains from there
+    # would inherit that.
     np.testing.assert_allclose(apart["cost"], together["cost"], rtol=1e-4)
     np.testing.assert_allclose(apart.pop("map"), together["map"], rtol=0, atol=2e-2 * np.abs(together.pop("map")).max())
     # All else differs by the rounding of sums taken in another order.
@@ -357,18 +358,12 @@ def test_solvers_get_all_cores_and_the_number_of_threads_is_restored(
     tmp_path, map_config, volume, checkpoint, monkeypatch, exit_with_one_line
 ):
     inside = []
-    original = deepen_engine.reconstruct
     monkeypatch.setattr(tiny_direct, "CORES", [0, 1, 2])
-
-    def recorded(*args, **kwargs):
-        inside.append(torch.get_num_threads())
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(deepen_engine, "reconstruct", recorded)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        tiny_direct.direct_predict(tmp_path / "good", map_config, volume, checkpoint)
+        with recorded.told(recorded.BEFORE_BATCH, lambda _: inside.append(torch.get_num_threads())):
+            tiny_direct.direct_predict(tmp_path / "good", tiny_direct.recorded(map_config), volume, checkpoint)
         assert set(inside) == {3}
         assert torch.get_num_threads() == 2
         with exit_with_one_line("checkpoint"):
@@ -400,21 +395,26 @@ def test_a_diverging_chain_ends_prediction_with_one_line(tmp_path, mean_config, 
     assert not list(tmp_path.glob("*.h5*"))
 
 
-@pytest.mark.parametrize("start", ["noise", "map"])
-def test_chains_start_where_the_configuration_says(tmp_path, mean_config, volume, checkpoint, monkeypatch, start):
-    starts = []
-    original = reconstruction.langevin
+@pytest.mark.parametrize("start", ["sense", "noise", "map"])
+def test_chains_start_where_the_configuration_says(batch, draw, start):
+    problem = problem_from_batch(batch).select(torch.tensor([0]))
+    given, evaluated = draw(1, tiny_direct.SIZE, tiny_direct.SIZE, dtype=torch.complex64), []
 
-    def recorded(*args, init, **kwargs):
-        starts.append(init)
-        return original(*args, init=init, **kwargs)
+    class Zero(torch.nn.Module):
+        def value_and_grad(self, image):
+            evaluated.append(image)
+            return image.real.sum(dim=(1, 2)) * 0, image * 0
 
-    monkeypatch.setattr(reconstruction, "langevin", recorded)
-    config = tiny_direct.changed(mean_config, {"model.inference.start": start})
-    output = tiny_direct.direct_predict(tmp_path, config, volume, checkpoint)
-    if start == "noise":
-        assert starts == ["noise", "noise"]
+    sampler = system_of({"inference": {"name": "langevin", "num_samples": 2, "keep": 1, "start": start}}).inference
+    sampler.sample(problem, Zero(), torch.Generator().manual_seed(0), given)
+    first, second = evaluated[0]
+    if start == "map":
+        assert torch.equal(first, given[0])
+        assert torch.equal(second, given[0])
     else:
-        arrays = arrays_of(output)
-        for image, scale, first in zip(arrays["map"], arrays["scale"], starts, strict=True):
-            np.testing.assert_allclose(first[0].numpy(), image / scale, rtol=1e-5, atol=1e-6)
+        # 2048 numbers: a standard error of 1.6 %.
+        centre = sense(problem.A, problem.masked_kspace)[0] if start == "sense" else 0.0
+        assert float(torch.view_as_real(first - centre).std()) == pytest.approx(
+            0.01 if start == "sense" else 0.1, rel=0.1
+        )
+        assert not torch.equal(first, second)

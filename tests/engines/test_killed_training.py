@@ -16,10 +16,8 @@ CHECKPOINTS = (6, 8, 10, 11)
 @pytest.fixture(scope="module")
 def config():
     """Twelve iterations with persistent chains, a checkpoint every two, and states for the guard every three."""
-    fractions = {"noise": 0.0, "sense": 0.0, "persistent": 1.0}
-    changes = {f"model.objective.chains.{kind}.fraction": fraction for kind, fraction in fractions.items()}
-    changes |= {"training.checkpointer.checkpoint_steps": 2, "model.objective.guard.interval": 3}
-    return tiny_direct.changed(tiny_direct.configuration(iterations=12, warm_start=3), changes)
+    changes = {"training.checkpointer.checkpoint_steps": 2, "model.objective.guard.interval": 3}
+    return tiny_direct.changed(tiny_direct.persistent(tiny_direct.configuration(iterations=12, warm_start=3)), changes)
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,12 @@ import errno
 import os
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+import recorded
 import tiny_direct
 import torch
 from direct.utils.events import JSONWriter
-
-from direct_deepen.engines import deepen_engine
 
 
 def six_and_eight():
@@ -70,61 +68,28 @@ def test_a_log_that_does_not_fit_ends_training_with_one_line_about_its_folder(
 
 
 def test_a_posterior_that_does_not_fit_ends_prediction_and_the_next_run_computes_only_what_is_missing(
-    tmp_path, mean_config, volumes, checkpoint, exit_with_one_line, full_disk, monkeypatch
+    tmp_path, mean_config, volumes, checkpoint, exit_with_one_line, full_disk, reconstructed
 ):
-    computed = []
-    original = deepen_engine.reconstruct
+    config = tiny_direct.recorded(mean_config)
 
-    def full_at_the_second(problem, *args, **kwargs):
-        computed.append(problem.names[0][0].rpartition("/")[2].removesuffix(".h5"))
-        if len(computed) == 2:
+    def fill_at_the_second(_):
+        if len(reconstructed) == 2:
             disk.__enter__()
-        return original(problem, *args, **kwargs)
 
     disk = full_disk()
-    monkeypatch.setattr(deepen_engine, "reconstruct", full_at_the_second)
-    with exit_with_one_line(".posterior.h5: cannot be written: No space left on device"):
-        tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
+    with (
+        recorded.told(recorded.BEFORE_BATCH, fill_at_the_second),
+        exit_with_one_line(".posterior.h5: cannot be written: No space left on device"),
+    ):
+        tiny_direct.direct_predict(tmp_path, config, volumes, checkpoint)
     disk.__exit__(None, None, None)
-    first, second = computed
+    first, second = reconstructed
     assert [path.name for path in tmp_path.glob("*.h5*")] == [f"{first}.posterior.h5"]
-    tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
-    assert computed == [first, second, second]
+    tiny_direct.direct_predict(tmp_path, config, volumes, checkpoint)
+    assert reconstructed == [first, second, second]
     assert {path.name for path in tmp_path.glob("*.h5*")} == {
         f"{name}{kind}.h5" for name in "ab" for kind in ("", ".posterior")
     }
-
-
-@pytest.fixture
-def free(monkeypatch):
-    """``free(size)``: so many bytes are left on every disk."""
-
-    def limit(size):
-        monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=size))
-
-    return limit
-
-
-def test_direct_does_not_come_to_write_what_does_not_fit_and_nothing_is_computed_twice(
-    tmp_path, mean_config, volumes, checkpoint, exit_with_one_line, monkeypatch, free
-):
-    # HDF5 itself would end the process (segmentation fault).
-    free(100)
-    with exit_with_one_line(f"{tmp_path}: cannot be written", "100 bytes free"):
-        tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
-    assert {path.name for path in tmp_path.glob("*.h5*")} == {"a.posterior.h5", "b.posterior.h5"}
-    free(10**9)
-    monkeypatch.setattr(deepen_engine, "reconstruct", None)
-    tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
-    written = sum((tmp_path / f"{name}.h5").stat().st_size for name in "ab")
-    # Files that are there are overwritten in place; without them just their size is needed.
-    free(25_000)
-    tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
-    for name in "ab":
-        (tmp_path / f"{name}.h5").unlink()
-    free(written - 1)
-    with exit_with_one_line(f"{tmp_path}: cannot be written"):
-        tiny_direct.direct_predict(tmp_path, mean_config, volumes, checkpoint)
 
 
 def test_a_folder_that_may_not_be_written_to_ends_training_with_one_line(

@@ -56,16 +56,3 @@ def test_the_seed_that_is_told_is_the_one_to_type(command):
     assert told_seed(123) == 123
     command("python")
     assert told_seed(123) == 123
-
-
-def _seed_of_rank(rank, folder):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    (folder / str(rank)).write_text(str(process_seed()))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-
-
-def test_processes_spawned_as_direct_spawns_them_agree(command, tmp_path):
-    command("direct", "predict", "output", "--seed", "7")
-    torch.multiprocessing.spawn(_seed_of_rank, args=(tmp_path,), nprocs=2)
-    assert [int((tmp_path / str(rank)).read_text()) for rank in range(2)] == [torch_seed(7)] * 2

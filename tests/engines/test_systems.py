@@ -250,10 +250,16 @@ def test_a_sampler_counts_the_evaluations_of_its_network(trained_system, batch, 
     assert samples.gradient_evaluations == EVALUATIONS[name]
 
 
+@cache
+def _trained_engine(run, file):
+    engine = tiny_direct.build_environment(run.parent / "engine", file).engine
+    engine.model.load_state_dict(tiny_direct.weights_of(run, LAST))
+    return engine
+
+
 def one_problem(system, batch, **settings):
     """The first problem of a batch, the inference of a system with other settings, and its trained prior."""
-    engine = tiny_direct.build_engine(system.run.parent / "engine", system.config)
-    engine.model.load_state_dict(tiny_direct.weights_of(system.run, LAST))
+    engine = _trained_engine(system.run, system.file)
     for key, value in settings.items():
         engine.configure(f"inference.{key}", value)
     return problem_from_batch(batch).select(torch.tensor([0])), engine.inference, engine.prior.eval()

@@ -11,14 +11,15 @@ import pytest
 import spawned
 import tiny_direct
 from direct.environment import load_model_config_from_name, load_model_from_name
-from direct.nn.deepen import deepen_engine
+from direct.nn.deepen import deepen_engine, energies
+from direct.nn.deepen import priors as plugin
 from direct.nn.mri_models import MRIModelEngine
-from direct_deepen.engines.deepen_engine import DeepenEngine
 from omegaconf.errors import ConfigKeyError
 
 from direct_deepen import priors
+from direct_deepen.engines.engine import DeepenEngine
 
-ENERGIES = ["QuadraticEnergy", "ConvEnergy"]
+NAMES = [f"deepen.priors.{name}" for name in plugin.__all__] + [f"deepen.energies.{name}" for name in energies.__all__]
 
 
 # ---- DIRECT is left alone
@@ -35,7 +36,7 @@ def test_every_installed_file_of_direct_is_byte_for_byte_that_of_its_wheel():
 
 
 def test_no_name_in_direct_is_replaced_by_one_of_ours():
-    load_model_from_name("deepen.energies.QuadraticEnergy")
+    load_model_from_name("deepen.priors.QuadraticEnergy")
     modules = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "direct"}
     assert len(modules) > 50
     ours = [
@@ -51,27 +52,32 @@ def test_no_name_in_direct_is_replaced_by_one_of_ours():
 # ---- Found by name
 
 
-@pytest.mark.parametrize("name", ENERGIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_direct_finds_model_configuration_and_engine_by_name(tmp_path, name):
-    model = load_model_from_name(f"deepen.energies.{name}")
-    assert issubclass(model, getattr(priors, name))
-    section = {"model_name": f"deepen.energies.{name}", "engine_name": "DeepenEngine", "hidden_channels": 3}
-    config = tiny_direct.changed(tiny_direct.configuration(), {"model": section})
+    model, size = load_model_from_name(name), {"hidden_channels": 3}
+    if "NoiseConditional" in name or "Diffusion" in name:
+        size = {"channels": [3, 4]}
+    if name.endswith("External"):
+        size = {"prior": "direct_deepen:QuadraticEnergy", "arguments": {"hidden_channels": 3, "num_layers": 2}}
+    config = tiny_direct.changed(
+        tiny_direct.configuration(), {"model": {"model_name": name, "engine_name": "DeepenEngine", **size}}
+    )
     environment = tiny_direct.build_environment(tmp_path, config)
     assert type(environment.engine.model) is model
     assert isinstance(environment.engine, MRIModelEngine)
-    assert type(environment.engine).__name__ == "DeepenEngine"
-    assert isinstance(load_model_config_from_name(f"deepen.energies.{name}")().noise_std, float)
     # What is not written has the default of the configuration class, and what is written reaches the network.
-    assert environment.cfg.model.num_layers == load_model_config_from_name(f"deepen.energies.{name}")().num_layers
-    assert next(environment.engine.model.parameters()).shape[0] == 3
+    assert environment.cfg.model.noise_std == load_model_config_from_name(name)().noise_std
+    assert 3 in {len(parameter) for parameter in environment.engine.model.parameters()}
+    of_package = getattr(priors, name.rpartition(".")[2], None)
+    assert of_package is None or any(isinstance(module, of_package) for module in environment.engine.model.modules())
 
 
 def test_a_spawned_process_finds_the_models_too():
     # A worker of torch's loaders or of a multi-GPU run knows nothing but what is installed.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = pool.submit(spawned.names_found_by_direct, [f"deepen.energies.{name}" for name in ENERGIES]).result()
-    assert found == [f"direct.nn.deepen.energies.{name}" for name in ENERGIES]
+        found = pool.submit(spawned.names_found_by_direct, NAMES).result()
+    names = [name.rpartition(".")[2] for name in NAMES]
+    assert found == [f"direct_deepen.engines.models.{name}" for name in names]
 
 
 def test_the_engine_that_direct_finds_is_the_one_of_the_package():
@@ -84,8 +90,8 @@ def test_the_engine_that_direct_finds_is_the_one_of_the_package():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("model.model_name", "deepen.energies.QuadraticEnrgy"),
-        ("model.model_name", "deepen.energy.QuadraticEnergy"),
+        ("model.model_name", "deepen.priors.QuadraticEnrgy"),
+        ("model.model_name", "deepen.prior.QuadraticEnergy"),
         ("model.engine_name", "DeepnEngine"),
     ],
 )
@@ -95,23 +101,14 @@ def test_a_misspelt_name_ends_with_one_line_of_direct(tmp_path, caplog, key, val
         tiny_direct.build_engine(tmp_path, config)
     (error,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert "does not exist" in error
-    assert value.split(".")[1 if "energy." in value else -1] in error
+    assert value.split(".")[1 if "prior." in value else -1] in error
     assert "\n" not in error
 
 
 @pytest.mark.parametrize(
-    ("section", "misspelt"),
-    [
-        ("model", "hidden_chanels"),
-        ("model", "noise_sdt"),
-        ("model.objective", "warm_start"),
-        ("model.objective.chains", "sens"),
-        ("model.objective.chains.noise", "num_step"),
-        ("model.inference", "toleranze"),
-        ("training", "learning_rate"),
-    ],
+    "key", ["model.hidden_chanels", "model.noise_sdt", "training.learning_rate", "inference.dataset.transform"]
 )
-def test_a_misspelt_key_is_named_by_direct(tmp_path, section, misspelt):
-    config = tiny_direct.changed(tiny_direct.configuration(), {f"{section}.{misspelt}": 1})
-    with pytest.raises(ConfigKeyError, match=misspelt):
+def test_a_misspelt_key_is_named_by_direct(tmp_path, key):
+    config = tiny_direct.changed(tiny_direct.configuration(), {key: 1})
+    with pytest.raises(ConfigKeyError, match=key.rpartition(".")[2]):
         tiny_direct.build_engine(tmp_path, config)
