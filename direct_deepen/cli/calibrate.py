@@ -68,10 +68,10 @@ def run(args: argparse.Namespace) -> None:
     from direct_deepen.errors import require
     from direct_deepen.evaluation.calibration_study import (
         assess,
+        calibration_report,
         case_rows,
         curve_rows,
         fit,
-        markdown_table,
         require_sampler,
         sampled_slices,
         sparsification_rows,
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
     write_csv(args.output / "cases.csv", case_rows(assessments))
     write_csv(args.output / "calibration_curve.csv", curve_rows(assessments))
     write_csv(args.output / "sparsification.csv", sparsification_rows(assessments))
-    table = markdown_table(assessments, calibration, len(sampled_validation[0].posterior.images))
+    table = calibration_report(assessments, calibration, len(sampled_validation[0].posterior.images))
     write_text(args.output / "table.md", table)
     path = args.output / "pretrained.calibration.yaml" if args.checkpoint is None else calibration_path(args.checkpoint)
     write_calibration(path, calibration)

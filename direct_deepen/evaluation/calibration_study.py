@@ -1,7 +1,7 @@
 """A calibration from data and weights to a scale and tables: fitted on validation data, judged on test data."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from direct_deepen.engines.checkpoints import digest_of
 from direct_deepen.engines.reconstruction import named_generator, sample_posterior
 from direct_deepen.errors import require
 from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
-from direct_deepen.evaluation.tables import interval_over_volumes
+from direct_deepen.evaluation.tables import interval_over_volumes, markdown_table
 from direct_deepen.inference import Inference, Sampler
 from direct_deepen.posterior.calibration import (
     LEVELS,
@@ -66,14 +66,12 @@ class Assessment:
         Slice; ``before`` or ``after`` the scale; against what; where.
     curve
         Coverage at :data:`~direct_deepen.posterior.calibration.LEVELS`, float64.
-    pearson, spearman
-        Correlations of standard deviation and absolute error.
-    spread_over_error
-        Root mean square of the standard deviation over that of the error.
     sparsification
         Curves and area.
     binned_spread, binned_error
         Mean square of standard deviation and error in bins of as many pixels, by rising standard deviation.
+    statistics
+        The numbers of the tables by name.
     """
 
     case: str
@@ -81,24 +79,10 @@ class Assessment:
     reference: str
     pixels: str
     curve: torch.Tensor
-    pearson: float
-    spearman: float
-    spread_over_error: float
     sparsification: Sparsification
     binned_spread: torch.Tensor
     binned_error: torch.Tensor
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """The numbers of the tables by name."""
-        covered = {f"coverage_{level * 100:.0f}": float(self.curve[LEVELS.index(level)]) for level in REPORTED_LEVELS}
-        return covered | {
-            "calibration_error": float((self.curve - torch.tensor(LEVELS, dtype=torch.float64)).abs().mean()),
-            "pearson": self.pearson,
-            "spearman": self.spearman,
-            "ause": self.sparsification.area,
-            "spread_over_error": self.spread_over_error,
-        }
+    statistics: dict[str, float]
 
 
 # ---- Samples
@@ -201,18 +185,20 @@ def _assess(
 ) -> Assessment:
     std = posterior.std[pixels].double()
     error = (posterior.mean.abs() - reference)[pixels].abs().double()
+    curve = coverage(containing_level(posterior, reference)[pixels], LEVELS)
+    sparse = sparsification(std, error)
     pearson, spearman = correlations(std, error)
-    order = std.argsort().chunk(_BINS)
-    return Assessment(
-        case, stage, name, where,
-        curve=coverage(containing_level(posterior, reference)[pixels], LEVELS),
-        pearson=pearson,
-        spearman=spearman,
-        spread_over_error=float(std.square().mean().sqrt() / error.square().mean().sqrt()),
-        sparsification=sparsification(std, error),
-        binned_spread=torch.stack([std[part].square().mean() for part in order]),
-        binned_error=torch.stack([error[part].square().mean() for part in order]),
-    )  # fmt: skip
+    statistics = {f"coverage_{100 * level:.0f}": float(curve[LEVELS.index(level)]) for level in REPORTED_LEVELS} | {
+        "calibration_error": float((curve - torch.tensor(LEVELS, dtype=torch.float64)).abs().mean()),
+        "pearson": pearson,
+        "spearman": spearman,
+        "ause": sparse.area,
+        "spread_over_error": float(std.square().mean().sqrt() / error.square().mean().sqrt()),
+    }
+    spread, errors = (
+        torch.stack([values[part].square().mean() for part in std.argsort().chunk(_BINS)]) for values in (std, error)
+    )
+    return Assessment(case, stage, name, where, curve, sparse, spread, errors, statistics)
 
 
 # ---- Tables
@@ -233,33 +219,34 @@ def kinds(assessments: Sequence[Assessment]) -> list[tuple[str, str, str]]:
 def case_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
     """Return a row for every slice and kind."""
     return [
-        {"case": item.case, "stage": item.stage, "reference": item.reference, "pixels": item.pixels} | item.figures
+        {"case": item.case, "stage": item.stage, "reference": item.reference, "pixels": item.pixels} | item.statistics
         for item in assessments
     ]
 
 
 def curve_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
     """Return the calibration curves, means over slices: a row for every kind and level."""
-    return [
-        {"stage": kind[0], "reference": kind[1], "pixels": kind[2], "level": level, "coverage": float(value)}
-        for kind in kinds(assessments)
-        for level, value in zip(LEVELS, mean_over(select(assessments, *kind), lambda item: item.curve), strict=True)
-    ]
+    return _rows(assessments, {"level": LEVELS}, {"coverage": lambda item: item.curve})
 
 
 def sparsification_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
     """Return the sparsification curves, means over slices: a row for every kind and share of pixels left out."""
-    return [
-        {"stage": kind[0], "reference": kind[1], "pixels": kind[2], "removed": share, "by_std": float(by_std),
-         "oracle": float(oracle)}
-        for kind in kinds(assessments)
-        for share, by_std, oracle in zip(
-            REMOVED,
-            mean_over(select(assessments, *kind), lambda item: item.sparsification.by_std),
-            mean_over(select(assessments, *kind), lambda item: item.sparsification.oracle),
-            strict=True,
-        )
-    ]  # fmt: skip
+    curves = {"by_std": lambda item: item.sparsification.by_std, "oracle": lambda item: item.sparsification.oracle}
+    return _rows(assessments, {"removed": REMOVED}, curves)
+
+
+def _rows(
+    assessments: Sequence[Assessment],
+    axis: Mapping[str, Sequence[float]],
+    curves: Mapping[str, Callable[[Assessment], torch.Tensor]],
+) -> list[dict[str, Any]]:
+    rows = []
+    for kind in kinds(assessments):
+        means = {name: mean_over(select(assessments, *kind), curve).tolist() for name, curve in curves.items()}
+        columns = {name: list(values) for name, values in axis.items()} | means
+        shared = dict(zip(("stage", "reference", "pixels"), kind, strict=True))
+        rows += [shared | dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return rows
 
 
 def mean_over(assessments: Sequence[Assessment], values: Callable[[Assessment], torch.Tensor]) -> torch.Tensor:
@@ -267,51 +254,50 @@ def mean_over(assessments: Sequence[Assessment], values: Callable[[Assessment], 
     return torch.stack([values(item) for item in assessments]).mean(dim=0)
 
 
-def markdown_table(assessments: Sequence[Assessment], calibration: Calibration, samples: int) -> str:
+def calibration_report(assessments: Sequence[Assessment], calibration: Calibration, samples: int) -> str:
     """Return the statistics before and after as tables in Markdown, one for the object and one for all pixels.
 
     ``samples`` of every posterior are behind them.
     """
-    lines = []
+    parts = []
     for pixels, title in ((OBJECT, "Inside the object"), (EVERYWHERE, "All pixels")):
-        lines += [
-            f"### {title}",
-            "",
-            "| reference | scale | 50 % | 90 % | 95 % | calibration error | Pearson | Spearman | AUSE "
-            "| spread over error |",
-            "|---|---|---|---|---|---|---|---|---|---|",
-        ]
-        lines += [
-            _line(select(assessments, *kind), reference, f"{calibration.std_scale:.3f}" if stage == AFTER else "none")
-            for kind in kinds(assessments)
-            for stage, reference, where in [kind]
+        rows = [
+            {"reference": reference, "scale": f"{calibration.std_scale:.3f}" if stage == AFTER else "none"}
+            | _statistics(select(assessments, stage, reference, where))
+            for stage, reference, where in kinds(assessments)
             if where == pixels
         ]
-        lines.append("")
+        parts += [f"### {title}\n", markdown_table(rows)]
     exact = ", ".join(f"{100 * attainable_coverage(level, samples):.1f}" for level in REPORTED_LEVELS)
     tested = select(assessments, BEFORE, CLEAN, OBJECT)
-    lines += [
+    parts.append(
         f"{len(tested)} test slices of {len({_volume(item.case) for item in tested})} volumes. Coverage of central "
         f"intervals in per cent; ± is the 95 % interval of the mean over volumes. Independent samples of the exact "
-        f"posterior, {samples} of them, would cover {exact} %.",
+        f"posterior, {samples} of them, would cover {exact} %.\n"
         f"Scale {calibration.std_scale:.4g}, fitted on {calibration.slices} validation slices of "
         f"{calibration.volumes} volumes, where {calibration.level:.0%} intervals covered "
-        f"{100 * calibration.coverage_before:.1f} % of the object.",
-        "",
-    ]
-    return "\n".join(lines)
+        f"{100 * calibration.coverage_before:.1f} % of the object.\n"
+    )
+    return "\n".join(parts)
 
 
-def _line(found: Sequence[Assessment], reference: str, scale: str) -> str:
+def _statistics(found: Sequence[Assessment]) -> dict[str, str]:
+    """Return the cells of a row: means over slices, and their intervals over volumes."""
+
     def interval(name: str) -> tuple[float, float]:
-        return interval_over_volumes({item.case: item.figures[name] for item in found})
+        return interval_over_volumes({item.case: item.statistics[name] for item in found})
 
-    covered = [interval(f"coverage_{level * 100:.0f}") for level in REPORTED_LEVELS]
-    cells = [f"{100 * mean:.1f} ± {100 * half:.1f}" for mean, half in covered]
-    cells += [f"{interval('calibration_error')[0]:.3f}"]
-    cells += ["{:.2f} ± {:.2f}".format(*interval(name)) for name in ("pearson", "spearman", "ause")]
-    cells += [f"{interval('spread_over_error')[0]:.2f}"]
-    return " | ".join([f"| {reference}", scale, *cells]) + " |"
+    covered = {}
+    for level in REPORTED_LEVELS:
+        mean, half = interval(f"coverage_{100 * level:.0f}")
+        covered[f"{level:.0%}".replace("%", " %")] = f"{100 * mean:.1f} ± {100 * half:.1f}"
+    titles = {"pearson": "Pearson", "spearman": "Spearman", "ause": "AUSE"}
+    return {
+        **covered,
+        "calibration error": f"{interval('calibration_error')[0]:.3f}",
+        **{title: "{:.2f} ± {:.2f}".format(*interval(name)) for name, title in titles.items()},
+        "spread over error": f"{interval('spread_over_error')[0]:.2f}",
+    }
 
 
 def require_sampler(inference: Inference) -> Sampler:

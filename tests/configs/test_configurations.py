@@ -17,6 +17,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.utils.data import default_collate
 
 from direct_deepen.data.cases import inference_dataset
+from direct_deepen.inference import inferences
+from direct_deepen.objectives import objectives
 from direct_deepen.physics.scale import central_disc
 
 FOLDER = tiny_direct.REPOSITORY / "configs"
@@ -46,6 +48,9 @@ def schema(content):
     result.model = load_model_config_from_name(content.model.model_name)
     result.training, result.validation, result.inference = TrainingConfig, ValidationConfig, InferenceConfig
     result.inference.dataset = FastMRIConfig
+    for registry in (objectives, inferences) if content.model.model_name.startswith("deepen.") else ():
+        name = content.model[registry.kind].name
+        result.model[registry.kind] = OmegaConf.to_container(OmegaConf.structured(registry.find(name)))
     return result
 
 
@@ -79,10 +84,13 @@ def arguments(function, given):
 
 
 def test_only_what_differs_from_the_defaults_is_written(content, schema):
-    written = [(key, value) for key, value in leaves(content) if ".dataset." not in key and ".datasets" not in key]
+    # Which parts are chosen is written always.
+    chosen = ("model.objective.name", "model.inference.name")
+    written = [(key, value) for key, value in leaves(content) if ".dataset" not in key and key not in chosen]
     assert written
     # A key that is unknown is an error here.
     assert [key for key, value in written if plain(OmegaConf.select(schema, key)) == plain(value)] == []
+    assert [key for key, _ in written if OmegaConf.select(schema, key.rpartition(".")[0]) is None and "." in key] == []
 
 
 def test_training_validation_and_inference_read_the_same_transforms(merged):
@@ -127,7 +135,8 @@ def test_direct_builds_model_and_engine(tmp_path, path):
 @pytest.mark.parametrize("path", POSTERIOR, ids=by_name)
 def test_the_posterior_configurations_differ_from_their_namesakes_in_what_is_estimated_alone(schema, content, path):
     namesake = OmegaConf.load(path.with_stem(path.stem.removesuffix("_posterior")))
-    assert content.model.inference.pop("estimator") == "posterior_mean"
+    assert content.model.pop("inference").name == "langevin"
+    assert namesake.model.pop("inference").name == "map"
     assert OmegaConf.merge(schema, content) == OmegaConf.merge(schema, namesake)
 
 

@@ -43,13 +43,13 @@ def test_transforms_change_for_training_validation_and_inference_alike(tmp_path)
 
 def test_of_several_files_the_last_one_counts_and_direct_builds_what_comes_of_them(tmp_path):
     own = tmp_path / "own.yaml"
-    own.write_text(yaml.safe_dump({"model": {"hidden_channels": 5, "inference": {"num_samples": 3}}}))
+    own.write_text(yaml.safe_dump({"model": {"hidden_channels": 5, "inference": {"max_iterations": 3}}}))
     other = tmp_path / "other.yaml"
-    other.write_text(yaml.safe_dump({"model": {"inference": {"num_samples": 7}}}))
+    other.write_text(yaml.safe_dump({"model": {"inference": {"max_iterations": 7}}}))
     configure(tmp_path / "changed.yaml", "--with", own, "--with", other)
     engine = tiny_direct.build_environment(tmp_path, tmp_path / "changed.yaml").engine
-    assert engine.settings.inference.num_samples == 7
-    assert engine.settings.objective.warm_start_iterations == 4000
+    assert engine.inference.max_iterations == 7
+    assert engine.objective.warm_start_iterations == 4000
     assert {parameter.shape[0] for parameter in engine.model.parameters()} == {5, 2}
 
 
@@ -57,19 +57,19 @@ def test_of_several_files_the_last_one_counts_and_direct_builds_what_comes_of_th
     ("arguments", "words"),
     [
         (
-            ["model.inference.num_smaples=3"],
-            ["model.inference.num_smaples: no such key", "model.inference.num_samples"],
+            ["model.inference.max_iteratons=3"],
+            ["model.inference.max_iteratons", "max_iterations"],
         ),
         # In the wrong section.
-        (["model.num_samples=3"], ["model.num_samples: no such key", "model.inference.num_samples"]),
+        (["model.lr=3"], ["model.lr: no such key", "training.lr"]),
         (["transforms.maskng.name=Radial"], ["transforms.maskng: no such key", "transforms.masking"]),
         (["lr=1"], ["lr: no such key", "training.lr"]),
         (["training.lr=fast"], ["training.lr", "'fast'"]),
         (["transforms.padding_eps=x"], ["transforms.padding_eps", "'x'"]),
-        (["model.inference.num_samples=0"], ["model.inference.num_samples is 0; allowed"]),
+        (["model.inference.max_iterations=0"], ["model.inference.max_iterations is 0; allowed"]),
         (["training.datasets=[3]"], ["training.datasets=[3]"]),
         (["training=3"], ["training=3"]),
-        (["model.model_name=deepen.systems.MuESLI"], ["model.model_name is 'deepen.systems.MuESLI'"]),
+        (["model.model_name=deepen.priors.MuESLI"], ["model.model_name is 'deepen.priors.MuESLI'"]),
         (["inference.dataset.name=SlowMRI"], ["inference.dataset.name is 'SlowMRI'"]),
         (["faster"], ["'faster' is no change; allowed: key=value"]),
         (["transforms.masking.accelerations=[6.0"], ["transforms.masking.accelerations=[6.0"]),
