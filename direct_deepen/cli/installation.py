@@ -80,7 +80,7 @@ def _threads() -> str:
 
 def _plugin() -> str:
     environment = import_module("direct.environment")
-    names = ("deepen.energies.QuadraticEnergy", "deepen.systems.DPS")
+    names = ("deepen.priors.QuadraticEnergy", "deepen.priors.DiffusionDenoiser")
     for name in names:
         environment.load_model_from_name(name)
         environment.load_model_config_from_name(name)

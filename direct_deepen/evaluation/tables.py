@@ -177,7 +177,8 @@ def _spread_over_error(results: Frame) -> str:
 
 def _plus_minus(values: Any, form: str) -> str:
     # An image without an error has an infinite PSNR, and infinite numbers have no standard deviation.
-    return f"{values.mean():{form}} ± {values.std(ddof=0):{form}}"
+    with np.errstate(invalid="ignore"):
+        return f"{values.mean():{form}} ± {values.std(ddof=0):{form}}"
 
 
 def interval_over_volumes(values: Mapping[str, float]) -> tuple[float, float]:

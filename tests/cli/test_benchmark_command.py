@@ -22,7 +22,7 @@ from direct_deepen.evaluation.benchmark import (
     write_results,
 )
 from direct_deepen.evaluation.classical import CLASSICAL, REGULARIZATIONS
-from direct_deepen.evaluation.methods import best_value, classical, set_setting
+from direct_deepen.evaluation.methods import best_value, classical
 from direct_deepen.evaluation.metrics import quality
 from direct_deepen.evaluation.study import load_study
 from direct_deepen.evaluation.tables import read_results
@@ -192,8 +192,8 @@ def test_a_setting_keeps_its_type(tmp_path, study):
     engine = tiny_direct.build_engine(tmp_path, yaml.safe_load(study.configuration.read_text()))
     before = engine.settings
     for key, value in (("num_steps", 5), ("start", "noise"), ("prior_weight", 2.0)):
-        set_setting(engine, f"inference.{key}", value)
-        found = getattr(engine.settings.inference, key)
+        engine.configure(f"inference.{key}", value)
+        found = getattr(engine.inference, key)
         assert found == value
         assert type(found) is type(value)
     assert engine.settings.noise_std == before.noise_std

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from direct_deepen.engines.calibration_file import read_calibration
-from direct_deepen.engines.reconstruction import image_generator, reconstruct, sample_posterior
+from direct_deepen.engines.reconstruction import named_generator, reconstruct, sample_posterior
 from direct_deepen.engines.trained import load_system, load_trained
 from direct_deepen.evaluation import calibration_study
 from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
@@ -153,7 +153,7 @@ def expected_figures(images, reference, pixels):
 def with_noise(case, std, seed):
     """The magnitude of a reference with complex noise, drawn as the command draws it for this slice."""
     reference = case.reference[0].abs()
-    generator = image_generator(seed, (f"data noise of {case.volume}", case.slice_number), torch.device("cpu"))
+    generator = named_generator(seed, (f"data noise of {case.volume}", case.slice_number), torch.device("cpu"))
     noise = complex_normal((1, *reference.shape), generator=generator)[0]
     return np.abs(reference.numpy().astype(float) + std * noise.numpy())
 

@@ -17,7 +17,7 @@ def test_a_healthy_installation_passes_and_says_what_it_has(capsys):
     assert [line.split()[1] for line in lines[: len(CHECKS)]] == CHECKS
     assert all(line.startswith("ok ") for line in lines)
     (plugin,) = (line for line in lines if " plugin " in line)
-    assert "deepen.energies.QuadraticEnergy" in plugin
+    assert "deepen.priors.QuadraticEnergy" in plugin
 
 
 def test_what_is_broken_is_named_and_the_rest_is_looked_at(monkeypatch, capsys):
