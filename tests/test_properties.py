@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 
 from direct_deepen import SenseOperator, intensity_scale, langevin, mm_map
 from direct_deepen.engines.reconstruction import reconstruct
-from direct_deepen.engines.settings import DeepenSettings, InferenceSettings
+from direct_deepen.inference import Langevin
+from direct_deepen.parts import SharedSettings
 from direct_deepen.physics import complex_normal, normalize_sensitivity_map
 from direct_deepen.physics.problem import Problem
 from direct_deepen.priors import QuadraticEnergy
@@ -152,11 +153,9 @@ def test_a_unit_that_is_no_power_of_two_is_carried_but_for_rounding(A, seed, uni
 
 def posterior_of(problem: Problem, seed: int) -> dict[str, torch.Tensor]:
     """The arrays of a posterior file, as an engine computes them."""
-    inference = InferenceSettings(
-        estimator="posterior_mean", num_steps=8, num_samples=2, keep=4, max_iterations=10, tolerance=1e-12
-    )
-    deepen = DeepenSettings(noise_std=0.1, inference=inference)
-    arrays = reconstruct(problem, energy_of(seed), deepen, seed=seed).arrays
+    inference = Langevin(num_steps=8, num_samples=2, keep=4, max_iterations=10, tolerance=1e-12)
+    inference.shared = SharedSettings(noise_std=0.1)
+    arrays = reconstruct(problem, energy_of(seed), inference, seed=seed).arrays
     return {name: array for name, array in arrays.items() if not name.endswith("seconds")}
 
 

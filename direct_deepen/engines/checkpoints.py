@@ -1,22 +1,18 @@
-"""Checking a checkpoint before DIRECT loads it: one line about what is wrong instead of a traceback."""
+"""Reading a checkpoint before DIRECT does: one line about what is wrong instead of a traceback."""
 
 import hashlib
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from direct.checkpointer import Checkpointer
 from direct.utils.io import check_is_valid_url
 from torch import nn
 
-from direct_deepen.engines.interrupted_run import UNFINISHED
 from direct_deepen.errors import DeepenError, require
-from direct_deepen.files import disk_errors_reported, remove_stale_folders, write_file
+from direct_deepen.files import write_file
 
 LOADING_ERRORS = (
     RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, OSError, ModuleNotFoundError,
@@ -54,52 +50,6 @@ def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
     write_file(path, buffer.getvalue())
 
 
-class WholeCheckpointer(Checkpointer):
-    """DIRECT's checkpointer, whose files are there whole or not at all, which DIRECT writes in place.
-
-    Parameters
-    ----------
-    checkpointer
-        DIRECT's own.
-    """
-
-    save_directory: Path
-
-    def __init__(self, checkpointer: Checkpointer) -> None:
-        super().__init__(
-            checkpointer.save_directory,
-            checkpointer.save_to_disk,
-            model=checkpointer.model,
-            **checkpointer.checkpointables,
-        )
-
-    def save(self, iteration: int, **kwargs: Any) -> None:
-        """Write a checkpoint, and then the note that it is the last one.
-
-        Raises
-        ------
-        DeepenError
-            If the disk is full or read-only; what was there before stays.
-        """
-        # Of several processes one writes.
-        if not self.save_to_disk:
-            return
-        run = Path(self.save_directory)
-        remove_stale_folders(run, UNFINISHED)
-        with (
-            disk_errors_reported(run / f"model_{iteration}.pt"),
-            TemporaryDirectory(dir=run, prefix=f"{UNFINISHED}{os.getpid()}-", ignore_cleanup_errors=True) as folder,
-        ):
-            self.save_directory = Path(folder)
-            try:
-                super().save(iteration, **kwargs)
-            finally:
-                self.save_directory = run
-            # Of the two, model_<iteration>.pt first.
-            for path in sorted(Path(folder).iterdir(), reverse=True):
-                os.replace(path, run / path.name)
-
-
 def digest_of(weights: Mapping[str, torch.Tensor]) -> str:
     """Return the SHA-256 of weights, in hexadecimal digits: of names, types, shapes and values, not of a file."""
     digest = hashlib.sha256()
@@ -128,18 +78,13 @@ def require_weights_of(model: nn.Module, path: Path | str) -> None:
     require(not shapes, f"{path}: weights of another model: {', '.join(shapes)} not in this configuration's")
 
 
-class HasState(Protocol):
-    """An optimizer, a scheduler: what goes on from a state."""
+def restore_states(objects: Mapping[str, Any], path: Path) -> None:
+    """Load the states of an optimizer, a scheduler, by name, from a checkpoint.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> object:
-        """Go on from a state."""
-        ...
-
-
-def require_states_of(objects: Mapping[str, HasState], path: Path) -> None:
-    """Raise :class:`DeepenError` unless the checkpoint's states of these objects, by name, are such; it loads them.
-
-    What DIRECT raises where they are not does not name the file.
+    Raises
+    ------
+    DeepenError
+        If they are those of another training: what DIRECT raises then does not name the file.
     """
     content = torch.load(path, map_location="cpu", weights_only=True)
     for name in objects.keys() & content.keys():

@@ -6,21 +6,20 @@ from pathlib import Path
 
 from direct_deepen.files import remove_stale_folders, write_text
 
-LAST = "last_model.txt"
+UNFINISHED = ".checkpoint-"
+"""Folders that checkpoints are written in, and a process number."""
+
+_LAST = "last_model.txt"
 """Where DIRECT notes the iteration of its last checkpoint."""
 
-_LOG = "metrics.json"
-UNFINISHED = ".checkpoint-"
-"""Folders that a :class:`~direct_deepen.engines.checkpoints.WholeCheckpointer` writes in, and a process number."""
 
-
-def noted_checkpoint(run: Path) -> Path | None:
-    """Return the checkpoint that DIRECT resumes from, after :func:`mend`; None where there is none."""
+def last_checkpoint(run: Path) -> Path | None:
+    """Return the checkpoint that DIRECT resumes from, after :func:`repair_run`; None where there is none."""
     number = _noted_number(run)
     return None if number is None else _checkpoint(run, number)
 
 
-def mend(run: Path) -> None:
+def repair_run(run: Path) -> None:
     """Let DIRECT resume from the newest whole checkpoint of its run, and append to a log of whole lines.
 
     DIRECT writes ``model_<n>.pt`` first and ``last_model.txt`` after it, both in place. What is found damaged, and
@@ -28,17 +27,25 @@ def mend(run: Path) -> None:
     whole, training begins anew. A note of a checkpoint that somebody removed stays, if there is no other. Folders of
     checkpoints that were being written go.
     """
-    _drop_unfinished_line(run / _LOG)
+    log, last, noted = run / "metrics.json", run / _LAST, _noted_number(run)
+    if log.is_file():
+        with log.open("rb+") as file:
+            # DIRECT would append the next line to half a line.
+            file.truncate(file.read().rfind(b"\n") + 1)
     remove_stale_folders(run, UNFINISHED)
-    last, noted = run / LAST, _noted_number(run)
     numbers = _numbers_by_preference(run, noted)
     if noted is not None and not numbers:
         return
-    whole = next((number for number in numbers if _is_whole(_checkpoint(run, number))), None)
-    damaged = numbers if whole is None else numbers[: numbers.index(whole)]
-    found = [f"{_checkpoint(run, number).name} is incomplete" for number in damaged]
+    found, whole = [], None
+    for number in numbers:
+        # PyTorch's files are zip archives, whose directory is written last.
+        if zipfile.is_zipfile(_checkpoint(run, number)):
+            whole = number
+            break
+        found.append(f"{_checkpoint(run, number).name} is incomplete")
     if whole != noted or (last.exists() and noted is None):
-        found.insert(0, f"{LAST} {_content(last)}")
+        content = f"holds {last.read_text(encoding='utf-8', errors='replace')!r}" if last.is_file() else "is missing"
+        found.insert(0, f"{_LAST} {content}")
     if not found:
         return
     if whole is None:
@@ -56,7 +63,7 @@ def _numbers_by_preference(run: Path, noted: int | None) -> list[int]:
     That is the one noted, so that an older one can be noted by hand, but for newer ones that were written after the
     note: DIRECT was killed before it noted them.
     """
-    noted_at = (run / LAST).stat().st_mtime_ns if noted is not None else 0
+    noted_at = (run / _LAST).stat().st_mtime_ns if noted is not None else 0
 
     def preference(number: int) -> tuple[bool, bool, int]:
         after = noted is not None and number > noted and _checkpoint(run, number).stat().st_mtime_ns > noted_at
@@ -71,22 +78,6 @@ def _checkpoint(run: Path, number: int) -> Path:
 
 
 def _noted_number(run: Path) -> int | None:
-    last = run / LAST
+    last = run / _LAST
     text = last.read_text(encoding="utf-8", errors="replace").strip() if last.is_file() else ""
     return int(text) if text.isdecimal() else None
-
-
-def _content(last: Path) -> str:
-    return f"holds {last.read_text(encoding='utf-8', errors='replace')!r}" if last.is_file() else "is missing"
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether the end is there: PyTorch's files are zip archives, whose directory is written last."""
-    return zipfile.is_zipfile(path)
-
-
-def _drop_unfinished_line(log: Path) -> None:
-    """Cut off what follows the last end of a line: DIRECT would append the next line to it."""
-    if log.is_file():
-        with log.open("rb+") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)

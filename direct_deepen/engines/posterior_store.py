@@ -15,7 +15,7 @@ from direct_deepen.posterior.posterior_file import (
     posterior_path,
 )
 
-_LOGGER = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class PosteriorStore:
@@ -42,7 +42,7 @@ class PosteriorStore:
             if (path := posterior_path(directory, volume)).is_file() and _is_finished(path, attributes[volume])
         }
         if self._finished:
-            _LOGGER.info("%i of %i volumes were there already.", len(self._finished), len(slices))
+            _logger.info("%i of %i volumes were there already.", len(self._finished), len(slices))
 
     def estimate(self, names: Sequence[tuple[str, int]]) -> np.ndarray | None:
         """Return the reconstruction of slices of one volume, complex (slice, row, column), None if it is not finished.
@@ -72,7 +72,7 @@ class PosteriorStore:
         for (name, number), arrays in zip(names, slices, strict=True):
             path = self._writer.add(Path(name), number, {**arrays, "slice_number": np.array(number)})
             if path is not None:
-                _LOGGER.info("Wrote posterior: %s.", path)
+                _logger.info("Wrote posterior: %s.", path)
         return images
 
 
@@ -84,14 +84,14 @@ def _is_finished(path: Path, attributes: FileAttributes) -> bool:
             if not other:
                 file[final_estimate(file)][()]
                 return True
-            _LOGGER.info("%s has another %s: its volume is computed anew.", path, ", ".join(other))
+            _logger.info("%s has another %s: its volume is computed anew.", path, ", ".join(other))
     except DeepenError as error:
-        _LOGGER.warning("%s; its volume is computed anew.", error)
+        _logger.warning("%s; its volume is computed anew.", error)
     return False
 
 
-def told_of_file(path: Path) -> str:
-    """Return what tells a file from what it was before: path, as masks follow from it, size and time of the change."""
+def file_version(path: Path) -> str:
+    """Return what identifies the content of a file: path, as masks follow from it, size and time of the change."""
     status = path.stat()
     return f"{path}, {status.st_size} bytes, changed {status.st_mtime_ns} ns after 1970"
 

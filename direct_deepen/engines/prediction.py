@@ -1,6 +1,6 @@
 """The prediction half of the engine: DIRECT's loop, with posterior files beside what DIRECT writes."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -8,25 +8,30 @@ from typing import Any
 import numpy as np
 import torch
 from direct.data.datasets import FastMRIDataset
+from direct.utils import communication
 from omegaconf import OmegaConf
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 import direct_deepen
 from direct_deepen.data.batch import names_of_batch
 from direct_deepen.data.measured_masks import require_fully_sampled, require_masks_of_files
 from direct_deepen.data.named_slices import NamedSlices
+from direct_deepen.engines.bars import batch_in_bar, command_bar
 from direct_deepen.engines.base import EngineBase, all_cores
 from direct_deepen.engines.calibration_file import fitted_scale
 from direct_deepen.engines.checkpoints import digest_of, require_weights_of
-from direct_deepen.engines.posterior_store import PosteriorStore, require_volumes, told_of_file
-from direct_deepen.engines.prediction_bar import PredictionBar, prediction_bar
+from direct_deepen.engines.posterior_store import PosteriorStore, file_version, require_volumes
 from direct_deepen.engines.reconstruction import attributes_of
 from direct_deepen.engines.reporting import exit_on_bad_input
-from direct_deepen.engines.seeds import told_seed
+from direct_deepen.engines.seeds import reported_seed
 from direct_deepen.errors import require_count
 from direct_deepen.files import require_free_space
 from direct_deepen.inference import Sampler
 from direct_deepen.posterior.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes
+
+_HEADER_BYTES = 10_000
+"""More than what an HDF5 file of a few arrays has besides them."""
 
 _HEADER_BYTES = 10_000
 """More than what an HDF5 file of a few arrays has besides them."""
@@ -36,8 +41,9 @@ class Prediction(EngineBase):
     """``direct predict``."""
 
     _posterior_directory: Path | None = None
+    _volumes: Sequence[Path] = ()
     _store: PosteriorStore | None = None
-    _bar: PredictionBar | None = None
+    _bar: tqdm | None = None
 
     def _reconstruct(self, data: dict[str, Any]) -> torch.Tensor:
         if self._store is None or self._bar is None:
@@ -45,7 +51,7 @@ class Prediction(EngineBase):
         names = names_of_batch(data)
         # DIRECT's factor takes the units of the batch to those of the file.
         factor = data["scaling_factor"]
-        with self._bar.batch(names):
+        with batch_in_bar(self._bar, self._volumes, names):
             image = self._store.estimate(names)
             if image is None:
                 arrays = self.reconstruction(self._problem(data)).arrays
@@ -66,10 +72,12 @@ class Prediction(EngineBase):
         Posteriors are rescaled as the calibration beside the checkpoint says, if there is one.
         """
         slices = {Path(name): len(indices) for name, indices in dataset.volume_indices.items()}  # type: ignore[attr-defined]
-        self._posterior_directory = Path(experiment_directory)
+        self._posterior_directory, self._volumes = Path(experiment_directory), list(slices)
+        # Of several processes the first shows its share, the size of which is not known.
+        total = sum(slices.values()) if communication.get_world_size() == 1 else None
         given = isinstance(checkpoint, str | Path) and checkpoint != "latest"
         try:
-            with exit_on_bad_input(), all_cores(self.device), prediction_bar(slices) as self._bar:
+            with exit_on_bad_input(), all_cores(self.device), command_bar("predict", "slice", total) as self._bar:
                 require_volumes(slices)
                 if isinstance(dataset, FastMRIDataset):
                     self._require_masks(slices)
@@ -99,7 +107,7 @@ class Prediction(EngineBase):
             # Only now the weights are loaded.
             volumes = data_loader.batch_sampler.sampler.volume_indices
             shared = self._file_attributes()
-            attributes = {Path(name): shared | {"data": told_of_file(Path(name))} for name in volumes}
+            attributes = {Path(name): shared | {"data": file_version(Path(name))} for name in volumes}
             slices = {Path(name): len(indices) for name, indices in volumes.items()}
             self._store = PosteriorStore(self._posterior_directory, slices, attributes)
         yield from super().reconstruct_volumes(data_loader, *args, **kwargs)
@@ -110,7 +118,7 @@ class Prediction(EngineBase):
             "direct_deepen_version": direct_deepen.__version__,
             "direct_version": version("direct-recon"),
             "torch_version": str(torch.__version__),
-            "seed": told_seed(self.seed),
+            "seed": reported_seed(self.seed),
             "configuration": OmegaConf.to_yaml(self.cfg.model),
             "data_configuration": OmegaConf.to_yaml(self.cfg.inference.dataset),
             "weights_sha256": digest_of(torch.nn.ModuleDict({"model": self.prior, **self.models}).state_dict()),
@@ -130,6 +138,17 @@ def growth_of_files(output: Any, directory: Path) -> int:
         size = _HEADER_BYTES + 4 * sum(array.numel() for array in (volume, mask) if array is not None)
         growth += max(0, size - (path.stat().st_size if path.exists() else 0))
     return growth
+
+
+def missing_space(output: Any, directory: Path) -> int:
+    """Return by how many bytes, at most, the files that DIRECT writes of a prediction exceed those that are there."""
+    volumes, _ = output
+    size = 0
+    for image, mask, name in volumes:
+        path = directory / Path(name).name
+        content = 4 * (image.numel() + (0 if mask is None else mask.numel()))
+        size += max(0, _HEADER_BYTES + content - (path.stat().st_size if path.exists() else 0))
+    return size
 
 
 def in_file_units(arrays: Mapping[str, torch.Tensor], index: int, factor: torch.Tensor) -> dict[str, np.ndarray]:

@@ -33,7 +33,7 @@ def process_seed() -> int:
     return torch_seed(seed)
 
 
-def told_seed(process_seed: int) -> int:
-    """Return the seed to be told of a result: that of the command, if this is where ``process_seed`` is from."""
+def reported_seed(process_seed: int) -> int:
+    """Return the seed that a file is to report: that of the command, if this is where ``process_seed`` is from."""
     seed = command_seed()
     return seed if seed is not None and torch_seed(seed) == process_seed else process_seed

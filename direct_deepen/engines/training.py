@@ -10,17 +10,18 @@ from direct.data.datasets import FastMRIDataset
 from direct.utils import communication
 from direct.utils.events import get_event_storage
 from torch.utils.data import Dataset, Sampler
+from tqdm import tqdm
 
 from direct_deepen.data.measured_masks import require_fully_sampled
 from direct_deepen.data.named_slices import NamedSlices
+from direct_deepen.engines.bars import advance_training, command_bar
 from direct_deepen.engines.base import EngineBase, all_cores
-from direct_deepen.engines.checkpoints import LOADING_ERRORS, require_states_of, require_weights_of
+from direct_deepen.engines.checkpoints import LOADING_ERRORS, require_weights_of, restore_states
 from direct_deepen.engines.guard import Guard
-from direct_deepen.engines.interrupted_run import mend, noted_checkpoint
+from direct_deepen.engines.interrupted_run import last_checkpoint, repair_run
 from direct_deepen.engines.reporting import exit_on_bad_input
 from direct_deepen.engines.sample_order import SeededBatchSampler
-from direct_deepen.engines.training_bar import TrainingBar, training_bar
-from direct_deepen.engines.training_state import StateCheckpointer, state_path
+from direct_deepen.engines.training_state import RunCheckpointer, state_path
 from direct_deepen.errors import DeepenError, DivergenceError
 from direct_deepen.files import disk_errors_reported
 from direct_deepen.objectives import Loss
@@ -31,7 +32,7 @@ class Training(EngineBase):
     """``direct train``."""
 
     _lr_scheduler: Any = None
-    _training_bar: TrainingBar | None = None
+    _bar: tqdm | None = None
     _guard: Guard | None = None
     _start_iteration = 0
     _order_seed: int | None = None
@@ -73,8 +74,8 @@ class Training(EngineBase):
             self.roll_back(iteration, trouble)
             value = torch.zeros_like(value)
         storage.add_scalar("train/rollbacks", self._rollbacks(), smoothing_hint=False)
-        if self._training_bar is not None:
-            self._training_bar.advance(float(value.detach()) if trouble is None else math.nan, storage.latest())
+        if self._bar is not None:
+            advance_training(self._bar, float(value.detach()) if trouble is None else math.nan, storage.latest())
         return value.detach()
 
     @property
@@ -160,16 +161,16 @@ class Training(EngineBase):
         self, optimizer: Any, lr_scheduler: Any, run: Path, resume: bool, initialization: Path | str | None
     ) -> None:
         """Raise :class:`DeepenError` unless what training goes on from belongs to it."""
-        noted = None
+        resumed = None
         if resume:
             if communication.is_main_process():
-                mend(run)
+                repair_run(run)
             communication.synchronize()
-            noted = noted_checkpoint(run)
-        if used := noted or initialization:
+            resumed = last_checkpoint(run)
+        if used := resumed or initialization:
             require_weights_of(self.prior, used)
-        if noted:
-            require_states_of({"optimizer": optimizer, "lr_scheduler": lr_scheduler}, noted)
+        if resumed:
+            restore_states({"optimizer": optimizer, "lr_scheduler": lr_scheduler}, resumed)
 
     def training_loop(self, training_datasets: list, start_iter: int, *args: Any, **kwargs: Any) -> None:
         """Run DIRECT's loop from ``start_iter``, in the state that training was left in."""
@@ -184,8 +185,8 @@ class Training(EngineBase):
         self._start_iteration, self._order_seed = start_iter, None
         if start_iter > 0:
             self._restore(state_path(Path(checkpointer.save_directory), start_iter - 1))
-        self.checkpointer = StateCheckpointer(checkpointer, self.training_state, start_iter - 1)
-        with training_bar(start_iter, training.num_iterations) as self._training_bar:
+        self.checkpointer = RunCheckpointer(checkpointer, self.training_state, start_iter - 1)
+        with command_bar("train", "iteration", training.num_iterations, start_iter) as self._bar:
             super().training_loop(training_datasets, start_iter, *args, **kwargs)
 
     def _restore(self, path: Path) -> None:

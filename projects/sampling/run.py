@@ -70,7 +70,7 @@ def sampling_changes(system: str, evaluations: int) -> dict[str, Any]:
     """Return the settings of a sampler with so many evaluations a sample."""
     if system == "deepen":
         # From SENSE, in the metric of the data: no step is spent that is not counted.
-        chain = {"estimator": "posterior_mean", "start": "sense", "preconditioner": 0.3, "keep": 1}
+        chain = {"name": "langevin", "start": "sense", "preconditioner": 0.3, "keep": 1}
         return {**chain, "num_steps": evaluations}
     if system == "alps":
         inner_steps = 5

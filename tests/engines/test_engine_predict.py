@@ -21,8 +21,8 @@ from terminals import as_standard_error
 import direct_deepen
 from direct_deepen.data.batch import problem_from_batch
 from direct_deepen.data.fastmri_file import write_fastmri_volume
+from direct_deepen.engines.bars import batch_in_bar
 from direct_deepen.engines.checkpoints import digest_of, weights_of
-from direct_deepen.engines.prediction_bar import PredictionBar
 from direct_deepen.engines.seeds import torch_seed
 from direct_deepen.engines.settings import system_of
 from direct_deepen.physics import sense
@@ -256,9 +256,9 @@ def test_a_terminal_shows_volume_slice_and_solver_and_the_log_above_them(
 
 def test_the_bar_names_volume_and_slices_of_a_batch():
     shown, done = [], []
-    bar = PredictionBar(SimpleNamespace(set_postfix_str=shown.append, update=done.append), [Path("a.h5"), Path("b.h5")])
+    bar = SimpleNamespace(set_postfix_str=shown.append, update=done.append)
     for names in ([("a.h5", 0)], [("b.h5", 2), ("b.h5", 3), ("b.h5", 4)]):
-        with bar.batch(names):
+        with batch_in_bar(bar, [Path("a.h5"), Path("b.h5")], names):
             assert len(shown) == len(done) + 1
     assert shown == ["volume 1 of 2: a, slice 1", "volume 2 of 2: b, slices 3 to 5"]
     assert done == [1, 3]

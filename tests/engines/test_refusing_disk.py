@@ -5,6 +5,7 @@ import errno
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import recorded
@@ -92,13 +93,42 @@ def test_a_posterior_that_does_not_fit_ends_prediction_and_the_next_run_computes
     }
 
 
+@pytest.fixture
+def free(monkeypatch):
+    """``free(size)``: so many bytes are left on every disk."""
+    return lambda size: monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=size))
+
+
+def test_direct_does_not_come_to_write_what_does_not_fit_and_nothing_is_computed_twice(
+    tmp_path, mean_config, volumes, checkpoint, exit_with_one_line, reconstructed, free
+):
+    config = tiny_direct.recorded(mean_config)
+    # HDF5 itself would end the process (segmentation fault).
+    free(100)
+    with exit_with_one_line(f"{tmp_path}: cannot be written", "100 bytes free"):
+        tiny_direct.direct_predict(tmp_path, config, volumes, checkpoint)
+    assert {path.name for path in tmp_path.glob("*.h5*")} == {"a.posterior.h5", "b.posterior.h5"}
+    free(10**9)
+    tiny_direct.direct_predict(tmp_path, config, volumes, checkpoint)
+    assert sorted(reconstructed) == ["a", "b"]
+    written = sum((tmp_path / f"{name}.h5").stat().st_size for name in "ab")
+    # Files that are there are overwritten in place; without them just their size is needed.
+    free(25_000)
+    tiny_direct.direct_predict(tmp_path, config, volumes, checkpoint)
+    for name in "ab":
+        (tmp_path / f"{name}.h5").unlink()
+    free(written - 1)
+    with exit_with_one_line(f"{tmp_path}: cannot be written"):
+        tiny_direct.direct_predict(tmp_path, config, volumes, checkpoint)
+
+
 def test_a_folder_that_may_not_be_written_to_ends_training_with_one_line(
     tmp_path, volumes, exit_with_one_line, monkeypatch
 ):
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "run" / ".checkpoint-1"))
 
-    monkeypatch.setattr("direct_deepen.engines.checkpoints.TemporaryDirectory", refuse)
+    monkeypatch.setattr("direct_deepen.engines.training_state.TemporaryDirectory", refuse)
     with exit_with_one_line(".checkpoint-1: cannot be opened: Permission denied"):
         tiny_direct.direct_train(tmp_path, six_and_eight(), volumes)
 

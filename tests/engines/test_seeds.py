@@ -7,7 +7,7 @@ import tiny_direct
 import torch
 from direct.utils import communication, set_all_seeds
 
-from direct_deepen.engines.seeds import command_seed, process_seed, told_seed, torch_seed
+from direct_deepen.engines.seeds import command_seed, process_seed, reported_seed, torch_seed
 
 
 @pytest.fixture
@@ -49,10 +49,10 @@ def test_a_spawned_process_has_the_seed_of_the_one_that_spawned_it(command):
         assert process_seed() == torch.initial_seed() != parent
 
 
-def test_the_seed_that_is_told_is_the_one_to_type(command):
+def test_the_seed_that_is_reported_is_the_one_to_type(command):
     command("direct", "predict", "output", "--seed", "7")
-    assert told_seed(torch_seed(7)) == 7
+    assert reported_seed(torch_seed(7)) == 7
     # A script of its own, with seeds of its own.
-    assert told_seed(123) == 123
+    assert reported_seed(123) == 123
     command("python")
-    assert told_seed(123) == 123
+    assert reported_seed(123) == 123

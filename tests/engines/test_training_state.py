@@ -4,17 +4,17 @@ import pytest
 import torch
 from direct.checkpointer import Checkpointer
 
-from direct_deepen.engines.training_state import StateCheckpointer, state_path
+from direct_deepen.engines.training_state import RunCheckpointer, state_path
 
 
 @pytest.fixture
 def checkpointer(tmp_path):
     """``checkpointer(rank)``: that of a process, whose state counts how often it was written."""
 
-    def build(rank: int, *, iteration: int = -1) -> StateCheckpointer:
+    def build(rank: int, *, iteration: int = -1) -> RunCheckpointer:
         theirs = Checkpointer(tmp_path, save_to_disk=rank == 0, model=torch.nn.Linear(2, 2), __author__="somebody")
         count = iter(range(100))
-        return StateCheckpointer(theirs, lambda: {"rank": rank, "count": next(count)}, iteration)
+        return RunCheckpointer(theirs, lambda: {"rank": rank, "count": next(count)}, iteration)
 
     return build
 
