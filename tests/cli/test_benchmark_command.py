@@ -224,7 +224,7 @@ def test_any_model_of_direct_takes_part_by_its_configuration_alone(tmp_path, stu
     config["model"] |= {"num_layers": 2, "regularizer_num_filters": 4, "regularizer_num_pull_layers": 1}
     del config["model"]["hidden_channels"]
     for dataset in (*config["training"]["datasets"], config["inference"]["dataset"]):
-        dataset["transforms"]["normalization"]["scaling_key"] = "masked_kspace"
+        dataset["transforms"]["normalization"] = {"scaling_key": "masked_kspace"}
     path = tiny_direct.write_configuration(tmp_path / "varnet.yaml", config)
     checkpoint = tiny_direct.direct_train(tmp_path, config, study.test) / "model_7.pt"
     prediction = tiny_direct.direct_predict(tmp_path / "prediction", config, study.test, checkpoint)
