@@ -19,8 +19,14 @@ class Limits:
 
     Attributes
     ----------
-    above, least, below, most
-        Limits, exclusive and inclusive; None for none.
+    above
+        Exclusive lower limit; None for none, as of the others.
+    least
+        Inclusive lower limit.
+    below
+        Exclusive upper limit.
+    most
+        Inclusive upper limit.
     choices
         The only values allowed; empty for all.
     infinite

@@ -34,10 +34,7 @@ class DeepenEngine(Training, Prediction):
     Bad settings and bad data end the command with one line in the log and exit code 2; training writes a checkpoint
     first.
 
-    Attributes
-    ----------
-    settings, objective, inference
-        What the model section of the configuration says.
+    What the model section of the configuration says is in ``settings``, ``objective`` and ``inference``.
     """
 
     def __init__(

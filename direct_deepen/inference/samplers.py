@@ -144,8 +144,14 @@ class AnnealedLangevin(Sampler):
         their limit, or exactly. ``map``: the authors' rule without noise, one image.
     noise_std
         η, the measurement noise per real component, in scaled intensities.
-    num_levels, largest_noise_std, smallest_noise_std, exponent
-        The schedule of noise levels.
+    num_levels
+        Noise levels of the schedule.
+    largest_noise_std
+        The first of them.
+    smallest_noise_std
+        The last of them.
+    exponent
+        ρ of the schedule: how unevenly they are spaced.
     inner_steps
         K at every level.
     step_size

@@ -107,8 +107,10 @@ class Diffusion(Objective):
 
     Attributes
     ----------
-    smallest_noise_std, largest_noise_std
-        Ends of the range, per real component, in scaled intensities.
+    smallest_noise_std
+        Lower end of the range, per real component, in scaled intensities.
+    largest_noise_std
+        Upper end.
     """
 
     smallest_noise_std: float = setting(0.005, above=0)
@@ -145,8 +147,10 @@ class Distillation(Diffusion):
 
     Attributes
     ----------
-    teacher_configuration, teacher_checkpoint
-        The trained diffusion: the files of a DPS. Only training reads them.
+    teacher_configuration
+        Configuration of the trained diffusion; only training reads it.
+    teacher_checkpoint
+        Its weights.
     least_noise_share
         Images get noise of a share of their noise level that is uniform between this and one. With one the energy
         sees what the diffusion sees, and annealed chains, whose measured part has little noise, diverge.

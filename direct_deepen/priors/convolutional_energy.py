@@ -24,7 +24,7 @@ def images_at_once(images: torch.Tensor) -> int:
 class ConvolutionalEnergy(Energy):
     """E(x) = h(φ(x)), φ a stack of convolutions and h a head that makes a number of its output.
 
-    ∇E, and the gradient of E by the weights where none by the image is asked for, take :func:`images_at_once`: the
+    ∇E, and the gradient of E by the weights where none by the image is asked for, take a few images at once: the
     memory of a batch is that of a few images.
     """
 
