@@ -111,25 +111,30 @@ def _convolved_by_fours(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     # (batch, channel, height / 4, width) each. The rows around a block, d0 and d5, are d4 of the block above and d1 of
     # the one below, and zero outside the image.
     d1, d2, d3, d4 = x.unflatten(2, (-1, 4)).unbind(3)
-    even, odd = torch.sub(d4, d2, alpha=4), torch.sub(d3, d1, alpha=4)
-    # The second row of products is in all four rows of the result with weight one: there the bias goes.
-    m1, m2 = convolved(even + odd, 1, bias), convolved(even - odd, 2)
-    near, near_difference = m1 + m2, m1.sub_(m2)
-
-    torch.sub(d4, d2, out=even)
-    torch.sub(d3, d1, out=odd)
-    m3, m4 = convolved(torch.add(even, odd, alpha=2), 3), convolved(torch.sub(even, odd, alpha=2), 4)
-    far, far_difference = m3 + m4, m3.sub_(m4)
-
-    first = even.sub_(d2, alpha=4)
-    first[:, :, 1:].add_(d4[:, :, :-1], alpha=4)
-    last = odd.mul_(-4).sub_(d3)
-    last[:, :, :-1].add_(d1[:, :, 1:])
     shape = (x.shape[0], len(weight), *x.shape[2:])
     result = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     y0, y1, y2, y3 = result.unflatten(2, (-1, 4)).unbind(3)
-    torch.add(convolved(first, 0).add_(near), far, out=y0)
-    torch.add(near_difference, far_difference, alpha=2, out=y1)
-    torch.add(near, far, alpha=4, out=y2)
-    torch.add(convolved(last, 5).add_(near_difference), far_difference, alpha=8, out=y3)
+
+    def write_products(point: int, number: int, y_sum: torch.Tensor, y_difference: torch.Tensor) -> None:
+        """Write sum and difference of the products at the points ±1 or ±2."""
+        factor = 4 / point**2
+        even, odd = torch.sub(d4, d2, alpha=factor), torch.sub(d3, d1, alpha=factor)
+        # The first of all is in all four rows of the result with weight one: there the bias goes.
+        plus = convolved(torch.add(even, odd, alpha=point), number, bias if number == 1 else None)
+        minus = convolved(torch.sub(even, odd, alpha=point), number + 1)
+        torch.add(plus, minus, out=y_sum)
+        torch.sub(plus, minus, out=y_difference)
+
+    write_products(1, 1, y0, y1)
+    write_products(2, 3, y2, y3)
+    y0.add_(y2)
+    y1.add_(y3, alpha=2)
+    torch.add(y0, y2, alpha=3, out=y2)
+    torch.add(y1, y3, alpha=6, out=y3)
+    first = torch.sub(d4, d2, alpha=5)
+    first[:, :, 1:].add_(d4[:, :, :-1], alpha=4)
+    y0.add_(convolved(first, 0))
+    last = torch.mul(d3, -5).add_(d1, alpha=4)
+    last[:, :, :-1].add_(d1[:, :, 1:])
+    y3.add_(convolved(last, 5))
     return result
