@@ -23,10 +23,9 @@ import numpy as np
 import torch
 import yaml
 from direct.config.defaults import TrainingConfig
-from direct.environment import load_model_config_from_name
-from omegaconf import OmegaConf
 
 from direct_deepen.engines.checkpoints import weights_of
+from direct_deepen.engines.trained import load_system
 from direct_deepen.errors import DeepenError
 from direct_deepen.evaluation.classical import CLASSICAL, ZERO_FILLED
 from projects.common import Training, run_trainings
@@ -115,7 +114,7 @@ class Plan:
 
     def write_start_of_elder(self) -> None:
         """Write the weights of MuSE with the first step of ELDER."""
-        step = settings_of(self.source("elder")).step_size
+        step = load_system(self.source("elder")).inference.step_size
         weights = weights_of(self.checkpoint("muse", ANY)) | {"step_size.logarithm": torch.tensor(step).log()}
         torch.save({"model": weights}, self.output / ANY / "elder_start.pt")
 
@@ -125,7 +124,7 @@ class Plan:
         What it learned bears no larger curvature than that of the mask it was trained with; a shorter step does.
         """
         content = self.configuration("elder", MASKS[0])
-        steps = settings_of(self.source("elder")).inference.num_steps
+        steps = load_system(self.source("elder")).inference.num_steps
         content["model"].setdefault("inference", {})["num_steps"] = 2 * steps
         write_yaml(self.half_step_configuration, content)
         for mask in MISMATCHED:
@@ -191,12 +190,6 @@ class Plan:
             "methods": methods,
         }
         write_yaml(self.output / f"{name}.yaml", content)
-
-
-def settings_of(path: Path) -> Any:
-    """Return the model section of a configuration with defaults for what it leaves out."""
-    section = OmegaConf.load(path).model
-    return OmegaConf.merge(load_model_config_from_name(section.model_name), section)
 
 
 def write_yaml(path: Path, content: dict[str, Any]) -> None:

@@ -12,6 +12,9 @@ BEFORE_UPDATE: list[Callable] = []
 BEFORE_BATCH: list[Callable] = []
 """Called with the problem, before it is reconstructed."""
 
+BEFORE_SAMPLES: list[Callable] = []
+"""Called with the problem of one image, before its posterior is sampled."""
+
 
 @contextmanager
 def told(listeners, listener):
@@ -45,3 +48,8 @@ class Langevin(inference.Langevin):
         for listener in BEFORE_BATCH:
             listener(problem)
         return super().prepare(problem, prior)
+
+    def sample(self, problem, prior, generator, start=None):
+        for listener in BEFORE_SAMPLES:
+            listener(problem)
+        return super().sample(problem, prior, generator, start)

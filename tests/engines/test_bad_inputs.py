@@ -577,6 +577,8 @@ COMMANDS = [
     ("calibrate out --cfg mean.yaml --data-root none --validation-root data", "none: no such folder"),
     ("calibrate out --cfg mean.yaml --checkpoint folder --data-root data --validation-root data", "folder: no such"),
     ("landscape pretrained --cfg good.yaml --data-root empty", "empty/a.h5: kspace has shape (0,"),
+    ("configure none.yaml out/a.yaml", "none.yaml"),
+    ("configure good.yaml out/a.yaml model.noise_std", "model.noise_std"),
     ("phantom text.h5 --volumes 1 --slices 1 --size 32 --seed 1", "text.h5"),
     ("phantom out --volumes 0 --slices 1 --seed 1", "num_volumes is 0"),
 ]

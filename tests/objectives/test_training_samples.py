@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from direct_deepen.inference import mm_map
 from direct_deepen.inference.cost import cost_terms
 from direct_deepen.objectives import Contrastive
 from direct_deepen.objectives.persistent_chains import PersistentChains
@@ -55,9 +56,10 @@ def cost(problem, energy, image):
 
 @pytest.mark.parametrize("kind", ["noise", "sense", "persistent"])
 def test_steps_of_map_take_a_chain_of_any_start_to_the_minimum(problem, draw, kind):
-    energy = SlowEnergy(5 * draw(2, 8, 8, seed=1))
+    energy = SlowEnergy(5 * draw(1, 8, 8, seed=1))
     # 200 dimensions of energy ε²/2 each, at most: what samples have above the minimum.
-    floor = cost(problem, energy, sample(problem, energy, kind, num_steps=5000)) + 200 * NOISE_STD**2
+    least = mm_map(problem.A, problem.masked_kspace, energy, max_iterations=500, tolerance=1e-12).image
+    floor = cost(problem, energy, least) + 200 * NOISE_STD**2
     short, descended = (sample(problem, energy, kind, map_steps=steps) for steps in (0, 8))
     assert bool((cost(problem, energy, short) > 2 * floor).all())
     assert bool((cost(problem, energy, descended) < floor).all())

@@ -1,13 +1,15 @@
 """The scripts of the page on speed, at toy sizes."""
 
 import json
-import subprocess
 import sys
+from functools import partial
 
-import tiny_direct
+import killed_process  # noqa: F401  (what processes are copies of)
+import torch
+from torch.multiprocessing import start_processes
 
 from benchmarks.setting import Setting
-from projects.speed import scaling
+from projects.speed import scaling, two_processes
 
 
 def test_scaling_measures_every_value_of_every_axis_and_draws_it(tmp_path, monkeypatch):
@@ -20,11 +22,17 @@ def test_scaling_measures_every_value_of_every_axis_and_draws_it(tmp_path, monke
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
 
 
-def test_two_processes_end_with_the_weights_of_one(tmp_path):
+def test_two_processes_end_with_the_weights_of_one(tmp_path, monkeypatch):
     output = tmp_path / "two_processes.json"
     toy = ["--size", "16", "--channels", "4", "--steps", "3", "--updates", "3"]
-    command = [sys.executable, "-m", "projects.speed.two_processes", *toy, "--output", str(output)]
-    subprocess.run(command, check=True, timeout=600, cwd=tiny_direct.REPOSITORY)
+    monkeypatch.setattr(sys, "argv", ["two_processes", *toy, "--output", str(output)])
+    # Copies of a process that has imported torch are there at once.
+    monkeypatch.setattr(torch.multiprocessing, "spawn", partial(start_processes, start_method="forkserver"))
+    before = torch.get_num_threads()
+    try:
+        two_processes.main()
+    finally:
+        torch.set_num_threads(before)
     figures = json.loads(output.read_text())
     # A sum for the mean, or weights that are not sent, would differ by as much as they change. What is left is the
     # rounding of differences of energies, in single precision.
