@@ -70,7 +70,7 @@ def sampling_changes(system: str, evaluations: int) -> dict[str, Any]:
     """Return the settings of a sampler with so many evaluations a sample."""
     if system == "deepen":
         # From SENSE, in the metric of the data: no step is spent that is not counted.
-        chain = {"estimator": "posterior_mean", "start": "sense", "preconditioner": 0.3, "keep": 1}
+        chain = {"name": "langevin", "start": "sense", "preconditioner": 0.3, "keep": 1}
         return {**chain, "num_steps": evaluations}
     if system == "alps":
         inner_steps = 5
@@ -81,9 +81,7 @@ def sampling_changes(system: str, evaluations: int) -> dict[str, Any]:
 def method(system: str, evaluations: int, comparison: Path, output: Path) -> dict[str, Any]:
     """Write the configuration of a sampler and return its section of the study."""
     content = configuration(system)
-    content["model"].setdefault("inference", {}).update(
-        sampling_changes(system, evaluations) | {"num_samples": SAMPLES}
-    )
+    content["model"]["inference"].update(sampling_changes(system, evaluations) | {"num_samples": SAMPLES})
     path = output / "configurations" / f"{system}_{evaluations}.yaml"
     write_yaml(path, content)
     trained = comparison / "{problem}" / "deepen" / weights("deepen", comparison).name

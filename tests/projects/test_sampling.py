@@ -7,23 +7,13 @@ import h5py
 import numpy as np
 import pytest
 import tiny_direct
-import yaml
-from direct.environment import load_model_config_from_name
-from direct_deepen.engines.diffusion_settings import ALPSSettings, DPSSettings
-from direct_deepen.engines.prior_engine import settings_from_config
-from omegaconf import OmegaConf
 
-from direct_deepen.engines.settings import DeepenSettings
+from direct_deepen.engines.trained import load_system
 from direct_deepen.evaluation.study import Run, load_study
+from direct_deepen.inference import AnnealedLangevin, DiffusionSampling, Langevin
 from projects.sampling import cost, report, run
 
-SETTINGS = {"deepen": DeepenSettings, "alps": ALPSSettings, "dps": DPSSettings}
-
-
-def settings(path, system):
-    section = yaml.safe_load(path.read_text())["model"]
-    typed = OmegaConf.merge(load_model_config_from_name(section["model_name"]), section)
-    return settings_from_config(OmegaConf.create({"model": typed}), SETTINGS[system])
+SAMPLERS = {"deepen": Langevin, "alps": AnnealedLangevin, "dps": DiffusionSampling}
 
 
 def test_every_sampler_of_the_study_takes_the_evaluations_of_its_name(tmp_path):
@@ -38,7 +28,8 @@ def test_every_sampler_of_the_study_takes_the_evaluations_of_its_name(tmp_path):
         assert len(method.tune.values) == run.CANDIDATES
         if evaluations == "map":
             continue
-        found = settings(method.configuration, system).inference
+        found = load_system(method.configuration).inference
+        assert isinstance(found, SAMPLERS[system])
         levels = getattr(found, "num_levels", 1) * getattr(found, "inner_steps", 1)
         assert int(evaluations) == (levels if system == "alps" else found.num_steps)
         assert found.num_samples == run.SAMPLES
