@@ -9,16 +9,16 @@ chains (sampled anew, every fourth slice).
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from copy import copy
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 from direct_deepen.data.cases import inference_dataset
-from direct_deepen.engines.settings import DeepenSettings
-from direct_deepen.engines.trained import load_settings, load_trained
-from direct_deepen.evaluation.calibration_study import SampledSlice, sampled_slices
+from direct_deepen.engines.trained import load_system, load_trained
+from direct_deepen.evaluation.calibration_study import SampledSlice, require_sampler, sampled_slices
+from direct_deepen.inference import Langevin
 from direct_deepen.posterior.calibration import attainable_coverage, containing_level, object_pixels, with_data_noise
 from direct_deepen.posterior.posterior import Posterior
 
@@ -118,20 +118,25 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True, help="the validation data of that command")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    settings, energy = load_settings(arguments.cfg), load_trained(arguments.checkpoint, arguments.cfg)
+    system, energy = load_system(arguments.cfg), load_trained(arguments.checkpoint, arguments.cfg)
+    inference = require_sampler(system.inference)
+    # Of the samplers only this one steps in a metric.
+    assert isinstance(inference, Langevin)
     dataset = inference_dataset(arguments.cfg, arguments.data_root)
 
-    def sampled(settings: DeepenSettings, folder: Path, limit: int | None) -> list[SampledSlice]:
+    def sampled(inference: Langevin, folder: Path, limit: int | None) -> list[SampledSlice]:
         found = sampled_slices(
-            dataset, energy, settings, seed=arguments.seed, folder=folder, limit=limit, device="cpu", label=folder.name
-        )
+            dataset, energy, inference, coil_maps=system.settings.coil_maps,
+            seed=arguments.seed, folder=folder, limit=limit, device="cpu", label=folder.name,
+        )  # fmt: skip
         return list(found)
 
-    slices = sampled(settings, arguments.output / "samples" / "validation", None)
-    other = replace(settings, inference=replace(settings.inference, preconditioner=PRECONDITIONER))
+    slices = sampled(inference, arguments.output / "samples" / "validation", None)
+    other = copy(inference)
+    other.preconditioner = PRECONDITIONER
     preconditioned = sampled(other, arguments.output / "samples" / "preconditioned", max(1, len(slices) // 4))
     cases = {item.case for item in preconditioned}
-    data_noise_std = settings.objective.data_noise_factor * settings.noise_std
+    data_noise_std = system.objective.data_noise_std
     text = [
         "### By brightness of the reference", "", *by_brightness(slices, data_noise_std), "",
         "### By number of samples, inside the object", "", *by_samples(slices), "",

@@ -28,6 +28,7 @@ from direct_deepen.engines.checkpoints import weights_of
 from direct_deepen.engines.trained import load_system
 from direct_deepen.errors import DeepenError
 from direct_deepen.evaluation.classical import CLASSICAL, ZERO_FILLED
+from direct_deepen.inference import UnrolledGradient
 from projects.common import Training, run_trainings
 
 CONFIGS = Path("configs")
@@ -114,7 +115,7 @@ class Plan:
 
     def write_start_of_elder(self) -> None:
         """Write the weights of MuSE with the first step of ELDER."""
-        step = load_system(self.source("elder")).inference.step_size
+        step = unrolled_gradient_of(self.source("elder")).step_size
         weights = weights_of(self.checkpoint("muse", ANY)) | {"step_size.logarithm": torch.tensor(step).log()}
         torch.save({"model": weights}, self.output / ANY / "elder_start.pt")
 
@@ -124,8 +125,7 @@ class Plan:
         What it learned bears no larger curvature than that of the mask it was trained with; a shorter step does.
         """
         content = self.configuration("elder", MASKS[0])
-        steps = load_system(self.source("elder")).inference.num_steps
-        content["model"].setdefault("inference", {})["num_steps"] = 2 * steps
+        content["model"]["inference"]["num_steps"] = 2 * unrolled_gradient_of(self.source("elder")).num_steps
         write_yaml(self.half_step_configuration, content)
         for mask in MISMATCHED:
             trained = self.checkpoint("elder", mask)
@@ -190,6 +190,13 @@ class Plan:
             "methods": methods,
         }
         write_yaml(self.output / f"{name}.yaml", content)
+
+
+def unrolled_gradient_of(path: Path) -> UnrolledGradient:
+    """Return the inference of a configuration of ELDER."""
+    inference = load_system(path).inference
+    assert isinstance(inference, UnrolledGradient)
+    return inference
 
 
 def write_yaml(path: Path, content: dict[str, Any]) -> None:

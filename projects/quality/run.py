@@ -1,7 +1,7 @@
 """How good are the weights that come with the package? On data like those of training, and on others.
 
     python -m projects.stability.run runs/stability --study long   # the test volumes, and the weights
-    python projects/quality/run.py runs/quality --data runs/stability/data/64
+    python -m projects.quality.run runs/quality --data runs/stability/data/64
 
 Compares zero-filled, SENSE and L1-wavelet (λ tuned on validation volumes with the same mask, 17 candidates each) with
 DEEPEN's MAP and posterior mean: on test volumes, other masks, sizes, numbers of coils, and sets outside the family.
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from sets import SETS, write_sets
 from torch.autograd.functional import hvp
 from tqdm import tqdm
 
@@ -36,6 +35,7 @@ from direct_deepen.inference.curvature import largest_curvature
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.priors import Energy
+from projects.quality.sets import SETS, write_sets
 
 CONFIGURATION = Path("configs/pretrained_2d4x.yaml")
 NOISE_STD = 0.01

@@ -81,9 +81,7 @@ def sampling_changes(system: str, evaluations: int) -> dict[str, Any]:
 def method(system: str, evaluations: int, comparison: Path, output: Path) -> dict[str, Any]:
     """Write the configuration of a sampler and return its section of the study."""
     content = configuration(system)
-    content["model"].setdefault("inference", {}).update(
-        sampling_changes(system, evaluations) | {"num_samples": SAMPLES}
-    )
+    content["model"]["inference"].update(sampling_changes(system, evaluations) | {"num_samples": SAMPLES})
     path = output / "configurations" / f"{system}_{evaluations}.yaml"
     write_yaml(path, content)
     trained = comparison / "{problem}" / "deepen" / weights("deepen", comparison).name

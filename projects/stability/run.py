@@ -35,9 +35,9 @@ SMALL: dict[str, Any] = {"model.hidden_channels": 16, "training.num_iterations":
 PAPER: dict[str, Any] = {
     # The paper's text to the letter: noise of standard deviation 2ε² on the data, unit steps from Gaussian noise.
     "model.objective.data_noise_factor": 0.02,
+    "model.objective.chains.start": "noise",
+    "model.objective.chains.num_steps": 100,
     "model.objective.chains.step_size": 1.0,
-    "model.objective.chains.noise": {"fraction": 1.0, "num_steps": 100},
-    "model.objective.chains.persistent.fraction": 0.0,
     "model.noise_start_std": 1.0,
     "model.objective.energy_penalty": 0.0,
     # And nothing that is not in it.
@@ -60,7 +60,7 @@ AFTER_WARM_START = {key: value for key, value in PAPER.items() if key.startswith
 }
 """The 200 contrastive updates of the defaults, at their learning rate, as a training of their own."""
 
-NOISE_STARTS = ("model.objective.chains.noise", "model.objective.chains.persistent.fraction", "model.noise_start_std")
+NOISE_STARTS = ("model.objective.chains.start", "model.objective.chains.num_steps", "model.noise_start_std")
 
 REMEDIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # name: (what removing it from the defaults changes, what adding it to the paper's text changes)
@@ -71,10 +71,7 @@ REMEDIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "adapting step": ({"model.objective.chains.step_size": 1.0}, {"model.objective.chains.step_size": None}),
     "persistent chains": (
         {key: PAPER[key] for key in NOISE_STARTS},
-        {
-            "model.objective.chains.noise": {"fraction": 0.0, "num_steps": 60},
-            "model.objective.chains.persistent.fraction": 1.0,
-        },
+        {"model.objective.chains.start": "persistent", "model.objective.chains.num_steps": 15},
     ),
     "energy penalty": ({"model.objective.energy_penalty": 0.0}, {"model.objective.energy_penalty": 0.01}),
     "score-matching warm start": ({}, {}),
@@ -84,18 +81,10 @@ REMEDIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 """The warm start is not in the changes: all runs but the two that lack it begin where that of the defaults ended."""
 
 ADDED: dict[str, dict[str, Any]] = {
-    "SENSE starts for persistent chains": {
-        "model.objective.chains.persistent.fraction": 0.0,
-        "model.objective.chains.sense.fraction": 1.0,
-    },
+    "SENSE starts for persistent chains": {"model.objective.chains.start": "sense"},
     "SENSE starts, no energy penalty": {
-        "model.objective.chains.persistent.fraction": 0.0,
-        "model.objective.chains.sense.fraction": 1.0,
+        "model.objective.chains.start": "sense",
         "model.objective.energy_penalty": 0.0,
-    },
-    "a quarter of the chains from noise": {
-        "model.objective.chains.noise.fraction": 0.25,
-        "model.objective.chains.persistent.fraction": 0.75,
     },
 }
 

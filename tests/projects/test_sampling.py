@@ -10,7 +10,10 @@ import tiny_direct
 
 from direct_deepen.engines.trained import load_system
 from direct_deepen.evaluation.study import Run, load_study
+from direct_deepen.inference import AnnealedLangevin, DiffusionSampling, Langevin
 from projects.sampling import cost, report, run
+
+SAMPLERS = {"deepen": Langevin, "alps": AnnealedLangevin, "dps": DiffusionSampling}
 
 
 def test_every_sampler_of_the_study_takes_the_evaluations_of_its_name(tmp_path):
@@ -26,6 +29,7 @@ def test_every_sampler_of_the_study_takes_the_evaluations_of_its_name(tmp_path):
         if evaluations == "map":
             continue
         found = load_system(method.configuration).inference
+        assert isinstance(found, SAMPLERS[system])
         levels = getattr(found, "num_levels", 1) * getattr(found, "inner_steps", 1)
         assert int(evaluations) == (levels if system == "alps" else found.num_steps)
         assert found.num_samples == run.SAMPLES
