@@ -1,66 +1,108 @@
-"""One page about one or several runs: curves of trainings, tables of results, pictures."""
+"""One page about one or several runs: curves of trainings, tables of results, drawings."""
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from direct_deepen.errors import require
-from direct_deepen.pages.html_page import Html, details, gallery, page, paragraph, picture, section, table
+from direct_deepen.pages.html_page import render
 from direct_deepen.pages.training_curves import LOG, plot_curves, read_curves, shown_curves
 
-_TABLE = "table.md"
-_CONFIGURATION = "config.yaml"
+type Rows = list[dict[str, str]]
+"""A table: text by the name of the column."""
+
+_TEXTS = ("table.md", "config.yaml")
+_CASE = "case"
+"""Column of what tables have a row of: slices."""
 
 
-def build_report(runs: Sequence[Path]) -> Html:
-    """Return the page about folders of `direct train`, `direct-deepen score`, `benchmark` and `calibrate`.
+def build_report(runs: Sequence[Path]) -> str:
+    """Return the page about folders of `direct train`, `direct-deepen benchmark` and `calibrate`.
 
-    Trainings come first, all in the same figures; then the table and the pictures of every folder that has any.
+    Trainings come first, all in the same drawings; then the tables, drawings and texts of every folder that has any.
 
     Raises
     ------
     DeepenError
-        If a folder is missing, holds nothing to report or has the name of another, or a log is damaged.
+        If a folder is missing, holds nothing to report or has the name of another, or a log or a table is damaged.
     """
     names = [run.resolve().name for run in runs]
     require(len(set(names)) == len(names), f"runs are {', '.join(names)}; allowed: folders of different names")
     for run in runs:
         require(run.is_dir(), f"{run}: no such folder")
-        found = any((run / name).is_file() for name in (LOG, _TABLE)) or any(run.glob("*.png"))
-        require(found, f"{run}: neither {LOG} of a training, nor {_TABLE}, nor pictures")
+        found = (run / LOG).is_file() or any(any(run.glob(kind)) for kind in ("*.csv", "*.png", "table.md"))
+        require(found, f"{run}: neither {LOG} of a training, nor tables, nor drawings")
     by_name = dict(zip(names, runs, strict=True))
     trainings = {name: read_curves(run) for name, run in by_name.items() if (run / LOG).is_file()}
-    curves = [picture(plot_curves(found), title) for title, found in shown_curves(trainings)]
-    parts = [section("Training", gallery(*curves))] if curves else []
-    parts += [section(name, *_results(run)) for name, run in by_name.items()]
-    return page("direct-deepen", *parts, subtitle=", ".join(names))
+    return render(
+        "report.html",
+        curves=[(title, plot_curves(found)) for title, found in shown_curves(trainings)],
+        runs=[{"name": name, **_results(run)} for name, run in by_name.items()],
+    )
 
 
-def _results(run: Path) -> Iterator[Html]:
-    if (run / _TABLE).is_file():
-        yield from from_markdown(run / _TABLE)
-    for path in sorted(run.glob("*.png")):
-        yield picture(path.read_bytes(), path.stem)
-    if (run / _CONFIGURATION).is_file():
-        yield details("configuration", (run / _CONFIGURATION).read_text(encoding="utf-8"))
+def _results(run: Path) -> dict[str, Any]:
+    texts = {path.name: path.read_text(encoding="utf-8") for path in map(run.joinpath, _TEXTS) if path.is_file()}
+    return {
+        "tables": {path.stem: summary(read_table(path)) for path in sorted(run.glob("*.csv"))},
+        "drawings": {path.stem: path.read_bytes() for path in sorted(run.glob("*.png"))},
+        "texts": texts,
+    }
 
 
-def from_markdown(path: Path) -> Iterator[Html]:
-    """Yield the tables and paragraphs of a file of tables, as this package writes them.
+def read_table(path: Path) -> Rows:
+    """Read a CSV file.
 
     Raises
     ------
     DeepenError
-        If the rows of a table have different numbers of cells.
+        If it holds no row, or rows of different lengths.
     """
-    text = path.read_text(encoding="utf-8")
-    for is_table, lines in groupby(text.splitlines(), key=lambda line: line.startswith("|")):
-        if not is_table:
-            yield from (paragraph(line.lstrip("# ")) for line in lines if line.strip())
-            continue
-        # The second line is the rule under the head. Only one bar ends a line: an empty last cell has one too.
-        rows = [[cell.strip() for cell in line.strip()[1:].removesuffix("|").split("|")] for line in lines]
-        head, body = rows[0], rows[2:]
-        fits = len(body) > 0 and all(len(row) == len(head) for row in body)
-        require(fits, f"{path}: no table of equally long rows under {rows[0]}; allowed: what direct-deepen writes")
-        yield table([dict(zip(head, row, strict=True)) for row in body])
+    with path.open(newline="", encoding="utf-8") as file:
+        head, *rows = list(csv.reader(file)) or [[]]
+    fits = len(rows) > 0 and all(len(row) == len(head) for row in rows)
+    require(fits, f"{path}: no table of equally long rows under {head}; allowed: what direct-deepen writes")
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def summary(rows: Rows) -> Rows:
+    """Return a table to be read: of rows for every slice mean ± standard deviation over slices, in the order they come.
+
+    Slices are averaged where all other text is the same. Columns without a number or text are left out.
+    """
+    numeric = {name: [_number(row[name]) for row in rows] for name in rows[0]}
+    numbers = {name: np.array(values, dtype=float) for name, values in numeric.items() if None not in values}
+    texts = [name for name in rows[0] if name not in numbers and name != _CASE]
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for position, row in enumerate(rows):
+        key = tuple(row[name] for name in texts) if _CASE in row else (str(position),)
+        groups.setdefault(key, []).append(position)
+    shown = [name for name in rows[0] if name in texts or (name in numbers and not np.isnan(numbers[name]).all())]
+    return [
+        {name: mean_text(numbers[name][found]) if name in numbers else rows[found[0]][name] for name in shown}
+        for found in groups.values()
+    ]
+
+
+def mean_text(values: np.ndarray) -> str:
+    """Return mean ± standard deviation, to three digits of that; what is not a number is left out."""
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return ""
+    # An image without an error has an infinite PSNR, and infinite numbers have no standard deviation.
+    with np.errstate(invalid="ignore"):
+        mean, spread = float(values.mean()), float(values.std())
+    if 0 < spread < np.inf:
+        decimals = max(0, 2 - int(np.floor(np.log10(spread))))
+        return f"{mean:,.{decimals}f} ± {spread:,.{decimals}f}"
+    return f"{mean:,.0f}" if mean.is_integer() else f"{mean:.4g}"
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return None

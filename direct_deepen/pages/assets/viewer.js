@@ -1,6 +1,6 @@
 "use strict";
 
-// A viewer holds its pictures and figures as JSON; here they come to be shown slice by slice.
+// A viewer holds its images and statistics as JSON; here they come to be shown slice by slice.
 
 const WHEEL_STEP = 40;
 const KEYS = { ArrowLeft: -1, ArrowRight: 1 };
@@ -11,7 +11,7 @@ function startViewer(root) {
   const content = JSON.parse(root.querySelector("script").textContent);
   const slider = root.querySelector("input");
   const label = root.querySelector(".label");
-  const figures = root.querySelector(".figures");
+  const statistics = root.querySelector(".statistics");
   const panels = [...root.querySelectorAll(".panel")];
   const images = panels.map((panel) => panel.querySelector("img"));
   const numbers = paletteNumbers(content.palettes);
@@ -27,16 +27,16 @@ function startViewer(root) {
     label.textContent = content.labels[current];
     root.querySelector(".previous").disabled = current === 0;
     root.querySelector(".next").disabled = current === last;
-    content.reels.forEach((reel, i) => {
-      images[i].src = reel.files[current];
-      images[i].alt = `${reel.title}, ${content.labels[current]}`;
+    content.panels.forEach((panel, i) => {
+      images[i].src = panel.files[current];
+      images[i].alt = `${panel.title}, ${content.labels[current]}`;
     });
-    figures.replaceChildren(...Object.entries(content.figures[current]).map(term));
+    statistics.replaceChildren(...Object.entries(content.statistics[current]).map(term));
   }
 
   // Values are read off the pixels: the number of a colour in its palette is the value in 255ths of the limit.
   function showValue(i) {
-    const { limit, colours } = content.reels[i];
+    const { limit, colours } = content.panels[i];
     if (pointed === null || limit === null) return;
     const column = Math.floor(pointed.x * images[i].naturalWidth);
     const row = Math.floor(pointed.y * images[i].naturalHeight);
@@ -81,7 +81,7 @@ function startViewer(root) {
     button.addEventListener("click", () => {
       button.setAttribute("aria-pressed", panel.classList.toggle("large"));
     });
-    if (content.reels[i].limit === null) return;
+    if (content.panels[i].limit === null) return;
     button.addEventListener("pointermove", point);
     button.addEventListener("pointerleave", leave);
   });
