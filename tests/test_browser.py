@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from browser import visit
 
-from direct_deepen.pages.html_page import Html, Reel, page, viewer, write_page
-from direct_deepen.pages.pictures import Panel
+from direct_deepen.pages.html_page import view_page
+from direct_deepen.pages.view import Panel, View
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ ACT = """
   const shown = () => ({
     label: find(".label").textContent,
     sources: images().map((image) => image.src),
-    figures: find(".figures").textContent,
+    statistics: find(".statistics").textContent,
     slider: Number(find("input").value),
     ends: [find(".previous").disabled, find(".next").disabled],
   });
@@ -51,20 +51,36 @@ def images(seed):
     return np.random.default_rng(seed).uniform(0, LIMIT, (SLICES, 6, 8))
 
 
+class Drawing(Panel):
+    """A panel whose pixels are no values."""
+
+    def png(self, number):
+        return Panel("", self.images, LIMIT).png(number)
+
+
+VIEW = View(
+    "title",
+    # Room for four: an enlarged panel takes two.
+    [
+        Panel("MAP", images(0), LIMIT),
+        Panel("std", images(1), LIMIT, "inferno"),
+        Drawing("drawing", images(0), None),
+        Drawing("other", images(1), None),
+    ],
+    [f"slice {number}" for number in range(SLICES)],
+    [{"cost": f"{number}.5"} for number in range(SLICES)],
+)
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("browser")
-    reels = [Reel.of(Panel("MAP", images(0), LIMIT)), Reel.of(Panel("std", images(1), LIMIT, "inferno"))]
-    # Room for four: an enlarged panel takes two.
-    reels += [Reel("drawing", reels[0].files), Reel("other", reels[1].files)]
-    figures = [{"cost": f"{number}.5"} for number in range(SLICES)]
-    path = folder / "page.html"
-    write_page(path, page("title", viewer(reels, [f"slice {number}" for number in range(SLICES)], figures)))
-    return visit(path, ACT), reels
+    path = tmp_path_factory.mktemp("browser") / "page.html"
+    path.write_text(view_page(VIEW), encoding="utf-8")
+    return visit(path, ACT)
 
 
 def test_no_script_fails_and_nothing_is_fetched(report):
-    assert report[0].console == []
+    assert report.console == []
 
 
 @pytest.mark.parametrize(
@@ -76,7 +92,8 @@ def test_no_script_fails_and_nothing_is_fetched(report):
     ],
 )
 def test_the_console_tells_what_is_wrong(tmp_path, addition, words):
-    write_page(tmp_path / "page.html", page("title", Html(addition)))
+    content = view_page(VIEW).replace("</main>", f"{addition}</main>")
+    (tmp_path / "page.html").write_text(content, encoding="utf-8")
     (line,) = visit(tmp_path / "page.html").console
     assert words in line
 
@@ -84,24 +101,23 @@ def test_the_console_tells_what_is_wrong(tmp_path, addition, words):
 @pytest.mark.parametrize(
     ("act", "number"), [("start", 0), ("slider", 2), ("key", 3), ("end", 3), ("wheel", 2), ("button", 1)]
 )
-def test_pictures_and_figures_are_those_of_the_slice_that_was_gone_to(report, act, number):
-    found, reels = report
-    seen = found.seen[act]
-    content = page("", viewer(reels, ["0"] * SLICES, [{}] * SLICES))
-    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', content)
-    assert seen["sources"] == [reel["files"][number] for reel in json.loads(data)["reels"]]
-    assert len(set(seen["sources"])) == 2
-    assert (seen["label"], seen["figures"]) == (f"slice {number}", f"cost{number}.5")
+def test_pictures_and_statistics_are_those_of_the_slice_that_was_gone_to(report, act, number):
+    seen = report.seen[act]
+    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', view_page(VIEW))
+    assert seen["sources"] == [panel["files"][number] for panel in json.loads(data)["panels"]]
+    # A drawing is that of the first panel.
+    assert len(set(seen["sources"])) == 3
+    assert (seen["label"], seen["statistics"]) == (f"slice {number}", f"cost{number}.5")
     assert seen["slider"] == number
     assert seen["ends"] == [number == 0, number == SLICES - 1]
 
 
 def test_pointing_shows_the_values_of_all_images_at_that_place(report):
-    values = report[0].seen["values"]
+    values = report.seen["values"]
     expected = [images(seed)[1, 2, 5] for seed in (0, 1)]
     # An image is stored in 255 steps and shown to three digits.
     assert [float(value) for value in values] == pytest.approx(expected, abs=LIMIT / 255)
 
 
 def test_a_click_enlarges_a_picture(report):
-    assert report[0].seen["enlarged"] > 1.8
+    assert report.seen["enlarged"] > 1.8

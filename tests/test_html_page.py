@@ -11,19 +11,9 @@ import pytest
 from matplotlib import colormaps
 from PIL import Image
 
-from direct_deepen.pages.html_page import (
-    Reel,
-    definitions,
-    details,
-    page,
-    paragraph,
-    picture,
-    section,
-    table,
-    viewer,
-    write_page,
-)
-from direct_deepen.pages.pictures import Panel, indexed_png, number_text, palette
+from direct_deepen.pages.drawing import number_text, palette
+from direct_deepen.pages.html_page import render, view_page
+from direct_deepen.pages.view import Panel, View
 
 VOID = {"meta", "link", "img", "input", "br"}
 HOSTILE = "</script><script>alert(1)</script> & \"quoted\" 'so'"
@@ -69,29 +59,40 @@ def decoded(source):
 
 @pytest.fixture
 def whole():
-    """A page with every kind of part, with text that would break out of it."""
-    panels = [Panel(HOSTILE, volume(), 2.0), Panel("std", volume(seed=1), 1.0, "inferno")]
-    figures = [{f"cost {HOSTILE}": f"{number}"} for number in range(3)]
-    labels = [f"slice {number} {HOSTILE}" for number in range(3)]
-    parts = [
-        section(HOSTILE, paragraph(HOSTILE), definitions({HOSTILE: HOSTILE}), table([{"a": "1", HOSTILE: HOSTILE}])),
-        picture(indexed_png(volume()[0], 2.0, "gray"), HOSTILE),
-        viewer([Reel.of(panel) for panel in panels], labels, figures, details("configuration", HOSTILE)),
-    ]
-    return page(HOSTILE, *parts, subtitle=HOSTILE)
+    """A view with text that would break out of its page."""
+    return view_page(
+        View(
+            title=HOSTILE,
+            panels=[Panel(HOSTILE, volume(), 2.0), Panel("std", volume(seed=1), 1.0, "inferno")],
+            labels=[f"slice {number} {HOSTILE}" for number in range(3)],
+            statistics=[{f"cost {HOSTILE}": f"{number}"} for number in range(3)],
+            explanation=HOSTILE,
+            about={HOSTILE: HOSTILE},
+            configuration=HOSTILE,
+        )
+    )
 
 
 def test_a_page_is_well_formed_and_shows_text_as_text(whole):
     parsed = Page(whole)
-    # Title, heading, subtitle, seven in the parts and four in the viewer, but no script that the text would have made.
-    assert parsed.text.count(HOSTILE) == 14
+    # Title, heading, explanation, label, panel, statistic, two of the file and the configuration, but no script that
+    # the text would have made.
+    assert parsed.text.count(HOSTILE) == 9
     assert len(parsed.attributes("script")) == 2
+
+
+def test_a_report_shows_text_as_text():
+    run = {"name": HOSTILE, "tables": {HOSTILE: [{"a": "1", HOSTILE: HOSTILE}]}, "drawings": {}, "texts": {}}
+    parsed = Page(render("report.html", curves=[(HOSTILE, b"png")], runs=[run]))
+    # Subtitle, curve, heading, caption, column and cell.
+    assert parsed.text.count(HOSTILE) == 6
+    assert len(parsed.attributes("script")) == 1
 
 
 def test_a_page_fetches_nothing(whole):
     parsed = Page(whole)
     sources = [value for _, attributes in parsed.tags for name, value in attributes.items() if name in ("src", "href")]
-    assert len(sources) == 4
+    assert len(sources) == 3
     assert all(source.startswith("data:") for source in sources)
     assert not re.search(r"https?://|url\(|@import|fetch\(|XMLHttpRequest|import\(", whole)
     policy = next(meta["content"] for meta in parsed.attributes("meta") if "http-equiv" in meta)
@@ -100,12 +101,12 @@ def test_a_page_fetches_nothing(whole):
 
 def test_the_viewer_holds_every_slice_of_every_panel(whole):
     content = json.loads(Page(whole).scripts[0])
-    assert [len(reel["files"]) for reel in content["reels"]] == [3, 3]
+    assert [len(panel["files"]) for panel in content["panels"]] == [3, 3]
     assert content["labels"][2] == f"slice 2 {HOSTILE}"
-    assert content["figures"][1] == {f"cost {HOSTILE}": "1"}
-    for reel, images, limit in zip(content["reels"], (volume(), volume(seed=1)), (2.0, 1.0), strict=True):
-        numbers = {colour: number for number, colour in enumerate(content["palettes"][reel["colours"]])}
-        for file, image in zip(reel["files"], images, strict=True):
+    assert content["statistics"][1] == {f"cost {HOSTILE}": "1"}
+    for panel, images, limit in zip(content["panels"], (volume(), volume(seed=1)), (2.0, 1.0), strict=True):
+        numbers = {colour: number for number, colour in enumerate(content["palettes"][panel["colours"]])}
+        for file, image in zip(panel["files"], images, strict=True):
             pixels = np.asarray(decoded(file).convert("RGB"))
             found = np.array([[numbers["#" + bytes(pixel).hex()] for pixel in row] for row in pixels])
             # What a pixel says of its value is right to half a shade, and the brightest where it is above the limit.
@@ -114,9 +115,9 @@ def test_the_viewer_holds_every_slice_of_every_panel(whole):
 
 def test_the_first_slice_is_there_without_a_script(whole):
     images = Page(whole).attributes("img")
-    assert [image["alt"] for image in images[1:]] == [f"{title}, slice 0 {HOSTILE}" for title in (HOSTILE, "std")]
+    assert [image["alt"] for image in images] == [f"{title}, slice 0 {HOSTILE}" for title in (HOSTILE, "std")]
     content = json.loads(Page(whole).scripts[0])
-    assert [image["src"] for image in images[1:]] == [reel["files"][0] for reel in content["reels"]]
+    assert [image["src"] for image in images] == [panel["files"][0] for panel in content["panels"]]
 
 
 @pytest.mark.parametrize("colours", ["gray", "inferno"])
@@ -136,14 +137,7 @@ def test_numbers_of_scales_have_three_digits(value, text):
 
 
 def test_numbers_that_do_not_fit_are_refused(one_line_error):
-    reel = Reel.of(Panel("a", volume(), 1.0))
     with one_line_error("nothing to show"):
-        viewer([], [], [])
+        View("a", [], [], [])
     with one_line_error("[2, 3]", "equally many"):
-        viewer([reel], ["1", "2"], [{}, {}, {}])
-
-
-def test_a_page_is_written_with_its_folder(tmp_path):
-    path = tmp_path / "folder" / "page.html"
-    write_page(path, page("title ε"))
-    assert path.read_text(encoding="utf-8") == page("title ε")
+        View("a", [Panel("a", volume(), 1.0)], ["1", "2"], [{}, {}, {}])

@@ -9,7 +9,9 @@ from matplotlib import image as matplotlib_image
 
 from direct_deepen.evaluation.landscape import AXIS, landscape, minimiser
 from direct_deepen.inference.cost import cost_terms
-from direct_deepen.pages.landscape_view import landscape_figures, landscape_page, plot_landscapes
+from direct_deepen.pages.html_page import view_page
+from direct_deepen.pages.landscape_view import landscape_view, statistics
+from direct_deepen.pages.view import plot_view
 from direct_deepen.physics import sense
 
 MIDDLE, END = 20, 40
@@ -68,9 +70,9 @@ def test_energy_and_cost_are_those_of_the_images_on_the_plane(problem):
         assert float(plane.cost[row, column]) == pytest.approx(float(terms.cost), rel=1e-6)
 
 
-def test_figures_name_minimum_image_and_sense(problem):
+def test_statistics_name_minimum_image_and_sense(problem):
     plane = around(problem, problem[1])
-    values = landscape_figures(plane)
+    values = statistics(plane)
     assert values["minimum of E"] == "α_z 0.00, α_s 0.00"
     assert values["E at the image"] == values["E at its minimum"] == "1"
     assert float(values["E at SENSE"]) == pytest.approx(float(plane.structure.norm()) ** 2 + 1, rel=1e-3)
@@ -78,12 +80,13 @@ def test_figures_name_minimum_image_and_sense(problem):
 
 def test_picture_and_page_show_every_plane(tmp_path, problem):
     planes = {"first": around(problem, problem[1]), "second": around(problem, 0 * problem[1])}
-    plot_landscapes(planes, tmp_path / "landscape.png")
+    view = landscape_view("a title", planes)
+    plot_view(view, range(2), tmp_path / "landscape.png")
     assert matplotlib_image.imread(tmp_path / "landscape.png").std() > 0.1
-    content = landscape_page("a title", planes)
+    content = view_page(view)
     viewer = json.loads(re.findall(r'<script type="application/json">(.*?)</script>', content)[0])
     assert viewer["labels"] == ["first", "second"]
-    for reel in viewer["reels"]:
-        first, second = reel["files"]
+    for panel in viewer["panels"]:
+        first, second = panel["files"]
         # The image is the same in both, what depends on the energy is not.
-        assert (first == second) == (reel["title"] == "image")
+        assert (first == second) == (panel["title"] == "image")

@@ -1,4 +1,4 @@
-"""Views of a posterior file: what is shown, on which scale, and what its figures say."""
+"""Views of a posterior file: what is shown, on which scale, and what its statistics say."""
 
 from pathlib import Path
 
@@ -9,8 +9,9 @@ import torch
 from matplotlib import image as matplotlib_image
 
 from direct_deepen.evaluation.metrics import quality
-from direct_deepen.pages import plots
-from direct_deepen.pages.posterior_view import figures, file_figures, panels, posterior_page
+from direct_deepen.pages.html_page import view_page
+from direct_deepen.pages.posterior_view import posterior_view
+from direct_deepen.pages.view import plot_view
 from direct_deepen.posterior.nifti import write_nifti
 from direct_deepen.posterior.posterior_file import PosteriorVolume
 
@@ -61,7 +62,7 @@ def references():
 
 def test_everything_a_file_holds_is_shown(references):
     volume = posterior_volume()
-    shown = {panel.title: panel for panel in panels(volume, references)}
+    shown = {panel.title: panel for panel in posterior_view(volume, references).panels}
     expected = {
         "reference": references,
         "MAP": np.abs(volume.arrays["map"]),
@@ -79,7 +80,7 @@ def test_everything_a_file_holds_is_shown(references):
 
 
 def test_magnitudes_share_one_scale_and_error_and_deviation_another(references):
-    shown = panels(posterior_volume(), references)
+    shown = posterior_view(posterior_volume(), references).panels
     uncertain = [panel for panel in shown if panel.title in ("|error| of mean", "standard deviation")]
     certain = [panel for panel in shown if panel not in uncertain]
     assert {panel.colours for panel in certain} == {"gray"}
@@ -95,65 +96,63 @@ def test_magnitudes_share_one_scale_and_error_and_deviation_another(references):
 
 def test_what_a_file_lacks_is_left_out():
     old = posterior_volume("quantiles", "samples")
-    assert [panel.title for panel in panels(old)] == ["MAP", "posterior mean", "standard deviation"]
+    assert [panel.title for panel in posterior_view(old).panels] == ["MAP", "posterior mean", "standard deviation"]
     map_only = posterior_volume("quantiles", "samples", "mean", "std", "split_r_hat", "effective_sample_size")
-    assert [panel.title for panel in panels(map_only)] == ["MAP"]
-    assert not {name for values in figures(map_only) for name in values if "R̂" in name}
+    assert [panel.title for panel in posterior_view(map_only).panels] == ["MAP"]
+    assert not {name for values in posterior_view(map_only).statistics for name in values if "R̂" in name}
 
 
 def test_a_file_without_an_image_and_references_of_another_shape_are_refused(references, one_line_error):
     with one_line_error("brain.7.posterior.h5", "map, mean, image"):
-        panels(posterior_volume("map", "mean"))
+        posterior_view(posterior_volume("map", "mean"))
     with one_line_error("brain.7.posterior.h5", "(3, 12, 10)", "(2, 12, 10)"):
-        panels(posterior_volume(), references[:2])
+        posterior_view(posterior_volume(), references[:2])
 
 
 def test_images_that_are_zero_everywhere_can_be_shown():
     volume = posterior_volume("quantiles", "samples")
     volume.arrays["std"][:] = 0
-    assert panels(volume)[-1].limit == 1.0
-    posterior_page(volume)
+    assert posterior_view(volume).panels[-1].limit == 1.0
+    view_page(posterior_view(volume))
 
 
-# ---- Figures
+# ---- Statistics
 
 
-def test_figures_of_a_slice_are_those_of_the_file_and_its_distance_from_the_reference(references):
+def test_statistics_of_a_slice_are_those_of_the_file_and_its_distance_from_the_reference(references):
     volume = posterior_volume()
-    found = figures(volume, references)
+    found = posterior_view(volume, references).statistics
     assert [values["cost C"] for values in found] == ["0.5", "0.25", "0.125"]
     assert [values["MAP converged"] for values in found] == ["yes", "yes", "no"]
     for number, values in enumerate(found):
         assert float(values["R̂, median"]) == pytest.approx(np.median(volume.arrays["split_r_hat"][number]), rel=1e-3)
         images = [torch.from_numpy(array[number]) for array in (volume.arrays["map"], references)]
         assert values["PSNR, MAP"] == f"{quality(*images).psnr:.2f} dB"
-    assert not {name for values in figures(volume) for name in values if "PSNR" in name}
+    assert not {name for values in posterior_view(volume).statistics for name in values if "PSNR" in name}
 
 
-def test_figures_of_the_file_are_its_attributes():
+def test_statistics_of_the_file_are_its_attributes():
     expected = {"noise level ε": "0.01", "chains": "8", "steps of a chain": "100", "seed": "3626764238"}
-    assert file_figures(posterior_volume()) == expected | {"quantiles": "5 %, 50 %, 95 %"}
+    assert posterior_view(posterior_volume()).about == expected | {"quantiles": "5 %, 50 %, 95 %"}
 
 
 # ---- The page and the picture
 
 
 def test_the_page_names_the_volume_and_has_its_configuration(references):
-    content = posterior_page(posterior_volume(), references)
+    content = view_page(posterior_view(posterior_volume(), references))
     assert "<h1>brain.7.h5</h1>" in content
     assert "noise_std: 0.01\n</pre>" in content
     assert "slice 1 of 3" in content
 
 
-def test_the_picture_shows_one_slice_of_every_panel(tmp_path, monkeypatch, references):
-    figures_drawn = []
-    save = plots.write_figure
-    monkeypatch.setattr(plots, "write_figure", lambda figure, path: (figures_drawn.append(figure), save(figure, path)))
-    shown = panels(posterior_volume(), references)
-    plots.plot_panels(shown, 1, "brain", tmp_path / "slice.png")
-    drawn = [axes.images[0] for axes in figures_drawn[0].axes if axes.images]
-    assert len(drawn) == len(shown)
-    for image, panel in zip(drawn, shown, strict=True):
+def test_the_picture_shows_one_slice_of_every_panel(tmp_path, references):
+    view = posterior_view(posterior_volume(), references)
+    figure = plot_view(view, [1], tmp_path / "slice.png")
+    (part,) = figure.subfigs
+    drawn = [axes.images[0] for axes in part.axes if axes.images]
+    assert len(drawn) == len(view.panels)
+    for image, panel in zip(drawn, view.panels, strict=True):
         np.testing.assert_allclose(image.get_array(), panel.images[1])
         assert image.get_clim() == (0.0, panel.limit)
     assert len(np.unique(matplotlib_image.imread(tmp_path / "slice.png").reshape(-1, 4), axis=0)) > 100

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from direct_deepen.cli.command import Command
 from direct_deepen.cli.verbosity import stage, tell_device
 
 if TYPE_CHECKING:
@@ -47,24 +48,12 @@ example:
   direct-deepen benchmark runs/benchmark --study study.yaml"""
 
 
-def add_parser(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
-) -> None:
-    """Add the command ``benchmark`` to the subparsers of ``direct-deepen``, with the options that all share."""
-    parser = subparsers.add_parser(
-        "benchmark",
-        help="compare methods on problems",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[shared],
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
     parser.add_argument("--study", type=Path, required=True, help="the YAML file that names data, problems and methods")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, sharing the cores (default: 1)")
     parser.add_argument("--device", default="cpu", help="cpu, or a GPU such as cuda:0 (default: %(default)s)")
     parser.add_argument("--figure-slices", type=int, default=2, metavar="N", help="slices in a figure (default: 2)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -112,3 +101,6 @@ def _draw(study: "Study", output: Path, count: int) -> None:
             drawn = [replace(p, std={key: p.std[key] for key in p.std if (key in p.images) == alone}) for p in shown]
             if any(picture.std for picture in drawn):
                 plot(drawn, output / f"{start}{name}.png")
+
+
+BENCHMARK = Command("benchmark", "compare methods on problems", _DESCRIPTION, _EPILOG, run, _add_arguments)

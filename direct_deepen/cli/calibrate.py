@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from direct_deepen.cli.command import Command
 from direct_deepen.cli.verbosity import stage, tell_device
 
 if TYPE_CHECKING:
@@ -30,18 +31,7 @@ example:
       --checkpoint runs/demo_deepen/model_449.pt --data-root runs/data/test --validation-root runs/data/validation"""
 
 
-def add_parser(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
-) -> None:
-    """Add the command ``calibrate`` to the subparsers of ``direct-deepen``, with the options that all share."""
-    parser = subparsers.add_parser(
-        "calibrate",
-        help="measure the calibration of posteriors, and fit a scale",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[shared],
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
     parser.add_argument("--cfg", type=Path, required=True, help="configuration: model, sampling and inference dataset")
     parser.add_argument("--checkpoint", type=Path, help="weights (default: those that come with the package)")
@@ -50,7 +40,6 @@ def add_parser(
     parser.add_argument("--slices", type=int, metavar="N", help="at most N slices of either, spread (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, or a GPU such as cuda:0 (default: %(default)s)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -116,3 +105,8 @@ def run(args: argparse.Namespace) -> None:
     # Last of all: hours of sampling are not to be lost to a picture.
     plot_calibration(assessments, args.output / "calibration.png")
     print(f"{table}\nwrote {args.output}\nwrote {path}")
+
+
+CALIBRATE = Command(
+    "calibrate", "measure the calibration of posteriors, and fit a scale", _DESCRIPTION, _EPILOG, run, _add_arguments
+)

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from direct_deepen.cli.command import Command
+
 _DESCRIPTION = """\
 Write a configuration with some values changed, for `direct train` and `direct predict`, which take a file and nothing
 else. KEY is dotted from the top of the file, VALUE is YAML. The key `transforms` stands for the transforms of training,
@@ -18,19 +20,7 @@ the same mask from a file:
   direct-deepen configure configs/deepen_2d4x.yaml runs/deepen_2d6x.yaml --with configs/masks/2d6x.yaml"""
 
 
-def add_parser(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
-) -> None:
-    """Add the command ``configure`` to the subparsers of ``direct-deepen``, with the options that all share."""
-    parser = subparsers.add_parser(
-        "configure",
-        help="write a configuration with some values changed",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="%(prog)s [-h] [-v] IN OUT [KEY=VALUE ...] [--with FILE] ...",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[shared],
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", type=Path, help="configuration to start from")
     parser.add_argument("output", metavar="OUT", type=Path, help="file to write")
     parser.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="a value to change")
@@ -43,7 +33,6 @@ def add_parser(
         default=[],
         help="file with some keys of a configuration; may be given several times",
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -62,3 +51,8 @@ def run(args: argparse.Namespace) -> None:
     changes = ", ".join(map(str, [*args.overlays, *args.changes]))
     write_text(args.output, text_of(content, f"{args.source} with {changes}" if changes else str(args.source)))
     print(f"wrote {args.output}")
+
+
+CONFIGURE = Command(
+    "configure", "write a configuration with some values changed", _DESCRIPTION, _EPILOG, run, _add_arguments
+)

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from direct_deepen.cli.command import Command
 from direct_deepen.cli.verbosity import stage, tell_device
 
 _DESCRIPTION = """\
@@ -16,18 +17,7 @@ example:
       --data-root runs/demo/data/test --slices 1 2 3 --html landscape.html"""
 
 
-def add_parser(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
-) -> None:
-    """Add the command ``landscape`` to the subparsers of ``direct-deepen``, with the options that all share."""
-    parser = subparsers.add_parser(
-        "landscape",
-        help="draw an energy around true images",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[shared],
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", help="checkpoint of `direct train`, or the word pretrained")
     parser.add_argument(
         "--cfg", type=Path, required=True, help="configuration: its inference dataset, and the model of a checkpoint"
@@ -38,7 +28,6 @@ def add_parser(
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of the noise direction (default: 0)")
     parser.add_argument("--out", type=Path, metavar="PNG", help="picture of the planes")
     parser.add_argument("--html", type=Path, help="page with one plane after another")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -56,8 +45,10 @@ def run(args: argparse.Namespace) -> None:
     from direct_deepen.engines.trained import load_trained
     from direct_deepen.errors import require
     from direct_deepen.evaluation.landscape import landscape
-    from direct_deepen.pages.html_page import write_page
-    from direct_deepen.pages.landscape_view import landscape_figures, landscape_page, plot_landscapes
+    from direct_deepen.files import write_text
+    from direct_deepen.pages.html_page import view_page
+    from direct_deepen.pages.landscape_view import landscape_view
+    from direct_deepen.pages.view import plot_view
     from direct_deepen.priors.pretrained import load_pretrained
     from direct_deepen.progress import progress_bar
 
@@ -79,13 +70,14 @@ def run(args: argparse.Namespace) -> None:
         name = f"{volume}, slice {number}"
         with stage(name):
             landscapes[name] = landscape(A, masked_kspace, energy, case.reference, generator=generator, progress=True)
-    for name, plane in landscapes.items():
-        print(name)
-        for figure, value in landscape_figures(plane).items():
-            print(f"  {figure}: {value}")
+    view = landscape_view(f"Energy landscape of {args.weights}", landscapes)
+    print(view.text())
     if args.out is not None:
-        plot_landscapes(landscapes, args.out)
+        plot_view(view, range(len(landscapes)), args.out)
         print(f"wrote {args.out}")
     if args.html is not None:
-        write_page(args.html, landscape_page(f"Energy landscape of {args.weights}", landscapes))
+        write_text(args.html, view_page(view))
         print(f"wrote {args.html}")
+
+
+LANDSCAPE = Command("landscape", "draw an energy around true images", _DESCRIPTION, _EPILOG, run, _add_arguments)

@@ -4,9 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from direct_deepen.cli import benchmark, calibrate, configure, landscape, posterior, report
+from direct_deepen.cli.benchmark import BENCHMARK
+from direct_deepen.cli.calibrate import CALIBRATE
+from direct_deepen.cli.configure import CONFIGURE
 from direct_deepen.cli.doctor import DOCTOR
+from direct_deepen.cli.landscape import LANDSCAPE
 from direct_deepen.cli.phantom import PHANTOM
+from direct_deepen.cli.posterior import POSTERIOR
+from direct_deepen.cli.report import REPORT
 from direct_deepen.cli.verbosity import shared_options, stage, tell_command, told
 from direct_deepen.errors import DeepenError
 
@@ -28,10 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = shared_options()
-    for command in (DOCTOR, PHANTOM):
+    for command in (DOCTOR, PHANTOM, CONFIGURE, BENCHMARK, CALIBRATE, POSTERIOR, LANDSCAPE, REPORT):
         command.add_to(subparsers, shared)
-    for module in (configure, benchmark, calibrate, posterior, landscape, report):
-        module.add_parser(subparsers, shared)
     return parser
 
 

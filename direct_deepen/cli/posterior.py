@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from direct_deepen.cli.command import Command
 from direct_deepen.cli.verbosity import stage
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Show a posterior file: MAP, posterior mean, standard deviation, outer quantiles, and samples if they were saved. With
-the data it was made from, also the reference of `direct-deepen score` and the error, on the scale of the standard
-deviation. Prints the figures of every slice; writes one slice as PNG, the volume as a page that any browser shows
+the data it was made from, also the reference of `direct-deepen benchmark` and the error, on the scale of the standard
+deviation. Prints the numbers of every slice; writes one slice as PNG, the volume as a page that any browser shows
 without a network, or NIfTI images."""
 
 _EPILOG = """\
@@ -25,18 +26,7 @@ example:
 _SAMPLES = 3
 
 
-def add_parser(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", shared: argparse.ArgumentParser
-) -> None:
-    """Add the command ``posterior`` to the subparsers of ``direct-deepen``, with the options that all share."""
-    parser = subparsers.add_parser(
-        "posterior",
-        help="show a reconstructed volume and its uncertainty",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[shared],
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="<volume>.posterior.h5, written by `direct predict`")
     parser.add_argument("--cfg", type=Path, help="configuration of the prediction; needs --data-root")
     parser.add_argument("--data-root", type=Path, help="folder of the fully sampled volume; needs --cfg")
@@ -50,7 +40,6 @@ def add_parser(
         help="NAME.nii.gz: write NAME_map.nii.gz and so on, magnitudes with voxels of unit size, as the posterior file "
         "knows no other (needs the extra: pip install 'direct-deepen[nifti]')",
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -63,9 +52,10 @@ def run(args: argparse.Namespace) -> None:
     """
     # Imported here so that the help of other commands does not wait for torch.
     from direct_deepen.errors import require
-    from direct_deepen.pages.html_page import write_page
-    from direct_deepen.pages.plots import plot_panels
-    from direct_deepen.pages.posterior_view import figures, file_figures, panels, posterior_page
+    from direct_deepen.files import write_text
+    from direct_deepen.pages.html_page import view_page
+    from direct_deepen.pages.posterior_view import posterior_view
+    from direct_deepen.pages.view import plot_view
     from direct_deepen.posterior.nifti import write_nifti
     from direct_deepen.posterior.posterior_file import read_posterior
 
@@ -75,23 +65,18 @@ def run(args: argparse.Namespace) -> None:
         volume = read_posterior(args.file, num_samples=_SAMPLES)
     with stage("references"):
         references = _references(volume, args.cfg, args.data_root) if given else None
-    of_slices = figures(volume, references)
-    shown = (len(of_slices) + 1) // 2 if args.slice is None else args.slice
-    require(1 <= shown <= len(of_slices), f"--slice is {shown}; allowed: 1 to {len(of_slices)}")
+    view = posterior_view(volume, references)
+    count = len(view.labels)
+    shown = (count + 1) // 2 if args.slice is None else args.slice
+    require(1 <= shown <= count, f"--slice is {shown}; allowed: 1 to {count}")
 
-    for name, value in file_figures(volume).items():
-        print(f"{name}: {value}")
-    for number, values in enumerate(of_slices, start=1):
-        print(f"\nslice {number}")
-        for name, value in values.items():
-            print(f"  {name}: {value}")
+    print(view.text())
     if args.out is not None:
-        title = f"{volume.name}, slice {shown} of {len(of_slices)}"
-        plot_panels(panels(volume, references), shown - 1, title, args.out)
+        plot_view(view, [shown - 1], args.out)
         print(f"wrote {args.out}")
     if args.html is not None:
         with stage("page"):
-            write_page(args.html, posterior_page(volume, references))
+            write_text(args.html, view_page(view))
         print(f"wrote {args.html}")
     if args.nifti is not None:
         with stage("NIfTI"):
@@ -122,3 +107,8 @@ def _references(volume: "PosteriorVolume", configuration: Path, data_root: Path)
     same = scales.shape == expected.shape and np.allclose(scales, expected, rtol=0.1)
     require(same, f"{volume.path}: intensity scales are {expected}; allowed with these data: {scales}")
     return np.stack([case.reference[0].abs().numpy() * scale for case, scale in zip(found, scales, strict=True)])
+
+
+POSTERIOR = Command(
+    "posterior", "show a reconstructed volume and its uncertainty", _DESCRIPTION, _EPILOG, run, _add_arguments
+)

@@ -16,7 +16,7 @@ from direct_deepen.evaluation.calibration_study import (
     mean_over,
     select,
 )
-from direct_deepen.pages.figure import blank_figure, write_figure
+from direct_deepen.pages.drawing import blank_figure, write_figure
 from direct_deepen.posterior.calibration import LEVELS, REMOVED
 
 if TYPE_CHECKING:

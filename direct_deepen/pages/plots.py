@@ -8,8 +8,7 @@ import torch
 
 from direct_deepen.errors import require
 from direct_deepen.evaluation.metrics import quality
-from direct_deepen.pages.figure import blank_figure, write_figure
-from direct_deepen.pages.pictures import Panel, number_text
+from direct_deepen.pages.drawing import blank_figure, draw_image, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +34,6 @@ TITLES = {
     "dps": "DPS",
     "alps": "ALPS",
 }
-PANELS_A_ROW = 5
 ZOOM = 3
 """Rows and columns of a zoom are this much less than those of the image."""
 
@@ -88,30 +86,10 @@ def plot_posterior(pictures: Sequence["Picture"], path: Path) -> None:
     write_figure(figure, path)
 
 
-def plot_panels(panels: Sequence[Panel], number: int, title: str, path: Path) -> None:
-    """Draw one slice of every panel, each with its scale of brightness."""
-    rows = -(-len(panels) // PANELS_A_ROW)
-    figure, axes = _grid(rows, min(len(panels), PANELS_A_ROW))
-    figure.suptitle(title, fontsize=10)
-    places = [axis for row in axes for axis in row]
-    for axis, panel in zip(places, panels, strict=False):
-        _show(axis, torch.from_numpy(panel.images[number]), panel.limit, panel.title, panel.colours)
-        bar = figure.colorbar(axis.images[0], ax=axis, location="bottom", fraction=0.05, pad=0.02)
-        bar.set_ticks([0.0, panel.limit], labels=["0", number_text(panel.limit)])
-        lowest, highest = bar.ax.get_xticklabels()
-        lowest.set_horizontalalignment("left")
-        highest.set_horizontalalignment("right")
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=7, length=0)
-    for axis in places[len(panels) :]:
-        axis.set_axis_off()
-    write_figure(figure, path)
-
-
 def plot_uncertainty(pictures: Sequence["Picture"], path: Path, *, methods: Sequence[str] = ()) -> None:
     """Draw, for every slice and every method with a posterior, its mean, the error and the standard deviation.
 
-    Errors and deviations are all on one scale, so that what is sure of itself and wrong is seen at once. ``methods``
+    Errors and deviations are all on one scale, so that overconfident pixels stand out. ``methods``
     chooses the columns; those without a posterior have images and errors only.
     """
     shown = [picture for picture in pictures if picture.std]
@@ -154,10 +132,6 @@ def _grid(rows: int, columns: int) -> tuple["Figure", list[list["Axes"]]]:
 
 
 def _show(axis: "Axes", image: torch.Tensor, peak: float, title: str, colours: str = "gray") -> None:
-    axis.imshow(image.abs().numpy(), cmap=colours, vmin=0.0, vmax=peak, interpolation="nearest")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    draw_image(axis, image.abs().numpy(), peak, colours)
     if title:
         axis.set_title(title, fontsize=9)

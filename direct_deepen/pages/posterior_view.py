@@ -80,9 +80,7 @@ def posterior_view(volume: PosteriorVolume, references: np.ndarray | None = None
     )
 
 
-def _panels(
-    volume: PosteriorVolume, estimates: Mapping[str, np.ndarray], references: np.ndarray | None
-) -> list[Panel]:
+def _panels(volume: PosteriorVolume, estimates: Mapping[str, np.ndarray], references: np.ndarray | None) -> list[Panel]:
     arrays = volume.arrays
     title, best = list(estimates.items())[-1]
     shown = dict(estimates) if references is None else {"reference": references, **estimates}

@@ -79,11 +79,8 @@ def volume(study, tmp_path_factory):
     """A volume of three slices, reconstructed with its samples."""
     folder = tmp_path_factory.mktemp("pages")
     data = tiny_direct.write_volumes(folder / "data", ["a"], seed=40, slices=SLICES)
-    config = tiny_direct.configuration()
-    changes = {"model.inference.estimator": "posterior_mean", "model.inference.save_samples": True}
-    prediction = tiny_direct.direct_predict(
-        folder / "prediction", tiny_direct.changed(config, changes), data, study.checkpoint
-    )
+    config = tiny_direct.posterior(tiny_direct.configuration(), save_samples=True)
+    prediction = tiny_direct.direct_predict(folder / "prediction", config, data, study.checkpoint)
     return SimpleNamespace(data=data, posterior=prediction / "a.posterior.h5", configuration=prediction / "used.yaml")
 
 

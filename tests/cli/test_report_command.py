@@ -9,10 +9,10 @@ import tiny_direct
 
 from direct_deepen.cli.main import main
 from direct_deepen.pages import report
-from direct_deepen.pages.report import from_markdown
-from direct_deepen.pages.training_curves import TITLES, Curve, plot_curves
+from direct_deepen.pages.report import mean_text, summary
+from direct_deepen.pages.training_curves import TITLES, plot_curves
 
-TABLE = "### 2d4x\n\n| method | PSNR (dB) |\n|---|---|\n| deepen | 33.0 ± 1 |\n| <b>x</b> |  |\n\nTwo slices.\n"
+TABLE = "method,case,psnr\ndeepen,a#0,32.0\ndeepen,a#1,34.0\n<b>x</b>,a#0,\n<b>x</b>,a#1,20.0\n"
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def runs(tmp_path):
     (training / "config.yaml").write_text("model:\n  noise_std: 0.01\n")
     results = tmp_path / "results"
     results.mkdir()
-    (results / "table.md").write_text(TABLE)
-    (results / "comparison.png").write_bytes(plot_curves({"a": Curve((0, 1), (0.0, 1.0))}))
+    (results / "results.csv").write_text(TABLE)
+    (results / "comparison.png").write_bytes(plot_curves({"a": {0: 0.0, 1: 1.0}}))
     return [training, results]
 
 
@@ -38,7 +38,7 @@ def test_one_page_has_curves_tables_pictures_and_configurations(tmp_path, runs, 
     # Two curves and a picture, all inside the page.
     assert page.count('src="data:image/png;base64,') == 3
     assert "curvature along the chains" in page
-    assert "<td>33.0 ± 1</td>" in page
+    assert "<td>33.00 ± 1.00</td>" in page
     assert "noise_std: 0.01" in page
     # Text is text, even where it looks like HTML.
     assert "<b>x</b>" not in page
@@ -69,11 +69,11 @@ def test_a_training_of_direct_has_all_curves_with_a_point_for_every_line_of_its_
     for key, title in TITLES.items():
         if not key.startswith("val/"):
             points = {line["iteration"]: line[key] for line in lines if key in line}
-            assert dict(zip(curves[title].iterations, curves[title].values, strict=True)) == points
+            assert curves[title] == points
     # DIRECT logs from iteration 5 on, and the contrastive phase begins with iteration 6.
-    assert curves["loss"].iterations == tuple(range(5, 12))
+    assert list(curves["loss"]) == list(range(5, 12))
     for title in ("energy gap E⁺ − E⁻", "curvature along the chains", "Langevin step τ"):
-        assert curves[title].iterations == tuple(range(6, 12))
+        assert list(curves[title]) == list(range(6, 12))
 
     # Validation: what DIRECT wrote beside the log of every volume.
     scores = {}
@@ -82,16 +82,21 @@ def test_a_training_of_direct_has_all_curves_with_a_point_for_every_line_of_its_
             volume["fastmri_psnr_metric"] for volume in json.loads(path.read_text()).values()
         ]
     psnr = curves["PSNR on brains (dB)"]
-    assert list(psnr.iterations) == sorted(scores)
+    assert list(psnr) == sorted(scores)
     assert set(scores) == {8, 11}
-    np.testing.assert_allclose(psnr.values, [np.mean(scores[iteration]) for iteration in sorted(scores)], rtol=1e-6)
+    np.testing.assert_allclose(
+        list(psnr.values()), [np.mean(scores[iteration]) for iteration in sorted(scores)], rtol=1e-6
+    )
 
 
-def test_tables_and_lines_of_markdown_come_in_their_order(runs):
-    heading, table, line = from_markdown(runs[1] / "table.md")
-    assert "<p>2d4x</p>" in heading
-    assert table.count("<tr>") == 3
-    assert "<p>Two slices.</p>" in line
+def test_a_table_of_slices_is_one_of_means():
+    rows = [
+        {"method": "a", "case": case, "psnr": psnr, "note": ""} for case, psnr in (("v#0", "30.0"), ("v#1", "32.0"))
+    ]
+    assert summary(rows) == [{"method": "a", "psnr": "31.00 ± 1.00"}]
+    # Rows that are no slices stay as they are.
+    assert summary([{"method": "a", "psnr": "30.25"}]) == [{"method": "a", "psnr": "30.25"}]
+    assert mean_text(np.array([np.nan, 582735.0])) == "582,735"
 
 
 @pytest.mark.parametrize(
@@ -99,16 +104,16 @@ def test_tables_and_lines_of_markdown_come_in_their_order(runs):
     [
         (["none"], ["none", "no such folder"]),
         (["empty"], ["empty", "neither metrics.json"]),
-        (["damaged"], ["damaged/table.md", "equally long rows"]),
-        (["headless"], ["headless/table.md", "equally long rows"]),
+        (["damaged"], ["damaged/results.csv", "equally long rows"]),
+        (["headless"], ["headless/results.csv", "equally long rows"]),
         (["deepen", "other/deepen"], ["deepen, deepen", "different names"]),
     ],
 )
 def test_what_cannot_be_reported_is_one_line(tmp_path, runs, capsys, arguments, words):
     (tmp_path / "empty").mkdir()
-    for name, text in (("damaged", "| a | b |\n|---|---|\n| 1 |\n"), ("headless", "| a | b |\n")):
+    for name, text in (("damaged", "a,b\n1\n"), ("headless", "a,b\n")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "table.md").write_text(text)
+        (tmp_path / name / "results.csv").write_text(text)
     (tmp_path / "other" / "deepen").mkdir(parents=True)
     out = tmp_path / "report.html"
     assert main(["report", *(str(tmp_path / name) for name in arguments), "--out", str(out)]) == 2
