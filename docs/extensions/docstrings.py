@@ -44,9 +44,23 @@ def describe_returns_by_sentences(lines: list[str]) -> None:
             return
 
 
+def describe_attributes_one_by_one(lines: list[str]) -> None:
+    """Repeat what two attributes share: to napoleon ``a, b`` is one name."""
+    for number in reversed(range(len(lines) - 1)):
+        if re.fullmatch(r"\w+(, \w+)+", lines[number]) and lines[number + 1].startswith("    "):
+            end = number + 1
+            while end < len(lines) and lines[end].startswith("    "):
+                end += 1
+            names = lines[number].split(", ")
+            lines[number:end] = [
+                line for name in names for line in (name, *lines[number + 1 : end])
+            ]
+
+
 def prepare(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Rewrite a docstring before napoleon reads it."""
     escape_bars(lines)
+    describe_attributes_one_by_one(lines)
     describe_returns_by_sentences(lines)
     if what in ("attribute", "data", "property"):
         # A first line without a colon has no type in it. To reStructuredText a backslash and the

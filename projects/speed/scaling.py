@@ -14,7 +14,7 @@ from benchmarks.setting import Setting, workload
 from benchmarks.speed import times_in_turns
 from benchmarks.steps import floor, severed_update
 from direct_deepen.evaluation.tables import write_csv
-from direct_deepen.pages.figure import blank_figure
+from direct_deepen.pages.drawing import blank_figure
 
 STEPS = 20
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
