@@ -185,7 +185,7 @@ def test_a_volume_is_written_when_its_last_slice_arrives_in_the_order_of_slices(
     path = writer.add(VOLUME, 1, arrays(1))
     assert path == posterior_path(writer.directory, VOLUME) == writer.directory / "file_7.posterior.h5"
     with h5py.File(path) as file:
-        assert set(file) == {"map", "scale"}
+        assert {name for name, dataset in file.items() if not dataset.is_scale} == {"map", "scale"}
         np.testing.assert_array_equal(file["map"][:], np.stack([arrays(number)["map"] for number in range(3)]))
         assert file["map"].dtype == np.complex64
         assert file["scale"][:].tolist() == [0, 1, 2]
@@ -237,6 +237,19 @@ def test_what_is_read_is_what_was_written_and_no_more_samples_than_asked_for(wri
     assert volume.attributes == {"method": "deepen", "noise_std": 0.01}
     np.testing.assert_array_equal(read_posterior(path, num_samples=3).arrays["samples"][0], samples[[0, 2, 4]])
     np.testing.assert_array_equal(read_posterior(path, num_samples=9).arrays["samples"][0], samples)
+
+
+def test_the_dimensions_have_names_and_a_file_without_them_is_read_as_well(writer, tmp_path):
+    shape = (5, 2, 3)
+    path = writer.add(OTHER, 0, {**arrays(4), "samples": np.ones(shape), "quantiles": np.ones((2, 2, 3))})
+    with h5py.File(path) as file, h5py.File(tmp_path / "old.posterior.h5", "w") as old:
+        for name, between in (("samples", ["sample"]), ("quantiles", ["quantile"]), ("map", [])):
+            dimensions = ["slice", *between, "row", "column"]
+            assert [axis.label for axis in file[name].dims] == dimensions
+            assert [axis[0].shape for axis in file[name].dims] == [(size,) for size in file[name].shape]
+            old[name] = file[name][()]
+    assert set(read_posterior(path).arrays) == {"map", "scale", "quantiles"}
+    assert set(read_posterior(tmp_path / "old.posterior.h5").arrays) == {"map", "quantiles"}
 
 
 def test_a_file_that_is_none_is_refused_in_one_line(tmp_path, one_line_error):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from direct_deepen.pages.drawing import number_text, palette
 from direct_deepen.pages.view import View
@@ -24,7 +23,7 @@ def render(template: str, **content: Any) -> str:
     )  # fmt: skip
     environment.filters |= {"json": _json, "png": _data_uri}
     assets = resources.files("direct_deepen.pages") / "assets"
-    style, script = (Markup((assets / name).read_text(encoding="utf-8")) for name in ("page.css", "viewer.js"))
+    style, script = ((assets / name).read_text(encoding="utf-8") for name in ("page.css", "viewer.js"))
     return environment.get_template(template).render(style=style, script=script, **content)
 
 
@@ -62,6 +61,6 @@ def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
-def _json(content: Any) -> Markup:
+def _json(content: Any) -> str:
     # "</script>" in a text would end the script that holds it.
-    return Markup(json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
+    return json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")

@@ -27,6 +27,9 @@ dataset                             type    axes                          meanin
 ``posterior_gradient_evaluations``
 =================================== ======= ============================= ============================================
 
+The axes are dimension scales of the file, numbered from 0, so ``xarray.open_dataset(path, engine="h5netcdf")`` names
+the dimensions.
+
 The reconstruction that DIRECT writes is the magnitude of ``mean``, ``map`` or ``image``, the first that is there.
 
 A file has those of its method: ``mean`` and what follows from samples in posterior mode only, ``map`` and its figures
@@ -55,6 +58,7 @@ Attributes of the file:
 =================================== ====================================================================================
 """
 
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +68,7 @@ import h5py
 import numpy as np
 
 from direct_deepen.errors import DeepenError, require
-from direct_deepen.files import write_hdf5
+from direct_deepen.files import write_file
 
 type FileAttributes = dict[str, str | float | list[float]]
 """What an HDF5 file can say of itself, by name."""
@@ -147,7 +151,7 @@ def read_posterior(path: Path, *, num_samples: int = 0) -> PosteriorVolume:
         If the file is missing or none that HDF5 can read.
     """
     with open_output(path) as file:
-        arrays = {name: dataset[()] for name, dataset in file.items() if name != "samples"}
+        arrays = {name: dataset[()] for name, dataset in file.items() if not dataset.is_scale and name != "samples"}
         if num_samples > 0 and "samples" in file:
             saved = file["samples"].shape[1]
             chosen = np.unique(np.linspace(0, saved - 1, min(num_samples, saved)).round().astype(int))
@@ -210,5 +214,27 @@ class PosteriorWriter:
         slices = [pending[number] for number in sorted(pending)]
         # What is in the file is forgotten at once: with samples it is much.
         datasets = ((name, np.stack([arrays.pop(name) for arrays in slices])) for name in list(slices[0]))
-        write_hdf5(path, datasets, self._attributes[volume])
+        _write(path, datasets, self._attributes[volume])
         return path
+
+
+def _write(path: Path, datasets: Iterable[tuple[str, np.ndarray]], attributes: FileAttributes) -> None:
+    # In memory first: HDF5 crashes (segmentation fault) if the disk is full when it closes a file.
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.attrs.update(attributes)
+        for name, array in datasets:
+            dataset = file.create_dataset(name, data=array)
+            for number, dimension in enumerate(_dimensions(name, array.ndim)):
+                if dimension not in file:
+                    file.create_dataset(dimension, data=np.arange(array.shape[number]))
+                    file[dimension].make_scale(dimension)
+                dataset.dims[number].label = dimension
+                dataset.dims[number].attach_scale(file[dimension])
+    write_file(path, content.getvalue())
+
+
+def _dimensions(name: str, number: int) -> tuple[str, ...]:
+    """Return the names of the axes of a dataset; of the second of four, that of a quantile or sample."""
+    among = (name.removesuffix("s"),) if number == 4 else ()
+    return ("slice", *among, "row", "column") if number > 1 else ("slice",)

@@ -18,14 +18,6 @@ def picture(number, *, posteriors=("deepen",)):
     return Picture(f"a.h5#{number}", reference, images, std)
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures, in place of their files."""
-    figures = []
-    monkeypatch.setattr(plots, "write_figure", lambda figure, path: figures.append(figure))
-    return figures
-
-
 def images_of(figure):
     return [axes.images[0].get_array() for axes in figure.axes if axes.images]
 
@@ -39,54 +31,54 @@ def busiest_window(reference, size):
     return slice(top, top + size), slice(left, left + size)
 
 
-def test_the_comparison_shows_every_slice_every_method_a_zoom_and_ten_times_its_error(drawn, tmp_path):
+def test_the_comparison_shows_every_slice_every_method_a_zoom_and_ten_times_its_error(tmp_path):
     pictures = [picture(0), picture(1)]
-    plots.plot_comparison(pictures, tmp_path / "comparison.png")
+    figure = plots.plot_comparison(pictures, tmp_path / "comparison.png")
     expected = []
     for shown in pictures:
         window = busiest_window(shown.reference, 5)
         expected += [shown.reference, *shown.images.values()]
         expected += [shown.reference[window], *(image[window] for image in shown.images.values())]
         expected += [10 * (image - shown.reference).abs() for image in shown.images.values()]
-    found = images_of(drawn[0])
+    found = images_of(figure)
     assert len(found) == len(expected) == 2 * (1 + 4 + 1 + 4 + 4)
     for array, image in zip(found, expected, strict=True):
         np.testing.assert_allclose(array, image.numpy(), rtol=1e-6)
 
 
-def test_the_posterior_shows_reference_estimates_error_and_deviation_of_every_prediction(drawn, tmp_path):
+def test_the_posterior_shows_reference_estimates_error_and_deviation_of_every_prediction(tmp_path):
     shown = picture(0, posteriors=("first", "second"))
-    plots.plot_posterior([shown], tmp_path / "posterior.png")
+    figure = plots.plot_posterior([shown], tmp_path / "posterior.png")
     expected = []
     for name in ("first", "second"):
         mean = shown.images[f"{name}_mmse"]
         error = (mean - shown.reference).abs()
         expected += [shown.reference, shown.images[f"{name}_map"], mean, error, shown.std[name]]
-    found = images_of(drawn[0])
+    found = images_of(figure)
     assert len(found) == len(expected)
     for array, image in zip(found, expected, strict=True):
         np.testing.assert_allclose(array, image.numpy(), rtol=1e-6)
 
 
-def test_uncertainties_of_methods_stand_side_by_side_on_one_scale(drawn, tmp_path):
+def test_uncertainties_of_methods_stand_side_by_side_on_one_scale(tmp_path):
     shown = picture(0, posteriors=("first", "second"))
     images = {name: shown.images[f"{name}_mmse"] for name in ("first", "second")} | {"sense": shown.reference}
     shown = Picture(shown.case, shown.reference, images, shown.std)
-    plots.plot_uncertainty([shown], tmp_path / "uncertainty.png")
+    figure = plots.plot_uncertainty([shown], tmp_path / "uncertainty.png")
     names = ("first", "second")
     errors = [(images[name] - shown.reference).abs() for name in names]
     expected = [shown.reference, *(images[name] for name in names), *errors, *(shown.std[name] for name in names)]
-    for array, image in zip(images_of(drawn[0]), expected, strict=True):
+    for array, image in zip(images_of(figure), expected, strict=True):
         np.testing.assert_allclose(array, image.numpy(), rtol=1e-6)
-    plots.plot_uncertainty([shown], tmp_path / "chosen.png", methods=["sense", "second"])
-    assert len(images_of(drawn[1])) == 1 + 2 + 2 + 1
-    limits = {axes.images[0].get_clim() for axes in drawn[0].axes if axes.images and axes.images[0].cmap.name != "gray"}
+    chosen = plots.plot_uncertainty([shown], tmp_path / "chosen.png", methods=["sense", "second"])
+    assert len(images_of(chosen)) == 1 + 2 + 2 + 1
+    limits = {axes.images[0].get_clim() for axes in figure.axes if axes.images and axes.images[0].cmap.name != "gray"}
     assert len(limits) == 1
 
 
-def test_error_and_deviation_share_one_scale_of_brightness(drawn, tmp_path):
-    plots.plot_posterior([picture(0)], tmp_path / "posterior.png")
-    *_, error, deviation = [axes.images[0] for axes in drawn[0].axes if axes.images][:5]
+def test_error_and_deviation_share_one_scale_of_brightness(tmp_path):
+    figure = plots.plot_posterior([picture(0)], tmp_path / "posterior.png")
+    *_, error, deviation = [axes.images[0] for axes in figure.axes if axes.images][:5]
     assert error.get_clim() == deviation.get_clim()
     assert error.get_clim()[0] == 0
 

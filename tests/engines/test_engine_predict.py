@@ -58,7 +58,7 @@ IN_DATA_UNITS = ("map", "mean", "std", "std_complex", "quantiles", "scale")
 
 def arrays_of(output, volume="test", kind=".posterior"):
     with h5py.File(output / f"{volume}{kind}.h5") as file:
-        return {name: dataset[()] for name, dataset in file.items()}
+        return {name: dataset[()] for name, dataset in file.items() if not dataset.is_scale}
 
 
 def timeless(arrays):
