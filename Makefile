@@ -8,7 +8,7 @@ SEED ?= 0
 # Modules are compiled once: every process that imports DIRECT from its sources spends four seconds more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup test test-slow test-peer lint docs demo speed configs clean
+.PHONY: setup test test-slow test-peer lint docs demo speed clean
 
 setup: .venv/installed
 
@@ -48,12 +48,9 @@ test-peer: setup
 speed: setup
 	$(BIN)/python -m benchmarks.speed --json runs/speed.json
 
-configs: setup
-	$(BIN)/python configs/generate.py
-
 # Phantoms, two trainings by DIRECT, two predictions by DIRECT, one table and two pictures.
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" SEED=$(SEED) DEMO=$(DEMO) projects/demo/run.sh
 
 clean:
-	rm -rf runs build dist docs/_build docs/projects *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf runs build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,7 +17,7 @@ from direct_deepen.evaluation.landscape import landscape
 from direct_deepen.evaluation.metrics import quality
 from direct_deepen.evaluation.study import load_study
 from direct_deepen.evaluation.tables import read_results
-from direct_deepen.pages.landscape_view import landscape_figures
+from direct_deepen.pages.landscape_view import statistics
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_landscapes_are_drawn_around_references_of_these_maps(
     case, energy = espirit_cases[1], load_trained(study.checkpoint, configuration)
     generator = torch.Generator().manual_seed(0)
     plane = landscape(case.problem.A, case.problem.masked_kspace, energy, case.reference, generator=generator)
-    assert content["figures"] == [landscape_figures(plane)]
+    assert content["statistics"] == [statistics(plane)]
 
 
 def test_references_of_either_maps_differ(study, configuration, espirit_cases):

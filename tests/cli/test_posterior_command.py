@@ -12,7 +12,7 @@ from matplotlib import image as matplotlib_image
 from direct_deepen.engines.trained import load_trained
 from direct_deepen.evaluation.landscape import landscape
 from direct_deepen.evaluation.metrics import quality
-from direct_deepen.pages.landscape_view import landscape_figures
+from direct_deepen.pages.landscape_view import statistics
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def test_a_file_alone_is_shown_with_its_figures(tmp_path, study, run_command, po
         costs = [f"{cost:.4g}" for cost in file["cost"][()]]
     assert line_of(result.output, "cost C") == costs
     content = content_of(page)
-    titles = [reel["title"] for reel in content["reels"]]
+    titles = [panel["title"] for panel in content["panels"]]
     assert titles == ["MAP", "posterior mean", "standard deviation", "5 % quantile", "95 % quantile"]
     assert content["labels"] == ["slice 1 of 2", "slice 2 of 2"]
-    assert [figures["cost C"] for figures in content["figures"]] == costs
+    assert [values["cost C"] for values in content["statistics"]] == costs
     assert matplotlib_image.imread(picture).std() > 0.1
 
 
@@ -107,8 +107,8 @@ def test_landscapes_are_those_of_the_checkpoint_around_the_slices_asked_for(tmp_
     ]
     content = content_of(page)
     assert content["labels"] == ["b.h5, slice 2", "b.h5, slice 1"]
-    assert content["figures"] == [landscape_figures(plane) for plane in planes]
-    assert line_of(result.output, "E at SENSE") == [figures["E at SENSE"] for figures in content["figures"]]
+    assert content["statistics"] == [statistics(plane) for plane in planes]
+    assert line_of(result.output, "E at SENSE") == [values["E at SENSE"] for values in content["statistics"]]
     assert np.std(matplotlib_image.imread(picture)) > 0.1
 
 

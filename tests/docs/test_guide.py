@@ -126,7 +126,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
     with pytest.MonkeyPatch.context() as patch, chdir(folder):
         patch.setattr("direct_deepen.data.phantom.write_phantoms", write_phantoms)
-        # As after `export PYTHONPATH=outside`.
+        # As after `export PYTHONPATH=outside`; a folder that is not there yet would never be looked into.
+        (folder / "outside").mkdir()
         patch.syspath_prepend(folder / "outside")
         someone = Reader(folder)
         someone.read(GUIDE / "index.md")
