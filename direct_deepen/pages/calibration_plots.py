@@ -24,7 +24,7 @@ from direct_deepen.posterior.calibration import LEVELS, REMOVED
 _NAMES = {CLEAN: "reference", DATA_NOISE: "reference + data noise", SAMPLE: "own sample"}
 _COLOURS = {CLEAN: "tab:blue", DATA_NOISE: "tab:orange", SAMPLE: "0.78"}
 _KINDS = ((SAMPLE, BEFORE), (CLEAN, BEFORE), (CLEAN, AFTER), (DATA_NOISE, BEFORE), (DATA_NOISE, AFTER))
-_IDEAL = {"color": "0.6", "linewidth": 1, "linestyle": ":"}
+_IDEAL: dict[str, Any] = {"color": "0.6", "linewidth": 1, "linestyle": ":"}
 
 
 def plot_calibration(assessments: Sequence[Assessment], path: Path) -> None:

@@ -48,7 +48,7 @@ def test_with_its_data_a_file_is_compared_with_the_references_of_the_score(tmp_p
     data = ["--cfg", str(study.configuration), "--data-root", study.test.name]
     result = run_command(["posterior", str(posterior), *data, "--html", str(page)])
     assert (result.code, result.errors) == (0, [])
-    titles = [reel["title"] for reel in content_of(page)["reels"]]
+    titles = [panel["title"] for panel in content_of(page)["panels"]]
     assert titles[:5] == ["reference", "MAP", "posterior mean", "|error| of mean", "standard deviation"]
     mine = [case for case in study.cases(study.test) if case.volume == "a.h5"]
     with h5py.File(posterior) as file:
