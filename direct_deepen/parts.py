@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, ClassVar
 
 from direct_deepen.errors import DeepenError, require
 
@@ -117,6 +117,8 @@ class Part:
     """Base of the parts. The engine sets ``shared``; used from Python, a part has the defaults."""
 
     shared = SharedSettings()
+    needs: ClassVar[str] = ""
+    """A method that the prior has to have: ``value_and_grad`` of energies, ``at`` of energies of a noise level."""
 
 
 class Registry[Kind: Part]:

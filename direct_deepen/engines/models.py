@@ -143,7 +143,14 @@ class DirectModel(nn.Module):
         section = {key: plain_value(value) for key, value in section.items()}
         build = super().__init__
         build(**{name: section[name] for name in signature(build).parameters if name in section})
-        attach_learned(self, system_of(section).inference, "model.inference")
+        system = system_of(section)
+        for kind, part in (("objective", system.objective), ("inference", system.inference)):
+            require(
+                hasattr(self, part.needs or "forward"),
+                f"model.{kind}.name: {type(part).__name__} asks for a prior with {part.needs}, which "
+                f"{type(self).__name__} has not; allowed: another model.model_name, or another {kind}",
+            )
+        attach_learned(self, system.inference, "model.inference")
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move as any module does; a CUDA device that is not there is bad input. DIRECT's default is ``cuda``."""
@@ -239,10 +246,14 @@ class External(DirectModel, _ExternalPrior):
         result: torch.Tensor = self.prior(*arguments)
         return result
 
-    def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return E(x) and ∇E(x) of a prior that is an energy."""
-        result: tuple[torch.Tensor, torch.Tensor] = self.prior.value_and_grad(image)
-        return result
+    def __getattr__(self, name: str) -> Any:
+        """Return what the prior has besides, such as ``value_and_grad``."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "prior":
+                raise
+            return getattr(self.prior, name)
 
 
 def section_of(config: DictConfig) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from direct_deepen.engines.checkpoints import require_weights_of, weights_of
 from direct_deepen.engines.models import DiffusionDenoiser, plain_value
 from direct_deepen.engines.settings import System, system_of
 from direct_deepen.errors import DeepenError, require
-from direct_deepen.priors import DifferentiableEnergy
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ def load_trained(checkpoint: Path, configuration: Path) -> Any:
     """
     prior = load_prior(checkpoint, configuration)
     require(
-        isinstance(prior, DifferentiableEnergy),
+        hasattr(prior, "value_and_grad"),
         f"{configuration}: model.model_name is a {type(prior).__name__}, which is no energy; allowed: a prior with "
         "value_and_grad",
     )

@@ -33,6 +33,7 @@ class Map(Estimator):
         When it ends anyway.
     """
 
+    needs = "value_and_grad"
     prior_weight: float = setting(1.0, above=0)
     tolerance: float = setting(1e-6, above=0)
     max_iterations: int = setting(500, least=1)
@@ -106,6 +107,7 @@ class UnrolledGradient(Estimator):
         α before training, which learns it.
     """
 
+    needs = "value_and_grad"
     num_steps: int = setting(30, least=1)
     step_size: float = setting(1.0, above=0)
 

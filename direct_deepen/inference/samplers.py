@@ -158,6 +158,7 @@ class AnnealedLangevin(Sampler):
         h of ``langevin`` and ``metropolis``.
     """
 
+    needs = "at"
     rule: str = setting("conditional", choices=ALPS_RULES)
     noise_std: float = setting(0.007, above=0)
     num_levels: int = setting(10, least=2)

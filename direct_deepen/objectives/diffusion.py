@@ -156,6 +156,7 @@ class Distillation(Diffusion):
         sees what the diffusion sees, and annealed chains, whose measured part has little noise, diverge.
     """
 
+    needs = "at"
     teacher_configuration: str = ""
     teacher_checkpoint: str = ""
     least_noise_share: float = setting(0.0, least=0, most=1)

@@ -56,6 +56,7 @@ class Contrastive(Objective):
         The chains that draw x⁻.
     """
 
+    needs = "value_and_grad"
     warm_start_iterations: int = setting(1000, least=0)
     warm_start_noise_std: float = setting(0.1, above=0)
     warm_start_energy_weight: float = setting(0.3, least=0)

@@ -79,6 +79,7 @@ class ScoreMatching(Objective):
         λ of the term that takes the energy of noise-free images to zero; 0 is MuSE's own objective.
     """
 
+    needs = "value_and_grad"
     max_noise_std: float = setting(0.1, above=0)
     image_energy_weight: float = setting(0.0, least=0)
 

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import tiny_direct
+import torch
 from direct.environment import load_model_config_from_name, load_model_from_name
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -178,6 +179,51 @@ def test_energies_have_the_names_of_before_too(tmp_path):
     config = tiny_direct.changed(tiny_direct.configuration(), {"model.model_name": "deepen.energies.QuadraticEnergy"})
     engine = tiny_direct.build_engine(tmp_path, config)
     assert isinstance(engine.model, plugin_priors.QuadraticEnergy)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "key"),
+    [
+        ("Denoiser", {"inference.name": "map"}, "inference.name"),
+        ("Denoiser", {"inference.name": "unrolled_gradient"}, "inference.name"),
+        ("QuadraticEnergy", {"inference.name": "annealed_langevin"}, "inference.name"),
+        ("QuadraticEnergy", {"objective.name": "distillation"}, "objective.name"),
+        ("ImageNetwork", {"objective.name": "contrastive"}, "objective.name"),
+    ],
+)
+def test_a_part_that_asks_for_another_prior_is_refused(one_line_error, name, changes, key):
+    size = {"hidden_channels": 4, "num_layers": 3, "activation": "relu"}
+    section = {**size, "objective": {"name": "denoising"}, "inference": {"name": "proximal_iteration"}}
+    model = getattr(models, name)
+    model.of(section | {"weight": 0.25})
+    with one_line_error(f"model.{key}", name, "allowed"):
+        model.of(tiny_direct.changed(section | {"weight": 0.25}, changes))
+
+
+def test_a_prior_from_outside_has_the_methods_of_its_own():
+    section = {
+        "prior": "direct_deepen.priors:NoiseConditionalEnergy",
+        "arguments": {"channels": [3, 4], "num_blocks": 1},
+        "objective": {"name": "distillation"},
+        "inference": {"name": "annealed_langevin"},
+    }
+    model = models.External.of(section)
+    image = torch.ones(1, 8, 8, dtype=torch.complex64)
+    assert torch.equal(model.at(0.3).value_and_grad(image)[1], model.prior.at(0.3).value_and_grad(image)[1])
+    assert not hasattr(model, "value_and_grad")
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"prior": "", "arguments": {}}, ["model.prior is ''"]),
+        ({"prior": "no_such_module:Energy", "arguments": {}}, ["model.prior", "no_such_module"]),
+        ({"prior": "direct_deepen:QuadraticEnergy", "arguments": {"layers": 3}}, ["model.arguments", "layers"]),
+    ],
+)
+def test_a_prior_from_outside_that_cannot_be_made_is_named(one_line_error, section, words):
+    with one_line_error(*words, "allowed"):
+        models.External.of(section)
 
 
 # ---- Inside DIRECT's command

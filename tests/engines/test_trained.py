@@ -44,8 +44,7 @@ def test_another_model_is_refused_by_the_name_of_what_differs(
 
 
 def test_a_prior_that_is_no_energy_is_loaded_as_a_prior_alone(tmp_path, one_line_error):
-    section = {"model_name": "deepen.priors.Denoiser", "hidden_channels": 4, "num_layers": 3}
-    path = tiny_direct.write_configuration(tmp_path / "denoiser.yaml", {"model": section})
+    path = tiny_direct.write_configuration(tmp_path / "denoiser.yaml", tiny_direct.configuration("phantom_pnp_ista"))
     torch.save({"model": Denoiser(hidden_channels=4, num_layers=3, activation="relu").state_dict()}, tmp_path / "a.pt")
     assert load_prior(tmp_path / "a.pt", path)(torch.ones(1, 8, 8, dtype=torch.complex64)).shape == (1, 8, 8)
     with one_line_error("denoiser.yaml", "Denoiser", "allowed"):

@@ -59,9 +59,10 @@ def test_direct_finds_model_configuration_and_engine_by_name(tmp_path, name):
         size = {"channels": [3, 4]}
     if name.endswith("External"):
         size = {"prior": "direct_deepen:QuadraticEnergy", "arguments": {"hidden_channels": 3, "num_layers": 2}}
-    config = tiny_direct.changed(
-        tiny_direct.configuration(), {"model": {"model_name": name, "engine_name": "DeepenEngine", **size}}
-    )
+    # These ask nothing of a prior but to be called.
+    parts = {"objective": {"name": "denoising"}, "inference": {"name": "proximal_iteration"}}
+    section = {"model_name": name, "engine_name": "DeepenEngine", **size, **parts}
+    config = tiny_direct.changed(tiny_direct.configuration(), {"model": section})
     environment = tiny_direct.build_environment(tmp_path, config)
     assert type(environment.engine.model) is model
     assert isinstance(environment.engine, MRIModelEngine)
