@@ -114,7 +114,7 @@ def test_the_scale_that_fits_the_validation_data_stands_beside_the_checkpoint_an
 
     # What is sampled is kept: another run draws nothing, and another seed draws anew.
     run.sidecar.unlink()
-    with recorded.told(recorded.BEFORE_SAMPLES, lambda _: pytest.fail("sampled again")):
+    with recorded.listening(recorded.BEFORE_SAMPLES, lambda _: pytest.fail("sampled again")):
         assert run.again().code == 0
         assert read_calibration(run.sidecar) == calibration
         with pytest.raises(pytest.fail.Exception):
@@ -246,7 +246,7 @@ def test_the_same_seed_gives_the_same_tables_and_another_seed_others(run):
 
 def test_at_most_so_many_slices_are_sampled_spread_over_the_volumes(run):
     sampled = []
-    with recorded.told(recorded.BEFORE_SAMPLES, lambda problem: sampled.append(problem.names[0])):
+    with recorded.listening(recorded.BEFORE_SAMPLES, lambda problem: sampled.append(problem.names[0])):
         assert run.again(slices=2).code == 0
     assert [(Path(name).name, number) for name, number in sampled] == [("v.h5", 0), ("a.h5", 0), ("b.h5", 0)]
 

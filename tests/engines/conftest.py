@@ -125,7 +125,7 @@ def updates() -> Iterator[list[SimpleNamespace]]:
             )
         )
 
-    with recorded.told(recorded.BEFORE_UPDATE, note):
+    with recorded.listening(recorded.BEFORE_UPDATE, note):
         yield record
 
 
@@ -133,5 +133,5 @@ def updates() -> Iterator[list[SimpleNamespace]]:
 def reconstructed() -> Iterator[list[str]]:
     """The volume of every batch that a prediction by ``tiny_direct.recorded`` reconstructs."""
     record: list[str] = []
-    with recorded.told(recorded.BEFORE_BATCH, lambda problem: record.append(Path(problem.names[0][0]).stem)):
+    with recorded.listening(recorded.BEFORE_BATCH, lambda problem: record.append(Path(problem.names[0][0]).stem)):
         yield record

@@ -112,7 +112,7 @@ def _predict(
     import tiny_direct
 
     note = _notes(output)
-    with recorded.told(recorded.BEFORE_BATCH, lambda problem: note(problem.names)):
+    with recorded.listening(recorded.BEFORE_BATCH, lambda problem: note(problem.names)):
         begin_to_watch()
         tiny_direct.direct_predict(output, tiny_direct.recorded(config), data, checkpoint)
 
@@ -122,7 +122,7 @@ def _train(run: Path, config: dict[str, Any], data: Path, begin_to_watch: Callab
     import tiny_direct
 
     note = _notes(run)
-    with recorded.told(recorded.BEFORE_UPDATE, lambda update: note([update.iteration, update.problem.names])):
+    with recorded.listening(recorded.BEFORE_UPDATE, lambda update: note([update.iteration, update.problem.names])):
         begin_to_watch()
         tiny_direct.direct_train(run.parent, tiny_direct.recorded(config), data, resume=True, name=run.name)
 

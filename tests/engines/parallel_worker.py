@@ -55,7 +55,7 @@ def step_with_trouble_in_rank_0(engine: Any, batch: dict[str, Any], rank: int) -
 
     rate = engine.cfg.training.lr
     engine._lr_scheduler = SimpleNamespace(base_lrs=[rate])
-    with EventStorage(CONTRASTIVE), recorded.told(recorded.BEFORE_UPDATE, diverge):
+    with EventStorage(CONTRASTIVE), recorded.listening(recorded.BEFORE_UPDATE, diverge):
         engine.model.train()
         engine.model.zero_grad()
         engine._do_iteration(batch)

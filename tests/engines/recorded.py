@@ -17,7 +17,7 @@ BEFORE_SAMPLES: list[Callable] = []
 
 
 @contextmanager
-def told(listeners, listener):
+def listening(listeners, listener):
     """Call the listener within this context."""
     listeners.append(listener)
     try:

@@ -362,7 +362,7 @@ def test_solvers_get_all_cores_and_the_number_of_threads_is_restored(
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with recorded.told(recorded.BEFORE_BATCH, lambda _: inside.append(torch.get_num_threads())):
+        with recorded.listening(recorded.BEFORE_BATCH, lambda _: inside.append(torch.get_num_threads())):
             tiny_direct.direct_predict(tmp_path / "good", tiny_direct.recorded(map_config), volume, checkpoint)
         assert set(inside) == {3}
         assert torch.get_num_threads() == 2

@@ -34,7 +34,7 @@ def trouble_in(iteration):
         if update.iteration == iteration:
             raise DivergenceError("langevin: 1 of 2 chains diverged")
 
-    return recorded.told(recorded.BEFORE_UPDATE, diverge)
+    return recorded.listening(recorded.BEFORE_UPDATE, diverge)
 
 
 def assert_equal_weights(run, other, iteration):

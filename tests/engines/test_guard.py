@@ -138,7 +138,7 @@ def test_training_goes_back_halves_the_rate_says_so_once_and_goes_on_also_if_it_
         if update.iteration == 9:
             raise DivergenceError("langevin: 1 of 2 chains diverged")
 
-    with recorded.told(recorded.BEFORE_UPDATE, diverge):
+    with recorded.listening(recorded.BEFORE_UPDATE, diverge):
         run = tiny_direct.direct_train(tmp_path, configuration(11), volumes)
         # Four slices had chains before; iteration 10 began two anew.
         chains = torch.load(run / "training_state_10_0.pt", weights_only=True)["chains"]

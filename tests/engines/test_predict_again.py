@@ -32,7 +32,7 @@ def predict_and_be_killed_at_the_second_volume(*arguments):
         if len(batches) == 2:
             raise KilledError
 
-    with recorded.told(recorded.BEFORE_BATCH, kill), pytest.raises(KilledError):
+    with recorded.listening(recorded.BEFORE_BATCH, kill), pytest.raises(KilledError):
         tiny_direct.direct_predict(*arguments)
 
 

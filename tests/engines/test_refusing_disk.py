@@ -79,7 +79,7 @@ def test_a_posterior_that_does_not_fit_ends_prediction_and_the_next_run_computes
 
     disk = full_disk()
     with (
-        recorded.told(recorded.BEFORE_BATCH, fill_at_the_second),
+        recorded.listening(recorded.BEFORE_BATCH, fill_at_the_second),
         exit_with_one_line(".posterior.h5: cannot be written: No space left on device"),
     ):
         tiny_direct.direct_predict(tmp_path, config, volumes, checkpoint)
