@@ -57,7 +57,10 @@ napoleon_preprocess_types = False
 
 # Other projects' names are not looked up: the documentation builds without a network.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|np|pathlib|collections|typing|omegaconf|h5py|direct|abc|nn)(\..*)?"),
+    (
+        r"py:.*",
+        r"(torch|numpy|np|pathlib|collections|typing|omegaconf|h5py|direct|abc|nn|matplotlib)(\..*)?",
+    ),
     (
         r"py:.*",
         r"(Path|Any|Self|Callable|Sequence|Mapping|Iterator|Tensor|Generator|ABC|Module|ndarray)",
