@@ -1,21 +1,12 @@
 """Progress bars: on standard error, only on a terminal, and gone when they are done."""
 
 from collections.abc import Iterable
-from typing import Protocol
 
 import torch
 from tqdm import tqdm
 
-FIGURES_INTERVAL = 20
-"""Steps of a solver from one reading of its figures to the next: reading them off a GPU makes it wait."""
-
-
-class Track(Protocol):
-    """Whatever yields items and shows how far it is: :func:`progress_bar`, or what tells another process."""
-
-    def __call__[Item](self, items: Iterable[Item], *, name: str, unit: str, total: int) -> Iterable[Item]:
-        """Yield the items."""
-        ...
+METRICS_INTERVAL = 20
+"""Steps of a solver from one reading of its metrics to the next: reading them off a GPU makes it wait."""
 
 
 def progress_bar[Item](
@@ -43,8 +34,8 @@ def progress_bar[Item](
     )
 
 
-def show_figures(bar: tqdm, **figures: torch.Tensor | float) -> None:
-    """Put figures, means where there are several, behind a bar; where nothing is shown nothing is read off a device."""
+def show_metrics(bar: tqdm, **metrics: torch.Tensor | float) -> None:
+    """Put metrics, means where there are several, behind a bar; where nothing is shown nothing is read off a device."""
     if not bar.disable:
-        means = {name: float(torch.as_tensor(value).double().mean()) for name, value in figures.items()}
+        means = {name: float(torch.as_tensor(value).double().mean()) for name, value in metrics.items()}
         bar.set_postfix({name: f"{mean:.4g}" for name, mean in means.items()})

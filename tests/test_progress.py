@@ -22,7 +22,7 @@ from direct_deepen.inference import (
     proximal_iteration,
     unrolled_gradient,
 )
-from direct_deepen.progress import FIGURES_INTERVAL, progress_bar, show_figures
+from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
 
 # ---- Bars
 
@@ -50,14 +50,14 @@ def test_without_a_terminal_or_where_it_is_not_asked_for_nothing_is_written(monk
     bar = progress_bar(range(3), name="MAP", unit="step", shown=shown)
     assert list(bar) == [0, 1, 2]
     # A tensor on no device cannot be read: no figure is.
-    show_figures(bar, cost=torch.zeros(3, device="meta"))
+    show_metrics(bar, cost=torch.zeros(3, device="meta"))
     assert output.getvalue() == ""
 
 
 def test_figures_are_means_with_four_digits(monkeypatch):
     terminal = as_standard_error(monkeypatch)
     with progress_bar(name="MAP", unit="step", total=4) as bar:
-        show_figures(bar, cost=torch.tensor([1.0, 2.0]), noise_level=0.123456, left=torch.tensor(3))
+        show_metrics(bar, cost=torch.tensor([1.0, 2.0]), noise_level=0.123456, left=torch.tensor(3))
         assert "cost=1.5, noise_level=0.1235, left=3" in terminal.getvalue()
 
 
@@ -186,7 +186,7 @@ def test_every_solver_shows_how_far_it_is_and_never_waits_for_that(solver, probl
     assert text.rpartition("\r")[2] == ""
     # A reading for every figure; levels of the last rule are long, and none goes without.
     levels = solver.name == "annealing" and "cost" in solver.figures
-    rounds = solver.steps if levels else solver.steps // FIGURES_INTERVAL + 2
+    rounds = solver.steps if levels else solver.steps // METRICS_INTERVAL + 2
     assert shown.count - hidden.count <= rounds * len(solver.figures)
     # Where there is no terminal nothing is read.
     pipe = as_standard_error(monkeypatch)

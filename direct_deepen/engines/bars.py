@@ -8,7 +8,7 @@ from direct.utils import communication
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from direct_deepen.progress import progress_bar, show_figures
+from direct_deepen.progress import progress_bar, show_metrics
 
 _SHOWN = {"train/energy_true": "energy", "train/energy_sample": "energy of samples", "train/rollbacks": "rollbacks"}
 """What is logged of an iteration, and what it is called behind the bar."""
@@ -24,7 +24,7 @@ def command_bar(name: str, unit: str, total: int | None, initial: int = 0) -> It
 
 def advance_training(bar: tqdm, loss: float, logged: Mapping[str, float]) -> None:
     """Count an iteration: its loss, and what was logged of it by name."""
-    show_figures(bar, loss=loss, **{label: logged[name] for name, label in _SHOWN.items() if name in logged})
+    show_metrics(bar, loss=loss, **{label: logged[name] for name, label in _SHOWN.items() if name in logged})
     bar.update()
 
 

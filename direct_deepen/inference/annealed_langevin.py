@@ -16,7 +16,7 @@ from direct_deepen.inference.samples import Samples, group_sizes, require_finite
 from direct_deepen.physics.operator import LinearOperator, over_chains
 from direct_deepen.physics.sense import require_finite_data
 from direct_deepen.priors.energy import DifferentiableEnergy, SumEnergy
-from direct_deepen.progress import FIGURES_INTERVAL, progress_bar, show_figures
+from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
 
 EnergyAt = Callable[[float], DifferentiableEnergy]
 """σ ↦ E_σ, with x − ∇E_σ(x) the mean of images whose noisy version x is, noise of standard deviation σ."""
@@ -183,7 +183,7 @@ def preconditioned_annealed_langevin(
             generator=generator,
         )
         assert samples.cost_trace is not None
-        show_figures(bar, noise_level=level, cost=samples.cost_trace[-1])
+        show_metrics(bar, noise_level=level, cost=samples.cost_trace[-1])
         x = samples.images
         evaluations += samples.gradient_evaluations
     return Samples.independent(x, evaluations)
@@ -277,8 +277,8 @@ def _anneal(
             value, gradient = energy.value_and_grad(x.flatten(0, 1))
             denoised = x - gradient.unflatten(0, x.shape[:2])
             require_finite_samples(denoised, "annealing", conditional.level)
-            if (number * inner_steps + step) % FIGURES_INTERVAL == 0:
-                show_figures(bar, noise_level=conditional.level, energy=value)
+            if (number * inner_steps + step) % METRICS_INTERVAL == 0:
+                show_metrics(bar, noise_level=conditional.level, energy=value)
             x = moved(conditional, denoised, step < inner_steps - 1)
             bar.update(count)
     return x

@@ -10,7 +10,7 @@ from direct_deepen.inference.samples import Samples, group_sizes, require_finite
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, over_chains
 from direct_deepen.physics.sense import require_finite_data
-from direct_deepen.progress import FIGURES_INTERVAL, progress_bar, show_figures
+from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
 
 DenoiserAt = Callable[[torch.Tensor, float], torch.Tensor]
 """(x, σ) ↦ E[image | x = image + noise of standard deviation σ], complex (batch, height, width) → the same."""
@@ -90,8 +90,8 @@ def diffusion_posterior_sampling(
                 if after > 0:
                     x = x + after * (1 - ratio) ** 0.5 * complex_normal_like(x, generator=generator)
                 require_finite_samples(x, f"DPS with guidance {guidance!r}", level)
-                if step % FIGURES_INTERVAL == 0:
-                    show_figures(bar, noise_level=level, residual=residual)
+                if step % METRICS_INTERVAL == 0:
+                    show_metrics(bar, noise_level=level, residual=residual)
                 bar.update(count)
             parts.append(x)
     return Samples.independent(torch.cat(parts), num_samples * len(template) * len(noise_levels))

@@ -7,7 +7,7 @@ import torch
 
 from direct_deepen.errors import DivergenceError, require
 from direct_deepen.inference.curvature import image_norm
-from direct_deepen.progress import FIGURES_INTERVAL, progress_bar, show_figures
+from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def iterate_to_fixed_point(
                     f"{iterations + 1}; allowed: finite values (a smaller step may help)"
                 )
             change = torch.where(converged, change, moved / size.clamp_min(torch.finfo(size.dtype).tiny))
-            if iterations % FIGURES_INTERVAL == 0:
-                show_figures(bar, change=change)
+            if iterations % METRICS_INTERVAL == 0:
+                show_metrics(bar, change=change)
             x = torch.where(converged[:, None, None], x, following)
             converged = converged | (moved <= tolerance * size)
             iterations += 1

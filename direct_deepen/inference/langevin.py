@@ -16,7 +16,7 @@ from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.sense import require_finite_data, sense
 from direct_deepen.priors.energy import DifferentiableEnergy
-from direct_deepen.progress import progress_bar, show_figures
+from direct_deepen.progress import progress_bar, show_metrics
 
 __all__ = ["STARTS", "Chains", "LangevinStep", "Samples", "langevin"]
 
@@ -284,7 +284,7 @@ def _run(
         norms[step - 1] = image_norm(state.terms.image)
         if step % _FINITE_CHECK_INTERVAL == 0 or step == chains.num_steps:
             _require_finite(norms[step - 1], step, state.step_size, first_chain)
-            show_figures(bar, energy=state.terms.energy, cost=state.terms.cost, step=state.step_size)
+            show_metrics(bar, energy=state.terms.energy, cost=state.terms.cost, step=state.step_size)
         if step in kept_steps:
             kept.append(state.terms.image)
         bar.update(len(start))

@@ -14,7 +14,7 @@ from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.operator import LinearOperator, SupportsSelection
 from direct_deepen.physics.sense import require_finite_data, sense
 from direct_deepen.priors.energy import DifferentiableEnergy
-from direct_deepen.progress import FIGURES_INTERVAL, progress_bar, show_figures
+from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
 
 _SMALLEST_CURVATURE = 1e-4
 """Relative to ‖A‖ ≤ 1: below it the majorizer of an energy without curvature would be singular where A is."""
@@ -220,8 +220,8 @@ def mm_map(
         history.append(terms.cost.clone())
         if bool(done.all()):
             break
-        if number % FIGURES_INTERVAL == 0:
-            show_figures(bar, energy=terms.energy, cost=terms.cost, step=1 / curvature, left=(~done).sum())
+        if number % METRICS_INTERVAL == 0:
+            show_metrics(bar, energy=terms.energy, cost=terms.cost, step=1 / curvature, left=(~done).sum())
         if isinstance(solver.A, SupportsSelection) and bool(state.done.any()):
             left = ~state.done
             working, state = working[left], state[left]

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.posterior.posterior import Posterior
-from direct_deepen.progress import progress_bar, show_figures
+from direct_deepen.progress import progress_bar, show_metrics
 
 LEVELS = tuple(step / 20 for step in range(1, 20))
 """Nominal coverages of a calibration curve: 5 to 95 per cent."""
@@ -175,7 +175,7 @@ def fit_std_scale(
             for posterior, reference, pixels in zip(posteriors, references, inside, strict=True)
         ]
         share = float(torch.stack(shares).mean())
-        show_figures(bar, scale=math.exp(log_scale), coverage=share)
+        show_metrics(bar, scale=math.exp(log_scale), coverage=share)
         bar.update()
         return share - level
 

@@ -32,7 +32,7 @@ the dimensions.
 
 The reconstruction that DIRECT writes is the magnitude of ``mean``, ``map`` or ``image``, the first that is there.
 
-A file has those of its method: ``mean`` and what follows from samples in posterior mode only, ``map`` and its figures
+A file has those of its method: ``mean`` and what follows from samples in posterior mode only, ``map`` and its numbers
 where there is an energy to minimise, diagnostics where four or more states of a chain were kept.
 
 Attributes of the file:
