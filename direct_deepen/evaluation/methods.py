@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from direct.data.transforms import center_crop
-from direct.environment import setup_inference_environment
+from direct.environment import load_dataset_config, setup_inference_environment
 from direct.utils import dict_to_device, set_all_seeds
 from omegaconf import OmegaConf
 from torch.utils.data import default_collate
@@ -189,7 +189,10 @@ def _scaled(image: Any, case: Case) -> torch.Tensor:
 
 def _by_direct(engine: Any, configuration: Path, problem: Path, data_root: Path, device: str) -> Callable:
     """Return any other model of DIRECT, on batches of a problem scaled as its own configuration asks for."""
-    transforms = OmegaConf.to_container(OmegaConf.load(problem).inference.dataset.transforms)
+    section = OmegaConf.load(problem).inference.dataset
+    # With their defaults: what the problem leaves out is not to be the method's.
+    merged = OmegaConf.merge(OmegaConf.structured(load_dataset_config(section.name)), section)
+    transforms = OmegaConf.to_container(merged.transforms)
     assert isinstance(transforms, dict)
     transforms.pop("normalization", None)
     dataset = inference_dataset(configuration, data_root, transforms=transforms)

@@ -2,7 +2,7 @@
 
 import csv
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_type_hints
@@ -313,7 +313,8 @@ def test_samples_are_known_by_every_setting_that_reaches_them_and_by_no_other(st
 
 
 def kinds_of(settings):
-    return get_type_hints(type(settings)).items()
+    hints = get_type_hints(type(settings))
+    return [(field.name, hints[field.name]) for field in fields(settings)]
 
 
 def test_kept_samples_are_used_again_under_the_same_key_unless_the_file_is_damaged(tmp_path, draw):
