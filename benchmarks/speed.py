@@ -25,6 +25,7 @@ from benchmarks.memory import peak_memory_mb
 from benchmarks.setting import Setting, workload
 from direct_deepen.errors import DeepenError
 from direct_deepen.files import write_text
+from direct_deepen.priors.cpu.allocator import keep_freed_pages
 from direct_deepen.progress import progress_bar
 
 _DESCRIPTION = """\
@@ -276,10 +277,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts[:3], help="what to measure")
     for size in fields(Setting):
         parser.add_argument(f"--{size.name}", type=type(size.default), default=size.default)
+    parser.add_argument(
+        "--pages",
+        choices=("kept", "returned"),
+        default="kept",
+        help="freed memory: kept, as `direct train` and `direct predict` do, or returned, as by default",
+    )
     parser.add_argument("--configuration", type=Path, default=Path("configs/deepen_2d4x.yaml"), help="of DEEPEN")
     parser.add_argument("--baseline", type=Path, default=Path("configs/varnet_2d4x.yaml"), help="of VarNet")
     args = parser.parse_args(arguments)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    if args.pages == "kept":
+        keep_freed_pages()
     setting = Setting(**{size.name: getattr(args, size.name) for size in fields(Setting)})
     found = Measurements()
     if "steps" in args.parts:
