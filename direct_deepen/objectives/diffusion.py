@@ -31,22 +31,8 @@ def diffusion_loss(
 
     .. math:: \frac{1}{NP} \sum_i \| D(x_i + \sigma_i z_i, \sigma_i) - x_i \|^2 / \sigma_i^2
 
-    which is σ² times the squared error of the score (D(x, σ) − x)/σ² against that of the noise.
-
-    Parameters
-    ----------
-    denoiser
-        D.
-    image
-        Noise-free images, complex (batch, height, width).
-    noise_std
-        σ_i > 0, per real component, real (batch,).
-    generator
-        Source of randomness.
-
-    Returns
-    -------
-    Scalar with a graph to the weights.
+    which is σ² times the squared error of the score (D(x, σ) − x)/σ² against that of the noise: a scalar, of noise-free
+    images x, complex (batch, height, width), and ``noise_std`` σ > 0 per real component, real (batch,).
     """
     level = noise_std.to(image.real.dtype)[:, None, None]
     noise = complex_normal_like(image, generator=generator)
@@ -75,21 +61,13 @@ def distillation_loss(
     Parameters
     ----------
     energy_gradient
-        (x, σ) ↦ ∇E_σ(x), with a graph to the weights of the energy.
+        (x, σ) ↦ ∇E_σ(x), with a graph to the weights of the energy; the loss, a scalar, has it too.
     teacher
         D; no gradient goes into it.
     image
-        Images, noise-free or samples of the teacher, complex (batch, height, width).
-    noise_std
-        σ_i > 0, per real component, real (batch,).
-    noise_share
-        u_i, from 0 to 1, real (batch,).
-    generator
-        Source of randomness.
-
-    Returns
-    -------
-    Scalar with a graph to the weights of the energy.
+        x, noise-free or samples of the teacher, complex (batch, height, width).
+    noise_std, noise_share
+        σ > 0, per real component, and u, from 0 to 1, real (batch,).
     """
     level = noise_std.to(image.real.dtype)[:, None, None]
     share = noise_share.to(level)[:, None, None]
@@ -107,10 +85,8 @@ class Diffusion(Objective):
 
     Attributes
     ----------
-    smallest_noise_std
-        Lower end of the range, per real component, in scaled intensities.
-    largest_noise_std
-        Upper end.
+    smallest_noise_std, largest_noise_std
+        Ends of the range, per real component, in scaled intensities.
     """
 
     smallest_noise_std: float = setting(0.005, above=0)
@@ -167,11 +143,10 @@ class Distillation(Diffusion):
     def loss(self, update: Update) -> Loss:
         """Match ∇E_σ to the teacher."""
         if self._teacher is None:
-            for name in ("teacher_configuration", "teacher_checkpoint"):
-                given = getattr(self, name) != ""
-                require(given, f"model.objective.{name} is ''; allowed: a file of the teacher's training")
-            teacher = update.load_denoiser(Path(self.teacher_checkpoint), Path(self.teacher_configuration))
-            self._teacher = teacher.to(update.reference.device)
+            files = {name: getattr(self, name) for name in ("teacher_checkpoint", "teacher_configuration")}
+            for name, file in files.items():
+                require(file != "", f"model.objective.{name} is ''; allowed: a file of the teacher's training")
+            self._teacher = update.load_denoiser(*map(Path, files.values())).to(update.reference.device)
         levels, generator = self._noise_levels(update), update.generator
         uniform = torch.rand(len(levels), generator=generator, device=generator.device).to(levels.device)
         share = 1 - (1 - self.least_noise_share) * uniform

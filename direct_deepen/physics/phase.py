@@ -19,24 +19,12 @@ def align_phase(A: SenseOperator, masked_kspace: torch.Tensor) -> SenseOperator:
 
     .. math:: S'_c = S_c\, e^{i \arg m}, \qquad m = \sum_c \bar S_c\, F^H (w\, b_c)
 
-    with w a Gaussian window about the centre of k-space.
-
-    Parameters
-    ----------
-    A
-        Forward model.
-    masked_kspace
-        b, complex (batch, coil, height, width), in any unit.
-
-    Returns
-    -------
-    The operator of the same data. An image x of it is the image x·S'/S = x·e^{i arg m} of ``A``, so magnitudes are the
-    same.
+    with w a Gaussian window about the centre of k-space and b the data, complex (batch, coil, height, width), in any
+    unit. An image x of it is the image x·e^{i arg m} of ``A``, so magnitudes are the same.
     """
-    height, width = masked_kspace.shape[-2:]
     rows, columns = (
         (torch.arange(size, dtype=masked_kspace.real.dtype, device=masked_kspace.device) - size // 2) / size
-        for size in (height, width)
+        for size in masked_kspace.shape[-2:]
     )
     window = torch.exp(-(rows[:, None] ** 2 + columns**2) / (2 * _WINDOW_STD**2))
     image = (ifft2(window * masked_kspace) * A.sensitivity_map.conj()).sum(dim=1, keepdim=True)

@@ -34,17 +34,7 @@ def central_disc(height: int, width: int, *, device: torch.device | str = "cpu")
 
 
 def full_sampling_scale(kspace: torch.Tensor) -> torch.Tensor:
-    """Intensity scale of fully sampled k-space.
-
-    Parameters
-    ----------
-    kspace
-        Complex (..., coil, height, width).
-
-    Returns
-    -------
-    Real (...): the scale in the module's equation.
-    """
+    """Intensity scale of fully sampled k-space; complex (..., coil, height, width) → real (...)."""
     height, width = kspace.shape[-2:]
     disc = central_disc(height, width, device=kspace.device)
     energy = (kspace.abs() ** 2 * disc).sum(dim=(-3, -2, -1)) / (height * width)
@@ -57,13 +47,9 @@ def intensity_scale(A: LinearOperator, masked_kspace: torch.Tensor) -> torch.Ten
     Parameters
     ----------
     A
-        A SENSE operator (anything with ``forward``, ``adjoint``, ``normal`` and ``sampling_mask``).
+        A SENSE operator (anything with ``forward``, ``adjoint``, ``normal``, ``sampling_mask`` and ``fully_sampled``).
     masked_kspace
-        Complex (batch, coil, height, width), zero where not acquired.
-
-    Returns
-    -------
-    Real (batch,), above zero.
+        Complex (batch, coil, height, width), zero where not acquired; the scale is real (batch,), above zero.
 
     Raises
     ------

@@ -20,20 +20,12 @@ def sense(
 
     Parameters
     ----------
-    A
-        Forward model.
     masked_kspace
-        b, complex (batch, coil, height, width).
+        b, complex (batch, coil, height, width); the result is complex (batch, height, width).
     regularization
         λ > 0, relative to ‖AᴴA‖ ≤ 1; it does not depend on the intensity scale.
-    initial
-        Start of the iteration, complex (batch, height, width); zero by default.
-    tolerance, max_iterations
-        Passed on to :func:`conjugate_gradient`.
-
-    Returns
-    -------
-    Complex (batch, height, width).
+    initial, tolerance, max_iterations
+        As of :func:`~direct_deepen.physics.conjugate_gradient`.
 
     Raises
     ------

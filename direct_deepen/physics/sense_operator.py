@@ -5,8 +5,8 @@ from typing import Self
 import torch
 
 from direct_deepen.errors import require
+from direct_deepen.physics.fourier import fft2, ifft2
 
-_SPATIAL = (-2, -1)
 _CPU_SAMPLES, _GPU_SAMPLES = 2**19, 2**27
 """Complex numbers processed at once: the size of the last cache on a CPU, one GiB on a GPU."""
 
@@ -20,8 +20,7 @@ class SenseOperator:
     ``apply_mask(fft2(expand_operator(x, S)), M)``, and sigpy's ``Sense`` operator.
 
     The maps are used as given. Where Σ_c |S_c|² = 1 or 0, as DIRECT's and ESPIRiT maps are and as
-    :func:`normalize_sensitivity_map` makes them, ‖A‖ ≤ 1; otherwise ``norm_squared_bound`` says what ‖AᴴA‖ cannot
-    exceed.
+    :func:`normalize_sensitivity_map` makes them, ‖A‖ ≤ 1; ``norm_squared_bound`` is the bound for others.
 
     Parameters
     ----------
@@ -53,8 +52,9 @@ class SenseOperator:
         self.sensitivity_map = sensitivity_map
         self.sampling_mask = sampling_mask
         real_dtype = torch.float64 if sensitivity_map.dtype == torch.complex128 else torch.float32
-        self._shifted_mask = torch.fft.ifftshift(sampling_mask, dim=_SPATIAL).to(real_dtype)
-        self._masked_axes = [axis for axis in _SPATIAL if bool((sampling_mask.diff(dim=axis) != 0).any())]
+        self._mask = sampling_mask.to(real_dtype)
+        self._shifted_mask = torch.fft.ifftshift(self._mask, dim=(-2, -1))
+        self._masked_axes = [axis for axis in (-2, -1) if bool((sampling_mask.diff(dim=axis) != 0).any())]
 
     @property
     def norm_squared_bound(self) -> float:
@@ -64,11 +64,10 @@ class SenseOperator:
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Masked k-space Ax of an image; complex (..., batch, height, width) → (..., batch, coil, height, width)."""
         self._require_image(image)
-        parts = []
-        for maps in self.sensitivity_map.split(_coils_at_once(image), dim=1):
-            coil_images = torch.fft.ifftshift(image.unsqueeze(-3) * maps, dim=_SPATIAL)
-            kspace = torch.fft.fft2(coil_images, norm="ortho").mul_(self._shifted_mask)
-            parts.append(torch.fft.fftshift(kspace, dim=_SPATIAL))
+        parts = [
+            fft2(image.unsqueeze(-3) * maps).mul_(self._mask)
+            for maps in self.sensitivity_map.split(_coils_at_once(image), dim=1)
+        ]
         return torch.cat(parts, dim=-3) if len(parts) > 1 else parts[0]
 
     def adjoint(self, kspace: torch.Tensor) -> torch.Tensor:
@@ -81,27 +80,20 @@ class SenseOperator:
         dtype = torch.promote_types(kspace.dtype, self.sensitivity_map.dtype)
         result = kspace.new_zeros(*kspace.shape[:-3], *expected[2:], dtype=dtype)
         coils = _coils_at_once(result)
-        for part, conjugate in zip(
-            kspace.split(coils, dim=-3), self.sensitivity_map.conj().split(coils, dim=1), strict=True
-        ):
-            masked = torch.fft.ifftshift(part, dim=_SPATIAL) * self._shifted_mask
-            coil_images = torch.fft.fftshift(torch.fft.ifft2(masked, norm="ortho"), dim=_SPATIAL)
-            result += (coil_images * conjugate).sum(dim=-3)
+        for part, maps in zip(kspace.split(coils, dim=-3), self.sensitivity_map.split(coils, dim=1), strict=True):
+            result += (ifft2(part * self._mask) * maps.conj()).sum(dim=-3)
         return result
 
     def normal(self, image: torch.Tensor) -> torch.Tensor:
         """AᴴAx; complex (..., batch, height, width) → the same."""
         self._require_image(image)
-        coils = _coils_at_once(image)
         result = torch.zeros_like(image)
-        for maps, conjugate in zip(
-            self.sensitivity_map.split(coils, dim=1), self.sensitivity_map.conj().split(coils, dim=1), strict=True
-        ):
+        for maps in self.sensitivity_map.split(_coils_at_once(image), dim=1):
             coil_images = image.unsqueeze(-3) * maps
             if self._masked_axes:
                 kspace = torch.fft.fftn(coil_images, dim=self._masked_axes, norm="ortho").mul_(self._shifted_mask)
                 coil_images = torch.fft.ifftn(kspace, dim=self._masked_axes, norm="ortho")
-            result += coil_images.mul_(conjugate).sum(dim=-3)
+            result += coil_images.mul_(maps.conj()).sum(dim=-3)
         return result
 
     def select(self, index: torch.Tensor) -> Self:

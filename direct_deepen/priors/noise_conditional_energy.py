@@ -13,16 +13,7 @@ class NoiseConditionalEnergy(nn.Module):
     r"""E_σ(x) = ½‖x − ψ(x, σ)‖², ψ a network conditioned on the noise level (ALPS).
 
     Once x − ∇E_σ(x) = E[image | x] is learned, E_σ/σ² is −log of the density of images with noise σ, up to a constant.
-
-    Parameters
-    ----------
-    channels, num_blocks, image_std
-        As for :class:`~direct_deepen.priors.diffusion_network.DiffusionDenoiser`, with ``edm`` preconditioning.
-
-    Raises
-    ------
-    DeepenError
-        If an argument is out of range, or an image is not of the precision of the weights.
+    ψ, with its arguments and errors, is a :class:`DiffusionDenoiser` with ``edm`` preconditioning.
     """
 
     def __init__(self, *, channels: Sequence[int] = (32, 64, 128), num_blocks: int = 2, image_std: float = 0.3) -> None:

@@ -14,17 +14,8 @@ class ReducedPrecision:
     is slower. E and ∇E have about three digits: enough for a Langevin chain (projects/speed has what it costs in
     quality), too few for MAP, which compares costs.
 
-    Parameters
-    ----------
-    energy
-        An energy of convolutions, in single precision: double precision stays as it is.
-    dtype
-        Of the convolutions: ``torch.bfloat16`` or ``torch.float16``.
-
-    Raises
-    ------
-    DeepenError
-        If the energy is another one.
+    The energy has to be one of convolutions, a :class:`DeepenError` otherwise, in single precision: double precision
+    stays as it is. ``dtype`` is ``torch.bfloat16`` or ``torch.float16``.
     """
 
     def __init__(self, energy: DifferentiableEnergy, dtype: torch.dtype = torch.bfloat16) -> None:

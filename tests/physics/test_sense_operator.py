@@ -23,7 +23,7 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 def test_forward_is_sampling_of_the_fourier_transform_of_coil_images(random_operator, draw, height, width):
     A = random_operator(2, 3, height, width)
     image = draw(2, height, width, seed=5)
-    # The operator folds the shifts of the transform into maps and mask; test_fourier.py holds fft2 to its definition.
+    # test_fourier.py holds fft2 to its definition.
     expected = A.sampling_mask * fft2(A.sensitivity_map * image[:, None])
     torch.testing.assert_close(A.forward(image), expected, rtol=0, atol=1e-13)  # rounding
 
