@@ -7,22 +7,20 @@ from typing import Any, cast
 
 import torch
 
+from direct_deepen.inference.langevin import langevin
 from direct_deepen.inference.samples import Samples
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
 from direct_deepen.objectives.score_matching import denoising_score_matching_loss
-from direct_deepen.objectives.training_samples import (
-    ChainSettings,
-    PersistentChains,
-    chain_spread,
-    draw_training_samples,
-)
+from direct_deepen.objectives.training_samples import ChainSettings, PersistentChains, draw_training_samples
 from direct_deepen.parts import setting
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.priors.energy import Energy
 
 _logger = logging.getLogger(__name__)
 
-_SPREAD_INTERVAL = 50
+_SPREAD_INTERVAL, _SPREAD_STEPS = 50, 60
+"""Updates between two looks at the spread of chains from noise, and their steps."""
+
 _LEAST_SPREAD = 0.25
 """In ε. A chain of unit step has at least ε, whatever the energy; less needs a curvature that shrinks the step."""
 
@@ -178,9 +176,20 @@ class Contrastive(Objective):
         }
 
     def _spread(self, update: Update) -> float:
-        """Return how far chains of the same data are apart, and warn when they fall together."""
+        """Return how far two chains from noise are apart, per real component and in ε; warn when they fall together."""
         problem = update.problem.select(torch.tensor([0]))
-        spread = chain_spread(problem, cast("Energy", update.prior), shared=self.shared, generator=update.generator)
+        first, second = langevin(
+            problem.A,
+            problem.masked_kspace,
+            cast("Energy", update.prior),
+            noise_std=self.shared.noise_std,
+            num_steps=_SPREAD_STEPS,
+            num_samples=2,
+            init_std=self.shared.noise_start_std,
+            generator=update.generator,
+        ).images
+        # Two independent states differ by √2 standard deviations.
+        spread = float(torch.view_as_real(first - second).square().mean().div(2).sqrt()) / self.shared.noise_std
         if spread < _LEAST_SPREAD:
             _logger.warning(
                 "Iteration %i: chains of the same data are %.2g ε apart; below %.2g ε the posterior collapses.",

@@ -143,10 +143,11 @@ class Distillation(Diffusion):
     def loss(self, update: Update) -> Loss:
         """Match ∇E_σ to the teacher."""
         if self._teacher is None:
-            files = {name: getattr(self, name) for name in ("teacher_checkpoint", "teacher_configuration")}
-            for name, file in files.items():
-                require(file != "", f"model.objective.{name} is ''; allowed: a file of the teacher's training")
-            self._teacher = update.load_denoiser(*map(Path, files.values())).to(update.reference.device)
+            for name in ("teacher_configuration", "teacher_checkpoint"):
+                given = getattr(self, name) != ""
+                require(given, f"model.objective.{name} is ''; allowed: a file of the teacher's training")
+            teacher = update.load_denoiser(Path(self.teacher_checkpoint), Path(self.teacher_configuration))
+            self._teacher = teacher.to(update.reference.device)
         levels, generator = self._noise_levels(update), update.generator
         uniform = torch.rand(len(levels), generator=generator, device=generator.device).to(levels.device)
         share = 1 - (1 - self.least_noise_share) * uniform

@@ -20,9 +20,6 @@ from direct_deepen.priors.energy import Energy
 _FIRST_CURVATURE = 0.3
 """L that MAP starts from: that of trained energies. Estimating it would cost more than the steps."""
 
-_SPREAD_STEPS = 60
-"""Of the chains from noise whose spread is watched."""
-
 
 @dataclass
 class ChainSettings:
@@ -138,23 +135,6 @@ def draw_training_samples(
         for name, mask, state in zip(problem.names, problem.A.sampling_mask, samples.images[0], strict=True):
             stored.put(name, mask_digest(mask), state)
     return samples
-
-
-def chain_spread(problem: Problem, energy: Energy, *, shared: SharedSettings, generator: torch.Generator) -> float:
-    """Return the standard deviation, per real component and in ε, between two chains started from noise."""
-    samples = langevin(
-        problem.A,
-        problem.masked_kspace,
-        energy,
-        noise_std=shared.noise_std,
-        num_steps=_SPREAD_STEPS,
-        num_samples=2,
-        init_std=shared.noise_start_std,
-        generator=generator,
-    )
-    difference = torch.view_as_real(samples.images[0] - samples.images[1])
-    # Two independent states differ by √2 standard deviations.
-    return float(difference.square().mean().div(2).sqrt()) / shared.noise_std
 
 
 def _starting_images(

@@ -31,16 +31,6 @@ class SupportsSelection(LinearOperator, Protocol):
         """Return the operator of the images ``index`` (integers or booleans) of the batch."""
 
 
-@runtime_checkable
-class SupportsSampling(LinearOperator, Protocol):
-    """An operator that samples k-space."""
-
-    sampling_mask: torch.Tensor
-
-    def fully_sampled(self) -> Self:
-        """Return the same operator with every sample of k-space acquired."""
-
-
 def over_chains(A: LinearOperator) -> LinearOperator:
     """Return A for images (chain, batch, height, width).
 

@@ -1,4 +1,4 @@
-"""The multi-coil forward model A = sampling · Fourier · coils."""
+"""The multi-coil forward model A = sampling · Fourier · coils, and what coil maps are to be."""
 
 from typing import Self
 
@@ -9,6 +9,9 @@ from direct_deepen.physics.fourier import fft2, ifft2
 
 _CPU_SAMPLES, _GPU_SAMPLES = 2**19, 2**27
 """Complex numbers processed at once: the size of the last cache on a CPU, one GiB on a GPU."""
+
+_WINDOW_STD = 0.075
+"""Standard deviation of the low-pass window, in samples over the matrix size."""
 
 
 class SenseOperator:
@@ -41,8 +44,7 @@ class SenseOperator:
     Raises
     ------
     DeepenError
-        If shapes or types do not match, values are not finite, the mask is empty or has values besides 0 and 1; by the
-        methods, if the shape of an image or of k-space is not that of the maps.
+        If maps or mask are others than these; by the methods, if an image or k-space does not fit the maps.
     """
 
     takes_leading_dimensions = True
@@ -122,6 +124,30 @@ def normalize_sensitivity_map(sensitivity_map: torch.Tensor) -> torch.Tensor:
     """Scale coil maps (batch, coil, height, width) so that Σ_c |S_c|² = 1 where any is non-zero, 0 elsewhere."""
     norm = torch.linalg.vector_norm(sensitivity_map, dim=1, keepdim=True)
     return torch.where(norm > 0, sensitivity_map / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0)
+
+
+def align_phase(A: SenseOperator, masked_kspace: torch.Tensor) -> SenseOperator:
+    r"""Return the operator with the image's smooth phase moved into its coil maps.
+
+    Coil maps are known up to a phase e^{iφ(r)} that the image takes over with the opposite sign: S·e^{iφ} and
+    x·e^{−iφ} explain the same data. DIRECT's ``RSS_ESTIMATE`` settles it so that the low-resolution image is real and
+    positive; ESPIRiT, vendors' maps and simulations settle it otherwise, or not at all. An energy trained in one gauge
+    is not valid in another, so energies of this package expect maps aligned like this:
+
+    .. math:: S'_c = S_c\, e^{i \arg m}, \qquad m = \sum_c \bar S_c\, F^H (w\, b_c)
+
+    with w a Gaussian window about the centre of k-space and b the data, complex (batch, coil, height, width), in any
+    unit. An image x of it is the image x·e^{i arg m} of ``A``, so magnitudes are the same.
+    """
+    rows, columns = (
+        (torch.arange(size, dtype=masked_kspace.real.dtype, device=masked_kspace.device) - size // 2) / size
+        for size in masked_kspace.shape[-2:]
+    )
+    window = torch.exp(-(rows[:, None] ** 2 + columns**2) / (2 * _WINDOW_STD**2))
+    image = (ifft2(window * masked_kspace) * A.sensitivity_map.conj()).sum(dim=1, keepdim=True)
+    # A unit phase where there is no signal: angle(0) is 0.
+    phase = torch.polar(torch.ones_like(image.real), image.angle())
+    return SenseOperator(A.sensitivity_map * phase, A.sampling_mask)
 
 
 def _check_maps_and_mask(sensitivity_map: torch.Tensor, sampling_mask: torch.Tensor) -> None:

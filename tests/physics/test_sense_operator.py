@@ -6,7 +6,7 @@ import torch
 
 from direct_deepen.physics import SenseOperator, normalize_sensitivity_map, sense_operator
 from direct_deepen.physics.fourier import fft2
-from direct_deepen.physics.operator import LinearOperator, SupportsSampling, SupportsSelection
+from direct_deepen.physics.operator import LinearOperator, SupportsSelection
 
 SIZES = [(8, 8), (7, 9), (6, 5)]
 LEADING = [(), (2,), (2, 3)]
@@ -161,10 +161,8 @@ def test_protocols(random_operator, plain_operator):
     A = random_operator()
     assert isinstance(A, LinearOperator)
     assert isinstance(A, SupportsSelection)
-    assert isinstance(A, SupportsSampling)
     assert isinstance(plain_operator(A), LinearOperator)
     assert not isinstance(plain_operator(A), SupportsSelection)
-    assert not isinstance(plain_operator(A), SupportsSampling)
 
 
 # ---- Other implementations
