@@ -44,8 +44,6 @@ class Update:
     ----------
     model
         What is called for a loss with a graph: the prior, or its wrapper for parallel training.
-    inference
-        That of the configuration.
     reference
         Fully sampled images in scaled intensities, complex (batch, height, width).
     problem

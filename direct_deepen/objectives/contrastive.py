@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 
 from direct_deepen.inference.langevin import langevin
-from direct_deepen.inference.samples import Samples
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
 from direct_deepen.objectives.score_matching import denoising_score_matching_loss
 from direct_deepen.objectives.training_samples import ChainSettings, PersistentChains, draw_training_samples
@@ -36,14 +35,10 @@ def contrastive_loss(true_energy: torch.Tensor, sample_energy: torch.Tensor, *, 
 
     with x⁺ the fully sampled images plus data noise and x⁻ samples of the posterior of the same data, drawn without a
     graph: the gradient through the chain vanishes for exact samples (equation 9), and ½‖Ax − b‖² has no gradient with
-    respect to the weights. The penalty keeps the energies near zero, where a constant added to E would let them drift.
+    respect to the weights. The energies are real (batch,), with a graph to the weights.
 
-    Parameters
-    ----------
-    true_energy, sample_energy
-        E(x⁺ + n) and E(x⁻), real (batch,), with a graph to the weights.
-    penalty
-        α/E₀ ≥ 0. E₀ is a unit of energy, :func:`energy_unit`, with which α means the same at every image size.
+    The penalty, α/E₀ ≥ 0, keeps the energies near zero, where a constant added to E would let them drift. E₀ is a unit
+    of energy, :func:`energy_unit`, with which α means the same at every image size.
     """
     gap = true_energy.mean() - sample_energy.mean()
     return gap + penalty * (true_energy.square().mean() + sample_energy.square().mean())
@@ -152,28 +147,24 @@ class Contrastive(Objective):
         unit = energy_unit(update.reference[0].numel(), self.shared.noise_std)
         loss = contrastive_loss(true_energy, sample_energy, penalty=self.energy_penalty / unit)
         gap = float((true_energy - sample_energy).detach().mean())
-        metrics = self._metrics(float(true_energy.detach().mean()), float(sample_energy.detach().mean()), samples)
-        if (update.iteration - self.warm_start_iterations) % _SPREAD_INTERVAL == 0:
-            metrics["train/chain_spread"] = self._spread(update)
-        assert samples.curvature is not None
-        # Fixed steps observe no curvature.
-        curvature = float(samples.curvature.nan_to_num(0.0).max())
-        return Loss(loss, "contrastive_loss", metrics, abs(gap) / unit, curvature)
-
-    def _metrics(self, true_energy: float, sample_energy: float, samples: Samples) -> dict[str, float]:
-        gap = true_energy - sample_energy
+        true, sample = float(true_energy.detach().mean()), float(sample_energy.detach().mean())
         # DIRECT writes medians over its logging interval; the running maximum shows what a median hides.
-        self._largest_relative_gap = max(self._largest_relative_gap, abs(gap) / max(true_energy, sample_energy, 1.0))
+        self._largest_relative_gap = max(self._largest_relative_gap, abs(true - sample) / max(true, sample, 1.0))
         assert samples.curvature is not None
         assert samples.step_size is not None
-        return {
-            "train/energy_true": true_energy,
-            "train/energy_sample": sample_energy,
-            "train/energy_gap": gap,
+        metrics = {
+            "train/energy_true": true,
+            "train/energy_sample": sample,
+            "train/energy_gap": true - sample,
             "train/largest_relative_gap": self._largest_relative_gap,
             "train/curvature": float(samples.curvature.max()),
             "train/step_size": float(samples.step_size.mean()),
         }
+        if (update.iteration - self.warm_start_iterations) % _SPREAD_INTERVAL == 0:
+            metrics["train/chain_spread"] = self._spread(update)
+        # Fixed steps observe no curvature.
+        curvature = float(samples.curvature.nan_to_num(0.0).max())
+        return Loss(loss, "contrastive_loss", metrics, abs(gap) / unit, curvature)
 
     def _spread(self, update: Update) -> float:
         """Return how far two chains from noise are apart, per real component and in ε; warn when they fall together."""

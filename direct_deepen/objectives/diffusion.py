@@ -58,16 +58,9 @@ def distillation_loss(
     measured has far less noise than σ in them. The teacher denoises such images all the same; an energy that has never
     seen one may have any gradient there.
 
-    Parameters
-    ----------
-    energy_gradient
-        (x, σ) ↦ ∇E_σ(x), with a graph to the weights of the energy; the loss, a scalar, has it too.
-    teacher
-        D; no gradient goes into it.
-    image
-        x, noise-free or samples of the teacher, complex (batch, height, width).
-    noise_std, noise_share
-        σ > 0, per real component, and u, from 0 to 1, real (batch,).
+    The loss is a scalar with the graph of ∇E_σ; no gradient goes into the teacher, D. Images x are free of noise, or
+    samples of the teacher, complex (batch, height, width); ``noise_std`` σ > 0, per real component, and ``noise_share``
+    u, from 0 to 1, are real (batch,).
     """
     level = noise_std.to(image.real.dtype)[:, None, None]
     share = noise_share.to(level)[:, None, None]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from direct_deepen.errors import require
+from direct_deepen.errors import DeepenError
 from direct_deepen.inference.base import Estimator, learned
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
 from direct_deepen.parts import setting
@@ -45,14 +45,8 @@ def lipschitz_quotient(
     r"""Return ‖H(x + d) − H(x)‖/‖d‖ of every image, with a graph to the weights of H.
 
     d, of norm ‖x‖/100, is pushed towards the largest quotient by power iteration on J_HᴴJ_H first: a lower bound of the
-    local Lipschitz constant, real (batch,) (MoL; difference quotients as in Bungert et al. 2021).
-
-    Parameters
-    ----------
-    function
-        H, differentiable, complex (batch, height, width) → the same, as ``image`` x is.
-    num_iterations
-        Power iterations; each costs one evaluation and one vector-Jacobian product.
+    local Lipschitz constant, real (batch,) (MoL; difference quotients as in Bungert et al. 2021). H is differentiable,
+    complex (batch, height, width) → the same. An iteration costs one evaluation and one vector-Jacobian product.
     """
     x = image.detach()
     direction = complex_normal_like(x, generator=generator)
@@ -145,14 +139,12 @@ class MonotoneReconstruction(Objective):
 
 def _reconstructed(update: Update) -> torch.Tensor:
     """Return what the inference reconstructs, complex (batch, height, width), with a graph."""
-    inference = update.inference
-    require(
-        isinstance(inference, Estimator),
-        f"model.inference.name: {type(inference).__name__} has no gradient to train through; allowed with this "
-        "objective: unrolled_gradient, equilibrium",
-    )
-    assert isinstance(inference, Estimator)
-    return inference.differentiable(update.problem, update.model)
+    if not isinstance(update.inference, Estimator):
+        raise DeepenError(
+            f"model.inference.name: {type(update.inference).__name__} has no gradient to train through; allowed with "
+            "this objective: unrolled_gradient, equilibrium"
+        )
+    return update.inference.differentiable(update.problem, update.model)
 
 
 def _learned(update: Update) -> dict[str, float]:

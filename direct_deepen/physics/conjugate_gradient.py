@@ -22,7 +22,8 @@ def conjugate_gradient(
         \alpha = \frac{\|r\|^2}{p^H H p}, \quad \beta = \frac{\|r_{new}\|^2}{\|r\|^2}
 
     Hestenes and Stiefel (1952). Every image has its own step sizes and stops on its own, when
-    ‖b − Hx‖ ≤ tolerance · ‖b‖ by the recursion for r: its result does not depend on the rest of the batch.
+    ‖b − Hx‖ ≤ tolerance · ‖b‖ by the recursion for r: its result does not depend on the rest of the batch. A residual
+    that becomes NaN or infinite is a :class:`DivergenceError`.
 
     Parameters
     ----------
@@ -32,16 +33,10 @@ def conjugate_gradient(
     initial
         Start, of the shape of b; zero by default.
     tolerance
-        Relative residual, above zero; below the precision of the dtype it only costs iterations.
+        Relative residual, above zero, a :class:`DeepenError` otherwise; below the precision of the dtype it only costs
+        iterations.
     max_iterations
         Limit, at least one. Reaching it is not an error: the best iterate so far is returned.
-
-    Raises
-    ------
-    DeepenError
-        For a tolerance or iteration limit out of range.
-    DivergenceError
-        If a residual becomes NaN or infinite.
     """
     require(tolerance > 0, f"tolerance is {tolerance!r}; allowed: > 0")
     require_count("max_iterations", max_iterations)

@@ -44,18 +44,9 @@ def full_sampling_scale(kspace: torch.Tensor) -> torch.Tensor:
 def intensity_scale(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tensor:
     """Intensity scale of undersampled k-space; divide k-space by it before, and multiply images by it after.
 
-    Parameters
-    ----------
-    A
-        Or anything with ``forward``, ``adjoint``, ``normal``, ``sampling_mask`` and ``fully_sampled``.
-    masked_kspace
-        Complex (batch, coil, height, width), zero where not acquired; the scale is real (batch,), above zero.
-
-    Raises
-    ------
-    DeepenError
-        If the operator has no sampling mask, the disc holds no acquired sample, the samples there are all zero, or the
-        data are not finite.
+    Complex (batch, coil, height, width), zero where not acquired → real (batch,), above zero. A :class:`DeepenError` if
+    no sample of the disc is acquired, those there are all zero, or the data are not finite. The operator may be any
+    with ``forward``, ``adjoint``, ``normal``, ``sampling_mask`` and ``fully_sampled``.
     """
     require(
         hasattr(A, "sampling_mask"), "intensity_scale needs an operator with a sampling_mask, such as SenseOperator"

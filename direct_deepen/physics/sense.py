@@ -16,7 +16,9 @@ def sense(
     tolerance: float = 1e-6,
     max_iterations: int = 100,
 ) -> torch.Tensor:
-    r"""Solve min ½‖Ax − b‖² + ½λ‖x‖², that is x = (AᴴA + λI)⁻¹Aᴴb, by conjugate gradients.
+    """Solve min ½‖Ax − b‖² + ½λ‖x‖², that is x = (AᴴA + λI)⁻¹Aᴴb, by conjugate gradients.
+
+    Pruessmann et al., Advances in sensitivity encoding with arbitrary k-space trajectories, MRM 46 (2001).
 
     Parameters
     ----------
@@ -31,10 +33,6 @@ def sense(
     ------
     DeepenError
         If λ is not a positive finite number or the data are not finite.
-
-    References
-    ----------
-    Pruessmann et al., Advances in sensitivity encoding with arbitrary k-space trajectories, MRM 46 (2001).
     """
     require_positive("regularization", regularization)
     require_finite_data(masked_kspace)

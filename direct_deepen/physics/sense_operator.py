@@ -25,26 +25,19 @@ class SenseOperator:
     The maps are used as given. Where Σ_c |S_c|² = 1 or 0, as DIRECT's and ESPIRiT maps are and as
     :func:`normalize_sensitivity_map` makes them, ‖A‖ ≤ 1; ``norm_squared_bound`` is the bound for others.
 
+    Images have shape (..., batch, height, width), data (..., batch, coil, height, width): extra leading dimensions,
+    such as chains, share maps and mask. Arguments are never modified; others than these are a :class:`DeepenError`.
+
+    All methods take a few coils at a time, so that temporary memory does not grow with the number of coils. ``normal``
+    needs no shifts, as these multiply the Fourier transform by phases, which commute with the mask and cancel; nor does
+    it transform along an axis on which the mask is constant, where the transform and its inverse cancel.
+
     Parameters
     ----------
     sensitivity_map
         Complex (batch, coil, height, width), finite.
     sampling_mask
         Real, integer or boolean (batch, 1, height, width), zeros and ones, at least one sample in every image.
-
-    Notes
-    -----
-    Images have shape (..., batch, height, width), data (..., batch, coil, height, width): extra leading dimensions,
-    such as chains, share maps and mask. Arguments are never modified.
-
-    All methods take a few coils at a time, so that temporary memory does not grow with the number of coils. ``normal``
-    needs no shifts, as these multiply the Fourier transform by phases, which commute with the mask and cancel; nor does
-    it transform along an axis on which the mask is constant, where the transform and its inverse cancel.
-
-    Raises
-    ------
-    DeepenError
-        If maps or mask are others than these; by the methods, if an image or k-space does not fit the maps.
     """
 
     takes_leading_dimensions = True
@@ -65,7 +58,7 @@ class SenseOperator:
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Masked k-space Ax of an image; complex (..., batch, height, width) → (..., batch, coil, height, width)."""
-        self._require_image(image)
+        _check_shape("image", image, self.sensitivity_map[:, 0])
         parts = [
             fft2(image.unsqueeze(-3) * maps).mul_(self._mask)
             for maps in self.sensitivity_map.split(_coils_at_once(image), dim=1)
@@ -74,13 +67,9 @@ class SenseOperator:
 
     def adjoint(self, kspace: torch.Tensor) -> torch.Tensor:
         """Coil-combined image Aᴴy; complex (..., batch, coil, height, width) → (..., batch, height, width)."""
-        expected = tuple(self.sensitivity_map.shape)
-        require(
-            tuple(kspace.shape[-4:]) == expected,
-            f"kspace has shape {tuple(kspace.shape)}; allowed with this sensitivity_map: (..., {str(expected)[1:]}",
-        )
+        _check_shape("kspace", kspace, self.sensitivity_map)
         dtype = torch.promote_types(kspace.dtype, self.sensitivity_map.dtype)
-        result = kspace.new_zeros(*kspace.shape[:-3], *expected[2:], dtype=dtype)
+        result = kspace.new_zeros(*kspace.shape[:-3], *kspace.shape[-2:], dtype=dtype)
         coils = _coils_at_once(result)
         for part, maps in zip(kspace.split(coils, dim=-3), self.sensitivity_map.split(coils, dim=1), strict=True):
             result += (ifft2(part * self._mask) * maps.conj()).sum(dim=-3)
@@ -88,7 +77,7 @@ class SenseOperator:
 
     def normal(self, image: torch.Tensor) -> torch.Tensor:
         """AᴴAx; complex (..., batch, height, width) → the same."""
-        self._require_image(image)
+        _check_shape("image", image, self.sensitivity_map[:, 0])
         result = torch.zeros_like(image)
         for maps in self.sensitivity_map.split(_coils_at_once(image), dim=1):
             coil_images = image.unsqueeze(-3) * maps
@@ -105,14 +94,6 @@ class SenseOperator:
     def fully_sampled(self) -> Self:
         """Return the same operator with every sample of k-space acquired."""
         return type(self)(self.sensitivity_map, torch.ones_like(self.sampling_mask))
-
-    def _require_image(self, image: torch.Tensor) -> None:
-        batch, _, height, width = self.sensitivity_map.shape
-        require(
-            tuple(image.shape[-3:]) == (batch, height, width),
-            f"image has shape {tuple(image.shape)}; allowed with this sensitivity_map: "
-            f"(..., {batch}, {height}, {width})",
-        )
 
 
 def _coils_at_once(images: torch.Tensor) -> int:
@@ -148,6 +129,14 @@ def align_phase(A: SenseOperator, masked_kspace: torch.Tensor) -> SenseOperator:
     # A unit phase where there is no signal: angle(0) is 0.
     phase = torch.polar(torch.ones_like(image.real), image.angle())
     return SenseOperator(A.sensitivity_map * phase, A.sampling_mask)
+
+
+def _check_shape(name: str, value: torch.Tensor, like: torch.Tensor) -> None:
+    expected = tuple(like.shape)
+    require(
+        tuple(value.shape[-like.ndim :]) == expected,
+        f"{name} has shape {tuple(value.shape)}; allowed with this sensitivity_map: (..., {str(expected)[1:]}",
+    )
 
 
 def _check_maps_and_mask(sensitivity_map: torch.Tensor, sampling_mask: torch.Tensor) -> None:

@@ -32,8 +32,7 @@ class Averaged(nn.Module):
 
     def forward(self, *arguments: torch.Tensor | float) -> torch.Tensor:
         """Call the network of the current mode."""
-        result: torch.Tensor = self.current(*arguments)
-        return result
+        return self.current(*arguments)
 
     @torch.no_grad()
     def update(self) -> None:

@@ -71,6 +71,9 @@ class QuadraticEnergy(ConvolutionalEnergy):
 
     Zero on the fixed points of ψ, non-negative by construction, growing at most quadratically, and free of the image
     size: the sum over pixels makes it extensive, as ½‖Ax − b‖² is. The network learns the residual r, which is small.
+    Arguments out of range, and images of another precision than the weights, are a :class:`DeepenError`.
+
+    Chand and Jacob, Multi-scale energy (MuSE) framework for inverse problems in imaging, 2024.
 
     Parameters
     ----------
@@ -83,15 +86,6 @@ class QuadraticEnergy(ConvolutionalEnergy):
     weight
         w > 0, one in MuSE. It is the temperature of the prior: with ψ a denoiser of noise of standard deviation cε, the
         posterior ∝ exp(−2C/ε²) asks for w = 1/(2c²). A weight outside the network keeps ψ well scaled in training.
-
-    Raises
-    ------
-    DeepenError
-        If an argument is out of range, or an image is not of the precision of the weights.
-
-    References
-    ----------
-    Chand and Jacob, Multi-scale energy (MuSE) framework for inverse problems in imaging, 2024.
     """
 
     def __init__(
@@ -121,7 +115,8 @@ class ConvEnergy(ConvolutionalEnergy):
     r"""E(x) = |w · φ(x) + v|, φ a stack of 3×3 convolutions (DEEPEN, section III-B).
 
     ∇E is Lipschitz only for a smooth activation and a smooth top; with ``relu`` or ``absolute`` it jumps, and a
-    majorizer exists between the jumps only.
+    majorizer exists between the jumps only. Arguments out of range, and images of another precision than the weights or
+    another size than a flattened head has, are a :class:`DeepenError`.
 
     Parameters
     ----------
@@ -140,11 +135,6 @@ class ConvEnergy(ConvolutionalEnergy):
         ``absolute``: |f|, the paper's, with a kink at f = 0. ``smooth``: √(f² + δ²).
     top_width
         δ > 0 of the smooth top.
-
-    Raises
-    ------
-    DeepenError
-        If an argument is out of range, ``image_size`` does not match the head, or an image has another size.
     """
 
     def __init__(
@@ -214,10 +204,6 @@ class ReducedPrecision:
             raise DeepenError(f"energy is {energy!r}; allowed in reduced precision: ConvEnergy or QuadraticEnergy")
         self.energy = energy
         self.dtype = dtype
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Return E of every image, real (batch,)."""
-        return self.value_and_grad(image)[0]
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return E, real (batch,), and ∇E, complex (batch, height, width)."""

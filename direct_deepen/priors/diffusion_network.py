@@ -24,7 +24,10 @@ class DiffusionDenoiser(nn.Module):
     ``variance_exploding``: c_skip = 1, c_out = σ, c_in = 1, so that −F is the score times σ (Song et al. 2021).
     ``edm``: c_skip = s²/(σ² + s²), c_out = σs/√(σ² + s²), c_in = 1/√(σ² + s²), s the standard deviation of the images
     (Karras et al. 2022): input and target of F have unit variance at every level. Images of any size are padded by
-    reflection to a multiple of the coarsest scale, and cropped again.
+    reflection to a multiple of the coarsest scale, and cropped again. Arguments out of range, and images of another
+    precision than the weights, are a :class:`DeepenError`.
+
+    DRUNet: Zhang et al., Plug-and-play image restoration with deep denoiser prior, 2021.
 
     Parameters
     ----------
@@ -36,15 +39,6 @@ class DiffusionDenoiser(nn.Module):
         ``variance_exploding`` or ``edm``.
     image_std
         s, per real component, in scaled intensities; used by ``edm`` only.
-
-    Raises
-    ------
-    DeepenError
-        If an argument is out of range, or an image is not of the precision of the weights.
-
-    References
-    ----------
-    Zhang et al., Plug-and-play image restoration with deep denoiser prior, 2021, for DRUNet.
     """
 
     def __init__(
@@ -100,8 +94,7 @@ class NoiseConditionalEnergy(nn.Module):
         """Return ∇E_σ(x), complex (batch, height, width), with a graph to the weights: for training."""
         with torch.enable_grad():
             variable = image.detach().requires_grad_()
-            value = self(variable, noise_std).sum()
-            (gradient,) = torch.autograd.grad(value, variable, create_graph=True)
+            (gradient,) = torch.autograd.grad(self(variable, noise_std).sum(), variable, create_graph=True)
         return gradient
 
     def at(self, noise_std: float) -> Energy:
@@ -116,8 +109,7 @@ class _EnergyAtLevel(Energy):
         self.noise_std = noise_std
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        value: torch.Tensor = self.energy(image, self.noise_std)
-        return value
+        return self.energy(image, self.noise_std)
 
 
 class ConditionalUNet(nn.Module):
@@ -174,8 +166,7 @@ class NoiseLevelEmbedding(nn.Module):
         """Return the embedding; (batch,) → (batch, channels)."""
         assert isinstance(self.frequencies, torch.Tensor)
         phases = log_level[:, None] * self.frequencies.to(log_level) * (math.pi / 2)
-        embedding: torch.Tensor = self.layers(torch.cat([phases.sin(), phases.cos()], dim=1))
-        return embedding
+        return self.layers(torch.cat([phases.sin(), phases.cos()], dim=1))
 
 
 class _Stage(nn.Module):

@@ -36,16 +36,8 @@ class Energy(nn.Module, ABC):
         """Return E(x) and ∇E(x), detached.
 
         Works under ``torch.no_grad`` and ``torch.inference_mode``, keeps dtype, device and the image itself, and builds
-        no graph for the parameters: memory is that of one pass of activations.
-
-        Parameters
-        ----------
-        image
-            Complex (batch, height, width), of the precision of the weights; a :class:`DeepenError` for another.
-
-        Returns
-        -------
-        E, real (batch,), and ∇E, complex (batch, height, width).
+        no graph for the parameters: memory is that of one pass of activations. Complex (batch, height, width) of the
+        precision of the weights, a :class:`DeepenError` for another → real (batch,) and complex (batch, height, width).
         """
         frozen = {name: parameter.detach() for name, parameter in self.named_parameters()}
         with torch.inference_mode(False), torch.enable_grad():

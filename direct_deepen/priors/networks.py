@@ -64,7 +64,8 @@ def channels_to_image(channels: torch.Tensor) -> torch.Tensor:
 class ImageNetwork(nn.Module):
     """A stack of 3×3 convolutions from images to images, the network H of MoL.
 
-    With PyTorch's initial weights it is a contraction: the Lipschitz constant is well below one.
+    With PyTorch's initial weights it is a contraction: the Lipschitz constant is well below one. Arguments out of
+    range, and images of another precision than the weights, are a :class:`DeepenError`.
 
     Parameters
     ----------
@@ -74,11 +75,6 @@ class ImageNetwork(nn.Module):
         Number of 3×3 convolutions.
     activation
         ``relu`` (the paper's), ``softplus``, ``silu`` or ``elu``.
-
-    Raises
-    ------
-    DeepenError
-        If an argument is out of range, or an image is not of the precision of the weights.
     """
 
     def __init__(self, *, hidden_channels: int = 64, num_layers: int = 5, activation: str = "relu") -> None:

@@ -27,15 +27,7 @@ def load_pretrained(name: str | None = None) -> Energy:
     It takes images of any size in scaled intensities: divide k-space by :func:`~direct_deepen.intensity_scale`, and
     multiply images by it afterwards. Its noise level is ε = 0.01 (:func:`pretrained_provenance`).
 
-    Parameters
-    ----------
-    name
-        One of :func:`available_pretrained`; the first of them by default.
-
-    Raises
-    ------
-    DeepenError
-        If there is no such energy.
+    ``name`` is one of :func:`available_pretrained`, the first of them by default; a :class:`DeepenError` for another.
     """
     content = _content(name)
     energy = QuadraticEnergy(**content["arguments"])
@@ -66,8 +58,7 @@ def _folder() -> Traversable:
 def _content(name: str | None) -> dict[str, Any]:
     names = available_pretrained()
     require(len(names) > 0, "no weights come with this installation; allowed: an installation with its package data")
-    if name is None:
-        name = names[0]
+    name = names[0] if name is None else name
     require_choice("name", name, names)
     path = _folder() / f"{name}.pt"
     _logger.info("weights %s", path)

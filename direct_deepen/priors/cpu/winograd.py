@@ -64,8 +64,7 @@ def winograd_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tens
     x is real (batch, channel, height, width), fastest with channels last in memory, as the result has them; ``weight``
     is (out channels, channel, 3, 3), ``bias`` (out channels,).
     """
-    result: torch.Tensor = _Winograd.apply(x, weight, bias)
-    return result
+    return _Winograd.apply(x, weight, bias)
 
 
 class _Winograd(torch.autograd.Function):
