@@ -13,8 +13,7 @@ from direct_deepen.data.batch import to_complex
 from direct_deepen.errors import require_choice
 from direct_deepen.files import write_file
 from direct_deepen.physics.espirit import espirit_maps
-from direct_deepen.physics.phase import align_phase
-from direct_deepen.physics.sense_operator import SenseOperator
+from direct_deepen.physics.sense_operator import SenseOperator, align_phase
 
 COIL_MAPS = ("direct", "espirit")
 

@@ -21,8 +21,7 @@ from direct_deepen.inference.noise_levels import power_schedule, variance_explod
 from direct_deepen.inference.samples import Samples
 from direct_deepen.parts import setting
 from direct_deepen.physics.problem import Problem
-from direct_deepen.priors.noise_conditional_energy import NoiseConditionalEnergy
-from direct_deepen.priors.reduced_precision import ReducedPrecision
+from direct_deepen.priors import NoiseConditionalEnergy, ReducedPrecision
 
 
 @inferences("langevin")

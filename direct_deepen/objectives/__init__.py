@@ -1,7 +1,7 @@
 """Objectives: what training minimises. Knows nothing of DIRECT."""
 
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
-from direct_deepen.objectives.contrastive import contrastive_loss, energy_unit
+from direct_deepen.objectives.contrastive import Contrastive, contrastive_loss, energy_unit
 from direct_deepen.objectives.diffusion import (
     Diffusion,
     Distillation,
@@ -9,7 +9,6 @@ from direct_deepen.objectives.diffusion import (
     distillation_loss,
     draw_noise_levels,
 )
-from direct_deepen.objectives.maximum_likelihood import Contrastive
 from direct_deepen.objectives.reconstruction import (
     Denoising,
     MonotoneReconstruction,

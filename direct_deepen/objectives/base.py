@@ -44,16 +44,10 @@ class Update:
     ----------
     model
         What is called for a loss with a graph: the prior, or its wrapper for parallel training.
-    prior
-        The prior itself.
-    inference
-        The inference of the configuration.
     reference
         Fully sampled images in scaled intensities, complex (batch, height, width).
     problem
         Undersampled data of the same images.
-    iteration
-        Number of the iteration.
     generator
         Source of all randomness of the iteration.
     load_denoiser
@@ -81,7 +75,7 @@ class Loss:
     name
         What it is logged as; DIRECT shows names with ``loss`` in them.
     metrics
-        Numbers to be logged, by name.
+        Numbers to be logged.
     gap
         |E⁺ − E⁻| in units of E₀; zero where there are no samples.
     curvature
@@ -113,13 +107,7 @@ class Objective(Part, ABC):
 
     @abstractmethod
     def loss(self, update: Update) -> Loss:
-        """Return the loss of an update.
-
-        Raises
-        ------
-        DivergenceError
-            If the finite numbers are left: trouble for the guard.
-        """
+        """Return the loss of an update; a :class:`DivergenceError` is trouble for the guard."""
 
     @property
     def data_noise_std(self) -> float:
@@ -127,10 +115,7 @@ class Objective(Part, ABC):
         return 0.0
 
     def phase_start(self, iteration: int) -> int:
-        """Return the iteration that the phase of training of an iteration began with.
-
-        The optimizer and the warm-up of the learning rate begin anew with a phase.
-        """
+        """Return where the phase of an iteration began: optimizer and warm-up of the learning rate begin anew there."""
         return 0
 
     def warnings(self, *, num_slices: int, batch_size: int, num_iterations: int) -> list[str]:

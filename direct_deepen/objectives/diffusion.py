@@ -31,22 +31,8 @@ def diffusion_loss(
 
     .. math:: \frac{1}{NP} \sum_i \| D(x_i + \sigma_i z_i, \sigma_i) - x_i \|^2 / \sigma_i^2
 
-    which is σ² times the squared error of the score (D(x, σ) − x)/σ² against that of the noise.
-
-    Parameters
-    ----------
-    denoiser
-        D.
-    image
-        Noise-free images, complex (batch, height, width).
-    noise_std
-        σ_i > 0, per real component, real (batch,).
-    generator
-        Source of randomness.
-
-    Returns
-    -------
-    Scalar with a graph to the weights.
+    which is σ² times the squared error of the score (D(x, σ) − x)/σ² against that of the noise: a scalar, of noise-free
+    images x, complex (batch, height, width), and ``noise_std`` σ > 0 per real component, real (batch,).
     """
     level = noise_std.to(image.real.dtype)[:, None, None]
     noise = complex_normal_like(image, generator=generator)
@@ -72,24 +58,9 @@ def distillation_loss(
     measured has far less noise than σ in them. The teacher denoises such images all the same; an energy that has never
     seen one may have any gradient there.
 
-    Parameters
-    ----------
-    energy_gradient
-        (x, σ) ↦ ∇E_σ(x), with a graph to the weights of the energy.
-    teacher
-        D; no gradient goes into it.
-    image
-        Images, noise-free or samples of the teacher, complex (batch, height, width).
-    noise_std
-        σ_i > 0, per real component, real (batch,).
-    noise_share
-        u_i, from 0 to 1, real (batch,).
-    generator
-        Source of randomness.
-
-    Returns
-    -------
-    Scalar with a graph to the weights of the energy.
+    The loss is a scalar with the graph of ∇E_σ; no gradient goes into the teacher, D. Images x are free of noise, or
+    samples of the teacher, complex (batch, height, width); ``noise_std`` σ > 0, per real component, and ``noise_share``
+    u, from 0 to 1, are real (batch,).
     """
     level = noise_std.to(image.real.dtype)[:, None, None]
     share = noise_share.to(level)[:, None, None]
@@ -107,10 +78,8 @@ class Diffusion(Objective):
 
     Attributes
     ----------
-    smallest_noise_std
-        Lower end of the range, per real component, in scaled intensities.
-    largest_noise_std
-        Upper end.
+    smallest_noise_std, largest_noise_std
+        Ends of the range, per real component, in scaled intensities.
     """
 
     smallest_noise_std: float = setting(0.005, above=0)

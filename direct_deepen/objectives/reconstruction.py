@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from direct_deepen.errors import require
+from direct_deepen.errors import DeepenError
 from direct_deepen.inference.base import Estimator, learned
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
 from direct_deepen.parts import setting
@@ -27,18 +27,9 @@ def denoising_loss(
     noise_std: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Return the mean squared error of D(x + z) at one noise level (PnP-ISTA).
+    """Return the :func:`mean_squared_error` of D(x + z), z of standard deviation ``noise_std`` per real component.
 
-    Parameters
-    ----------
-    denoiser
-        D, complex (batch, height, width) → the same.
-    image
-        Noise-free images, complex (batch, height, width).
-    noise_std
-        Standard deviation of z per real component.
-    generator
-        Source of randomness.
+    That is PnP-ISTA's. D, the denoiser, takes noise-free images x, complex (batch, height, width), to the same.
     """
     noise = complex_normal_like(image, generator=generator)
     return mean_squared_error(denoiser(image + noise_std * noise), image)
@@ -49,34 +40,17 @@ def lipschitz_quotient(
     image: torch.Tensor,
     *,
     num_iterations: int = 5,
-    relative_step: float = 1e-2,
     generator: torch.Generator,
 ) -> torch.Tensor:
     r"""Return ‖H(x + d) − H(x)‖/‖d‖ of every image, with a graph to the weights of H.
 
-    d, of norm ``relative_step`` · ‖x‖, is pushed towards the largest quotient by power iteration on J_HᴴJ_H first: a
-    lower bound of the local Lipschitz constant (MoL; difference quotients as in Bungert et al. 2021).
-
-    Parameters
-    ----------
-    function
-        H, complex (batch, height, width) → the same, differentiable.
-    image
-        x, complex (batch, height, width).
-    num_iterations
-        Power iterations; each costs one evaluation and one vector-Jacobian product.
-    relative_step
-        ‖d‖ over ‖x‖.
-    generator
-        Source of the first direction.
-
-    Returns
-    -------
-    Real (batch,).
+    d, of norm ‖x‖/100, is pushed towards the largest quotient by power iteration on J_HᴴJ_H first: a lower bound of the
+    local Lipschitz constant, real (batch,) (MoL; difference quotients as in Bungert et al. 2021). H is differentiable,
+    complex (batch, height, width) → the same. An iteration costs one evaluation and one vector-Jacobian product.
     """
     x = image.detach()
     direction = complex_normal_like(x, generator=generator)
-    length = relative_step * _norm(x).clamp_min(torch.finfo(x.real.dtype).tiny)
+    length = 1e-2 * _norm(x).clamp_min(torch.finfo(x.real.dtype).tiny)
     for _ in range(num_iterations):
         with torch.enable_grad():
             variable = x.clone().requires_grad_()
@@ -165,14 +139,12 @@ class MonotoneReconstruction(Objective):
 
 def _reconstructed(update: Update) -> torch.Tensor:
     """Return what the inference reconstructs, complex (batch, height, width), with a graph."""
-    inference = update.inference
-    require(
-        isinstance(inference, Estimator),
-        f"model.inference.name: {type(inference).__name__} has no gradient to train through; allowed with this "
-        "objective: unrolled_gradient, equilibrium",
-    )
-    assert isinstance(inference, Estimator)
-    return inference.differentiable(update.problem, update.model)
+    if not isinstance(update.inference, Estimator):
+        raise DeepenError(
+            f"model.inference.name: {type(update.inference).__name__} has no gradient to train through; allowed with "
+            "this objective: unrolled_gradient, equilibrium"
+        )
+    return update.inference.differentiable(update.problem, update.model)
 
 
 def _learned(update: Update) -> dict[str, float]:

@@ -33,25 +33,10 @@ def denoising_score_matching_loss(
     The second term sets what score matching leaves open, the constant in E: with E ≥ 0 it takes the energy of
     noise-free images towards zero, the least there is, so that MAP finds nothing better than images.
 
-    Parameters
-    ----------
-    energy
-        E, differentiable twice; complex (batch, height, width) → real (batch,).
-    image
-        Noise-free images, complex (batch, height, width).
-    max_noise_std
-        σ_max > 0, per real component.
-    generator
-        Source of randomness.
-    scale
-        κ > 0.
-    energy_weight
-        λ ≥ 0.
-
-    Returns
-    -------
-    Scalar with a graph to the weights of the energy, all of which take part in it (with a zero gradient where ∇E does
-    not depend on them, so that data-parallel training finds every one).
+    E is differentiable twice, complex (batch, height, width) → real (batch,); the images x are free of noise;
+    ``max_noise_std`` is σ_max > 0, per real component, ``scale`` κ > 0 and ``energy_weight`` λ ≥ 0. All weights take
+    part in the loss, a scalar, with a zero gradient where ∇E does not depend on them, so that data-parallel training
+    finds every one.
     """
     levels = torch.rand(image.shape[0], generator=generator, device=generator.device).to(image.device)
     noise = complex_normal_like(image, generator=generator)

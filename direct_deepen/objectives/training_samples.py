@@ -1,12 +1,16 @@
-"""Drawing x⁻: one posterior sample for every image of a training batch."""
+"""Drawing x⁻: one posterior sample for every image of a training batch, by chains that remember where they were."""
 
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from direct_deepen.inference.langevin import langevin
 from direct_deepen.inference.mm_map import mm_map
-from direct_deepen.objectives.persistent_chains import PersistentChains, mask_digest
+from direct_deepen.inference.samples import Samples
 from direct_deepen.parts import SharedSettings, setting
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.problem import Problem
@@ -15,9 +19,6 @@ from direct_deepen.priors.energy import Energy
 
 _FIRST_CURVATURE = 0.3
 """L that MAP starts from: that of trained energies. Estimating it would cost more than the steps."""
-
-_SPREAD_STEPS = 60
-"""Of the chains from noise whose spread is watched."""
 
 
 @dataclass
@@ -49,23 +50,55 @@ class ChainSettings:
     max_stored: int = setting(2048, least=1)
 
 
-@dataclass(frozen=True)
-class TrainingSamples:
-    """Samples of a batch and what is logged of their chains.
+def mask_digest(sampling_mask: torch.Tensor) -> str:
+    """Return a digest of a sampling mask, equal for equal masks whatever their dtype and device."""
+    bits = (sampling_mask != 0).to("cpu", torch.uint8).contiguous()
+    return hashlib.sha256(repr(tuple(bits.shape)).encode() + bits.numpy().tobytes()).hexdigest()[:16]
 
-    Attributes
-    ----------
-    image
-        x⁻, complex (batch, height, width), without a graph.
-    curvature
-        Largest difference quotient of ∇E seen, real (batch,); not a number for fixed steps.
-    step_size
-        Frozen τ, real (batch,).
-    """
 
-    image: torch.Tensor
-    curvature: torch.Tensor
-    step_size: torch.Tensor
+class PersistentChains:
+    """States of ``max_stored`` chains by file and slice, with the mask they belong to."""
+
+    def __init__(self, max_stored: int) -> None:
+        self.max_stored = max_stored
+        self._states: OrderedDict[tuple[str, int], tuple[str, torch.Tensor]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def get(self, name: tuple[str, int], digest: str) -> torch.Tensor | None:
+        """Return the state of a slice, or None where there is none for this mask."""
+        entry = self._states.get(name)
+        if entry is None or entry[0] != digest:
+            return None
+        self._states.move_to_end(name)
+        return entry[1]
+
+    def put(self, name: tuple[str, int], digest: str, image: torch.Tensor) -> None:
+        """Keep a copy, on the CPU, of the state of a slice; the one unused for longest goes."""
+        self._states[name] = (digest, image.detach().to("cpu", copy=True))
+        self._states.move_to_end(name)
+        while len(self._states) > self.max_stored:
+            self._states.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all states."""
+        self._states.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all states, in the order of their last use."""
+        return {
+            "names": [[name, number] for name, number in self._states],
+            "digests": [digest for digest, _ in self._states.values()],
+            "images": [image for _, image in self._states.values()],
+        }
+
+    def load_state_dict(self, content: Mapping[str, Any]) -> None:
+        """Replace all states by those of :meth:`state_dict`."""
+        self.clear()
+        entries = zip(content["names"], content["digests"], content["images"], strict=True)
+        for (name, number), digest, image in entries:
+            self.put((name, number), digest, image)
 
 
 def draw_training_samples(
@@ -76,24 +109,8 @@ def draw_training_samples(
     chains: ChainSettings,
     stored: PersistentChains,
     generator: torch.Generator,
-) -> TrainingSamples:
-    """Draw one sample of the posterior of every image.
-
-    Parameters
-    ----------
-    problem
-        The batch.
-    energy
-        The energy being trained; no graph is built.
-    shared
-        ε, and what chains start from.
-    chains
-        Start and steps.
-    stored
-        Memory of the persistent chains, read and updated.
-    generator
-        Source of randomness.
-    """
+) -> Samples:
+    """Draw one sample of the posterior of every image, without a graph, and store where persistent chains were left."""
     images = _starting_images(problem, shared, chains, stored, generator)
     if chains.map_steps > 0:
         images = mm_map(
@@ -114,30 +131,10 @@ def draw_training_samples(
         step_size=chains.step_size,
         generator=generator,
     )
-    assert samples.curvature is not None
-    assert samples.step_size is not None
-    image = samples.images[0]
     if chains.start == "persistent":
-        for name, mask, state in zip(problem.names, problem.A.sampling_mask, image, strict=True):
+        for name, mask, state in zip(problem.names, problem.A.sampling_mask, samples.images[0], strict=True):
             stored.put(name, mask_digest(mask), state)
-    return TrainingSamples(image, samples.curvature[0], samples.step_size[0])
-
-
-def chain_spread(problem: Problem, energy: Energy, *, shared: SharedSettings, generator: torch.Generator) -> float:
-    """Return the standard deviation, per real component and in ε, between two chains started from noise."""
-    samples = langevin(
-        problem.A,
-        problem.masked_kspace,
-        energy,
-        noise_std=shared.noise_std,
-        num_steps=_SPREAD_STEPS,
-        num_samples=2,
-        init_std=shared.noise_start_std,
-        generator=generator,
-    )
-    difference = torch.view_as_real(samples.images[0] - samples.images[1])
-    # Two independent states differ by √2 standard deviations.
-    return float(difference.square().mean().div(2).sqrt()) / shared.noise_std
+    return samples
 
 
 def _starting_images(

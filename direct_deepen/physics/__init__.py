@@ -3,10 +3,9 @@
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.physics.operator import LinearOperator
-from direct_deepen.physics.phase import align_phase
 from direct_deepen.physics.scale import intensity_scale
 from direct_deepen.physics.sense import sense
-from direct_deepen.physics.sense_operator import SenseOperator, normalize_sensitivity_map
+from direct_deepen.physics.sense_operator import SenseOperator, align_phase, normalize_sensitivity_map
 
 __all__ = [
     "LinearOperator",

@@ -13,34 +13,19 @@ def calibration_width(sampling_mask: torch.Tensor) -> int:
     """Side of the largest centred square of k-space that a mask, (height, width), samples fully."""
     mask = sampling_mask != 0
     height, width = mask.shape
-    side = 0
-    while side < min(height, width) and bool(_centre(mask, side + 1).all()):
-        side += 1
-    return side
+    for side in range(1, min(height, width) + 1):
+        # The square that sigpy cuts out: for even sides of odd masks DIRECT's lies one sample further.
+        top, left = height // 2 - side // 2, width // 2 - side // 2
+        if not bool(mask[top : top + side, left : left + side].all()):
+            return side - 1
+    return min(height, width)
 
 
 def espirit_maps(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor) -> torch.Tensor:
-    """Estimate the coil maps of one slice with sigpy's ESPIRiT.
+    """Estimate the coil maps of a slice: Σ_c |S_c|² = 1 inside the object, 0 outside (Uecker et al., MRM 71, 2014).
 
-    Parameters
-    ----------
-    masked_kspace
-        Complex (coil, height, width).
-    sampling_mask
-        (height, width).
-
-    Returns
-    -------
-    Complex (coil, height, width), on the device of the k-space, with Σ_c |S_c|² = 1 inside the object, 0 outside.
-
-    Raises
-    ------
-    DeepenError
-        If the fully sampled centre is narrower than the kernel, or too narrow for so many coils.
-
-    References
-    ----------
-    Uecker et al., ESPIRiT, an eigenvalue approach to autocalibrating parallel MRI, MRM 71 (2014).
+    K-space and maps are complex (coil, height, width), the mask is (height, width). A :class:`DeepenError` if the fully
+    sampled centre is narrower than the kernel, or too narrow for so many coils.
     """
     from sigpy.mri.app import EspiritCalib  # sigpy costs a second to import, and most runs do without
 
@@ -59,9 +44,3 @@ def espirit_maps(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor) -> to
         "lower compress_coils, or use coil_maps: direct)",
     )
     return torch.from_numpy(np.ascontiguousarray(maps)).to(masked_kspace)
-
-
-def _centre(mask: torch.Tensor, side: int) -> torch.Tensor:
-    """Cut out the centred square, where sigpy does: for even sides of odd masks DIRECT's lies one sample further."""
-    top, left = mask.shape[0] // 2 - side // 2, mask.shape[1] // 2 - side // 2
-    return mask[top : top + side, left : left + side]

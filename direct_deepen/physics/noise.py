@@ -17,23 +17,10 @@ def complex_normal(
     dtype: torch.dtype = torch.complex64,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
-    """Draw complex Gaussian noise of unit standard deviation per real component.
+    """Draw complex Gaussian noise of unit standard deviation per real component, ``E|z|² = 2``.
 
-    Parameters
-    ----------
-    shape
-        Shape of the result.
-    generator
-        Source of randomness; drawn from on its own device, so that one seed gives one sequence of numbers whatever
-        the device of the result.
-    dtype
-        ``complex64`` or ``complex128``.
-    device
-        Device of the result.
-
-    Returns
-    -------
-    Complex tensor of the given shape with ``E|z|² = 2``.
+    The generator draws on its own device: one seed gives one sequence of numbers whatever the ``device`` of the result.
+    ``dtype`` is ``complex64`` or ``complex128``.
     """
     real_dtype = torch.float64 if dtype == torch.complex128 else torch.float32
     parts = torch.randn(*shape, 2, generator=generator, dtype=real_dtype, device=generator.device)

@@ -31,21 +31,11 @@ class SupportsSelection(LinearOperator, Protocol):
         """Return the operator of the images ``index`` (integers or booleans) of the batch."""
 
 
-@runtime_checkable
-class SupportsSampling(LinearOperator, Protocol):
-    """An operator that samples k-space."""
-
-    sampling_mask: torch.Tensor
-
-    def fully_sampled(self) -> Self:
-        """Return the same operator with every sample of k-space acquired."""
-
-
 def over_chains(A: LinearOperator) -> LinearOperator:
     """Return A for images (chain, batch, height, width).
 
-    It is ``A`` itself where that says, by an attribute ``takes_leading_dimensions``, that it takes them; otherwise it
-    takes one chain after the other.
+    An operator takes one chain after the other, unless its attribute ``takes_leading_dimensions`` says that it takes
+    them itself.
     """
     return A if getattr(A, "takes_leading_dimensions", False) else _ChainByChain(A)
 
@@ -64,7 +54,7 @@ class _ChainByChain:
         return torch.stack([self.A.normal(part) for part in image])
 
 
-def norm_squared(A: LinearOperator, template: torch.Tensor, *, num_iterations: int = 20) -> float:
+def norm_squared(A: LinearOperator, template: torch.Tensor) -> float:
     """Largest eigenvalue of AᴴA: the operator's own bound if it has one, otherwise by power iteration.
 
     Power iteration approaches from below; 20 iterations from a flat spectrum are within a few percent, which the
@@ -76,9 +66,8 @@ def norm_squared(A: LinearOperator, template: torch.Tensor, *, num_iterations: i
     generator = torch.Generator().manual_seed(0)
     vector = torch.randn(template.shape, generator=generator, dtype=template.dtype).to(template.device)
     value = 0.0
-    for _ in range(num_iterations):
-        vector = vector / torch.linalg.vector_norm(vector)
-        vector = A.normal(vector)
+    for _ in range(20):
+        vector = A.normal(vector / torch.linalg.vector_norm(vector))
         value = float(torch.linalg.vector_norm(vector))
         if value == 0.0:
             break

@@ -1,6 +1,7 @@
 """A reconstruction problem: operator and data in scaled intensities."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -13,8 +14,6 @@ class Problem:
 
     Attributes
     ----------
-    A
-        Forward model.
     masked_kspace
         b over the scale, complex (batch, coil, height, width).
     scale
@@ -32,13 +31,10 @@ class Problem:
         """Undo the scaling of images (..., batch, height, width)."""
         return image * self.scale[:, None, None]
 
-    def select(self, index: torch.Tensor) -> "Problem":
+    def select(self, index: torch.Tensor) -> Self:
         """Return the problem of the images ``index`` (integers) of the batch; without a copy if these are all."""
-        if index.tolist() == list(range(len(self.names))):
+        chosen = index.tolist()
+        if chosen == list(range(len(self.names))):
             return self
-        return Problem(
-            self.A.select(index),
-            self.masked_kspace[index],
-            self.scale[index],
-            [self.names[i] for i in index.tolist()],
-        )
+        names = [self.names[i] for i in chosen]
+        return type(self)(self.A.select(index), self.masked_kspace[index], self.scale[index], names)

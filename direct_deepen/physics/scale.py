@@ -16,8 +16,8 @@ density, and it keeps the scale within a few percent of its value for a full cen
 import torch
 
 from direct_deepen.errors import require
-from direct_deepen.physics.operator import LinearOperator, SupportsSampling
 from direct_deepen.physics.sense import require_finite_data, sense
+from direct_deepen.physics.sense_operator import SenseOperator
 
 DISC_RADIUS = 0.0375
 """Radius of the disc in cycles per pixel: 12 samples at 320, inside a fully sampled centre of 8 % of the lines."""
@@ -34,47 +34,23 @@ def central_disc(height: int, width: int, *, device: torch.device | str = "cpu")
 
 
 def full_sampling_scale(kspace: torch.Tensor) -> torch.Tensor:
-    """Intensity scale of fully sampled k-space.
-
-    Parameters
-    ----------
-    kspace
-        Complex (..., coil, height, width).
-
-    Returns
-    -------
-    Real (...): the scale in the module's equation.
-    """
+    """Intensity scale of fully sampled k-space; complex (..., coil, height, width) → real (...)."""
     height, width = kspace.shape[-2:]
     disc = central_disc(height, width, device=kspace.device)
     energy = (kspace.abs() ** 2 * disc).sum(dim=(-3, -2, -1)) / (height * width)
     return BRAIN_MAXIMUM * energy.sqrt()
 
 
-def intensity_scale(A: LinearOperator, masked_kspace: torch.Tensor) -> torch.Tensor:
+def intensity_scale(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tensor:
     """Intensity scale of undersampled k-space; divide k-space by it before, and multiply images by it after.
 
-    Parameters
-    ----------
-    A
-        A SENSE operator (anything with ``forward``, ``adjoint``, ``normal`` and ``sampling_mask``).
-    masked_kspace
-        Complex (batch, coil, height, width), zero where not acquired.
-
-    Returns
-    -------
-    Real (batch,), above zero.
-
-    Raises
-    ------
-    DeepenError
-        If the operator has no sampling mask, the disc holds no acquired sample, the samples there are all zero, or the
-        data are not finite.
+    Complex (batch, coil, height, width), zero where not acquired → real (batch,), above zero. A :class:`DeepenError` if
+    no sample of the disc is acquired, those there are all zero, or the data are not finite. The operator may be any
+    with ``forward``, ``adjoint``, ``normal``, ``sampling_mask`` and ``fully_sampled``.
     """
     require(
-        isinstance(A, SupportsSampling), "intensity_scale needs an operator with a sampling_mask, such as SenseOperator"
+        hasattr(A, "sampling_mask"), "intensity_scale needs an operator with a sampling_mask, such as SenseOperator"
     )
-    assert isinstance(A, SupportsSampling)
     require_finite_data(masked_kspace)
     height, width = masked_kspace.shape[-2:]
     disc = central_disc(height, width, device=masked_kspace.device)

@@ -16,33 +16,23 @@ def sense(
     tolerance: float = 1e-6,
     max_iterations: int = 100,
 ) -> torch.Tensor:
-    r"""Solve min ½‖Ax − b‖² + ½λ‖x‖², that is x = (AᴴA + λI)⁻¹Aᴴb, by conjugate gradients.
+    """Solve min ½‖Ax − b‖² + ½λ‖x‖², that is x = (AᴴA + λI)⁻¹Aᴴb, by conjugate gradients.
+
+    Pruessmann et al., Advances in sensitivity encoding with arbitrary k-space trajectories, MRM 46 (2001).
 
     Parameters
     ----------
-    A
-        Forward model.
     masked_kspace
-        b, complex (batch, coil, height, width).
+        b, complex (batch, coil, height, width); the result is complex (batch, height, width).
     regularization
         λ > 0, relative to ‖AᴴA‖ ≤ 1; it does not depend on the intensity scale.
-    initial
-        Start of the iteration, complex (batch, height, width); zero by default.
-    tolerance, max_iterations
-        Passed on to :func:`conjugate_gradient`.
-
-    Returns
-    -------
-    Complex (batch, height, width).
+    initial, tolerance, max_iterations
+        As of :func:`~direct_deepen.physics.conjugate_gradient`.
 
     Raises
     ------
     DeepenError
         If λ is not a positive finite number or the data are not finite.
-
-    References
-    ----------
-    Pruessmann et al., Advances in sensitivity encoding with arbitrary k-space trajectories, MRM 46 (2001).
     """
     require_positive("regularization", regularization)
     require_finite_data(masked_kspace)

@@ -1,14 +1,17 @@
-"""The multi-coil forward model A = sampling · Fourier · coils."""
+"""The multi-coil forward model A = sampling · Fourier · coils, and what coil maps are to be."""
 
 from typing import Self
 
 import torch
 
 from direct_deepen.errors import require
+from direct_deepen.physics.fourier import fft2, ifft2
 
-_SPATIAL = (-2, -1)
 _CPU_SAMPLES, _GPU_SAMPLES = 2**19, 2**27
 """Complex numbers processed at once: the size of the last cache on a CPU, one GiB on a GPU."""
+
+_WINDOW_STD = 0.075
+"""Standard deviation of the low-pass window, in samples over the matrix size."""
 
 
 class SenseOperator:
@@ -20,8 +23,14 @@ class SenseOperator:
     ``apply_mask(fft2(expand_operator(x, S)), M)``, and sigpy's ``Sense`` operator.
 
     The maps are used as given. Where Σ_c |S_c|² = 1 or 0, as DIRECT's and ESPIRiT maps are and as
-    :func:`normalize_sensitivity_map` makes them, ‖A‖ ≤ 1; otherwise ``norm_squared_bound`` says what ‖AᴴA‖ cannot
-    exceed.
+    :func:`normalize_sensitivity_map` makes them, ‖A‖ ≤ 1; ``norm_squared_bound`` is the bound for others.
+
+    Images have shape (..., batch, height, width), data (..., batch, coil, height, width): extra leading dimensions,
+    such as chains, share maps and mask. Arguments are never modified; others than these are a :class:`DeepenError`.
+
+    All methods take a few coils at a time, so that temporary memory does not grow with the number of coils. ``normal``
+    needs no shifts, as these multiply the Fourier transform by phases, which commute with the mask and cancel; nor does
+    it transform along an axis on which the mask is constant, where the transform and its inverse cancel.
 
     Parameters
     ----------
@@ -29,21 +38,6 @@ class SenseOperator:
         Complex (batch, coil, height, width), finite.
     sampling_mask
         Real, integer or boolean (batch, 1, height, width), zeros and ones, at least one sample in every image.
-
-    Notes
-    -----
-    Images have shape (..., batch, height, width), data (..., batch, coil, height, width): extra leading dimensions,
-    such as chains, share maps and mask. Arguments are never modified.
-
-    All methods take a few coils at a time, so that temporary memory does not grow with the number of coils. ``normal``
-    needs no shifts, as these multiply the Fourier transform by phases, which commute with the mask and cancel; nor does
-    it transform along an axis on which the mask is constant, where the transform and its inverse cancel.
-
-    Raises
-    ------
-    DeepenError
-        If shapes or types do not match, values are not finite, the mask is empty or has values besides 0 and 1; by the
-        methods, if the shape of an image or of k-space is not that of the maps.
     """
 
     takes_leading_dimensions = True
@@ -53,8 +47,9 @@ class SenseOperator:
         self.sensitivity_map = sensitivity_map
         self.sampling_mask = sampling_mask
         real_dtype = torch.float64 if sensitivity_map.dtype == torch.complex128 else torch.float32
-        self._shifted_mask = torch.fft.ifftshift(sampling_mask, dim=_SPATIAL).to(real_dtype)
-        self._masked_axes = [axis for axis in _SPATIAL if bool((sampling_mask.diff(dim=axis) != 0).any())]
+        self._mask = sampling_mask.to(real_dtype)
+        self._shifted_mask = torch.fft.ifftshift(self._mask, dim=(-2, -1))
+        self._masked_axes = [axis for axis in (-2, -1) if bool((sampling_mask.diff(dim=axis) != 0).any())]
 
     @property
     def norm_squared_bound(self) -> float:
@@ -63,45 +58,33 @@ class SenseOperator:
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Masked k-space Ax of an image; complex (..., batch, height, width) → (..., batch, coil, height, width)."""
-        self._require_image(image)
-        parts = []
-        for maps in self.sensitivity_map.split(_coils_at_once(image), dim=1):
-            coil_images = torch.fft.ifftshift(image.unsqueeze(-3) * maps, dim=_SPATIAL)
-            kspace = torch.fft.fft2(coil_images, norm="ortho").mul_(self._shifted_mask)
-            parts.append(torch.fft.fftshift(kspace, dim=_SPATIAL))
+        _check_shape("image", image, self.sensitivity_map[:, 0])
+        parts = [
+            fft2(image.unsqueeze(-3) * maps).mul_(self._mask)
+            for maps in self.sensitivity_map.split(_coils_at_once(image), dim=1)
+        ]
         return torch.cat(parts, dim=-3) if len(parts) > 1 else parts[0]
 
     def adjoint(self, kspace: torch.Tensor) -> torch.Tensor:
         """Coil-combined image Aᴴy; complex (..., batch, coil, height, width) → (..., batch, height, width)."""
-        expected = tuple(self.sensitivity_map.shape)
-        require(
-            tuple(kspace.shape[-4:]) == expected,
-            f"kspace has shape {tuple(kspace.shape)}; allowed with this sensitivity_map: (..., {str(expected)[1:]}",
-        )
+        _check_shape("kspace", kspace, self.sensitivity_map)
         dtype = torch.promote_types(kspace.dtype, self.sensitivity_map.dtype)
-        result = kspace.new_zeros(*kspace.shape[:-3], *expected[2:], dtype=dtype)
+        result = kspace.new_zeros(*kspace.shape[:-3], *kspace.shape[-2:], dtype=dtype)
         coils = _coils_at_once(result)
-        for part, conjugate in zip(
-            kspace.split(coils, dim=-3), self.sensitivity_map.conj().split(coils, dim=1), strict=True
-        ):
-            masked = torch.fft.ifftshift(part, dim=_SPATIAL) * self._shifted_mask
-            coil_images = torch.fft.fftshift(torch.fft.ifft2(masked, norm="ortho"), dim=_SPATIAL)
-            result += (coil_images * conjugate).sum(dim=-3)
+        for part, maps in zip(kspace.split(coils, dim=-3), self.sensitivity_map.split(coils, dim=1), strict=True):
+            result += (ifft2(part * self._mask) * maps.conj()).sum(dim=-3)
         return result
 
     def normal(self, image: torch.Tensor) -> torch.Tensor:
         """AᴴAx; complex (..., batch, height, width) → the same."""
-        self._require_image(image)
-        coils = _coils_at_once(image)
+        _check_shape("image", image, self.sensitivity_map[:, 0])
         result = torch.zeros_like(image)
-        for maps, conjugate in zip(
-            self.sensitivity_map.split(coils, dim=1), self.sensitivity_map.conj().split(coils, dim=1), strict=True
-        ):
+        for maps in self.sensitivity_map.split(_coils_at_once(image), dim=1):
             coil_images = image.unsqueeze(-3) * maps
             if self._masked_axes:
                 kspace = torch.fft.fftn(coil_images, dim=self._masked_axes, norm="ortho").mul_(self._shifted_mask)
                 coil_images = torch.fft.ifftn(kspace, dim=self._masked_axes, norm="ortho")
-            result += coil_images.mul_(conjugate).sum(dim=-3)
+            result += coil_images.mul_(maps.conj()).sum(dim=-3)
         return result
 
     def select(self, index: torch.Tensor) -> Self:
@@ -111,14 +94,6 @@ class SenseOperator:
     def fully_sampled(self) -> Self:
         """Return the same operator with every sample of k-space acquired."""
         return type(self)(self.sensitivity_map, torch.ones_like(self.sampling_mask))
-
-    def _require_image(self, image: torch.Tensor) -> None:
-        batch, _, height, width = self.sensitivity_map.shape
-        require(
-            tuple(image.shape[-3:]) == (batch, height, width),
-            f"image has shape {tuple(image.shape)}; allowed with this sensitivity_map: "
-            f"(..., {batch}, {height}, {width})",
-        )
 
 
 def _coils_at_once(images: torch.Tensor) -> int:
@@ -130,6 +105,38 @@ def normalize_sensitivity_map(sensitivity_map: torch.Tensor) -> torch.Tensor:
     """Scale coil maps (batch, coil, height, width) so that Σ_c |S_c|² = 1 where any is non-zero, 0 elsewhere."""
     norm = torch.linalg.vector_norm(sensitivity_map, dim=1, keepdim=True)
     return torch.where(norm > 0, sensitivity_map / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0)
+
+
+def align_phase(A: SenseOperator, masked_kspace: torch.Tensor) -> SenseOperator:
+    r"""Return the operator with the image's smooth phase moved into its coil maps.
+
+    Coil maps are known up to a phase e^{iφ(r)} that the image takes over with the opposite sign: S·e^{iφ} and
+    x·e^{−iφ} explain the same data. DIRECT's ``RSS_ESTIMATE`` settles it so that the low-resolution image is real and
+    positive; ESPIRiT, vendors' maps and simulations settle it otherwise, or not at all. An energy trained in one gauge
+    is not valid in another, so energies of this package expect maps aligned like this:
+
+    .. math:: S'_c = S_c\, e^{i \arg m}, \qquad m = \sum_c \bar S_c\, F^H (w\, b_c)
+
+    with w a Gaussian window about the centre of k-space and b the data, complex (batch, coil, height, width), in any
+    unit. An image x of it is the image x·e^{i arg m} of ``A``, so magnitudes are the same.
+    """
+    rows, columns = (
+        (torch.arange(size, dtype=masked_kspace.real.dtype, device=masked_kspace.device) - size // 2) / size
+        for size in masked_kspace.shape[-2:]
+    )
+    window = torch.exp(-(rows[:, None] ** 2 + columns**2) / (2 * _WINDOW_STD**2))
+    image = (ifft2(window * masked_kspace) * A.sensitivity_map.conj()).sum(dim=1, keepdim=True)
+    # A unit phase where there is no signal: angle(0) is 0.
+    phase = torch.polar(torch.ones_like(image.real), image.angle())
+    return SenseOperator(A.sensitivity_map * phase, A.sampling_mask)
+
+
+def _check_shape(name: str, value: torch.Tensor, like: torch.Tensor) -> None:
+    expected = tuple(like.shape)
+    require(
+        tuple(value.shape[-like.ndim :]) == expected,
+        f"{name} has shape {tuple(value.shape)}; allowed with this sensitivity_map: (..., {str(expected)[1:]}",
+    )
 
 
 def _check_maps_and_mask(sensitivity_map: torch.Tensor, sampling_mask: torch.Tensor) -> None:

@@ -1,13 +1,10 @@
 """Priors: energies, denoisers and their networks. Knows nothing of DIRECT."""
 
 from direct_deepen.priors.averaged import Averaged
-from direct_deepen.priors.conv_energy import ConvEnergy
-from direct_deepen.priors.denoiser import Denoiser, ImageNetwork
-from direct_deepen.priors.diffusion_network import DiffusionDenoiser
+from direct_deepen.priors.convolutional_energy import ConvEnergy, QuadraticEnergy, ReducedPrecision
+from direct_deepen.priors.diffusion_network import DiffusionDenoiser, NoiseConditionalEnergy
 from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy
-from direct_deepen.priors.noise_conditional_energy import NoiseConditionalEnergy
-from direct_deepen.priors.quadratic_energy import QuadraticEnergy
-from direct_deepen.priors.reduced_precision import ReducedPrecision
+from direct_deepen.priors.networks import Denoiser, ImageNetwork
 
 __all__ = [
     "Averaged",

@@ -14,19 +14,7 @@ class Averaged(nn.Module):
     .. math:: \bar\theta \leftarrow d \bar\theta + (1 - d) \theta, \qquad d = \min(d_{max}, (1 + n)/(10 + n))
 
     after n updates, so that early, poor weights are forgotten quickly. Both are in the state dict, so that training
-    can be resumed; the average takes no gradient.
-
-    Parameters
-    ----------
-    module
-        The network.
-    decay
-        d_max, 0 ≤ d_max < 1.
-
-    Raises
-    ------
-    DeepenError
-        If the decay is out of range.
+    can be resumed; the average takes no gradient. ``decay`` is d_max, 0 ≤ d_max < 1; a :class:`DeepenError` otherwise.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -44,8 +32,7 @@ class Averaged(nn.Module):
 
     def forward(self, *arguments: torch.Tensor | float) -> torch.Tensor:
         """Call the network of the current mode."""
-        result: torch.Tensor = self.current(*arguments)
-        return result
+        return self.current(*arguments)
 
     @torch.no_grad()
     def update(self) -> None:

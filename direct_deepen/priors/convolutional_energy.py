@@ -1,13 +1,18 @@
-"""Energies that are a number made of what a stack of convolutions puts out."""
+"""Energies that are a number made of what a stack of convolutions puts out, in 16 bits too."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from direct_deepen.priors.energy import Energy
-from direct_deepen.priors.networks import image_to_channels
+from direct_deepen.errors import DeepenError, require, require_choice, require_positive
+from direct_deepen.priors.energy import DifferentiableEnergy, Energy
+from direct_deepen.priors.networks import ACTIVATIONS, channels_to_image, convolutional_stack, image_to_channels
+
+HEADS = ("pooled", "flattened")
+TOPS = ("absolute", "smooth")
 
 _CPU_PIXELS = 25600
 """Pixels of a part for every thread of a CPU: 6 MB for every activation of 64 channels, which stay in its cache."""
@@ -59,3 +64,148 @@ class ConvolutionalEnergy(Energy):
         # Sums over pixels are too long for 16 bits.
         with torch.autocast(channels.device.type, enabled=False):
             return self.energy_of_features(features)
+
+
+class QuadraticEnergy(ConvolutionalEnergy):
+    r"""E(x) = (w/2)‖x − ψ(x)‖², with ∇E = w(I − J_ψ)ᴴ(x − ψ(x)) and ψ(x) = x − r(x), r a stack of 3×3 convolutions.
+
+    Zero on the fixed points of ψ, non-negative by construction, growing at most quadratically, and free of the image
+    size: the sum over pixels makes it extensive, as ½‖Ax − b‖² is. The network learns the residual r, which is small.
+    Arguments out of range, and images of another precision than the weights, are a :class:`DeepenError`.
+
+    Chand and Jacob, Multi-scale energy (MuSE) framework for inverse problems in imaging, 2024.
+
+    Parameters
+    ----------
+    hidden_channels
+        Channels between the convolutions.
+    num_layers
+        Number of 3×3 convolutions.
+    activation
+        ``relu``, ``softplus``, ``silu`` or ``elu``; ∇E is locally Lipschitz for all but ``relu``.
+    weight
+        w > 0, one in MuSE. It is the temperature of the prior: with ψ a denoiser of noise of standard deviation cε, the
+        posterior ∝ exp(−2C/ε²) asks for w = 1/(2c²). A weight outside the network keeps ψ well scaled in training.
+    """
+
+    def __init__(
+        self, *, hidden_channels: int = 64, num_layers: int = 5, activation: str = "elu", weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        require_positive("weight", weight)
+        self.weight = weight
+        self.residual = convolutional_stack(hidden_channels, num_layers, activation)
+        self.to(memory_format=torch.channels_last)
+
+    def denoise(self, image: torch.Tensor) -> torch.Tensor:
+        """Return ψ(x); complex (batch, height, width) → the same."""
+        return image - channels_to_image(self.residual(image_to_channels(image, self)))
+
+    @property
+    def stack(self) -> nn.Sequential:
+        """The network r of the residual."""
+        return self.residual
+
+    def energy_of_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Return (w/2)‖r‖²."""
+        return 0.5 * self.weight * features.square().sum(dim=(1, 2, 3))
+
+
+class ConvEnergy(ConvolutionalEnergy):
+    r"""E(x) = |w · φ(x) + v|, φ a stack of 3×3 convolutions (DEEPEN, section III-B).
+
+    ∇E is Lipschitz only for a smooth activation and a smooth top; with ``relu`` or ``absolute`` it jumps, and a
+    majorizer exists between the jumps only. Arguments out of range, and images of another precision than the weights or
+    another size than a flattened head has, are a :class:`DeepenError`.
+
+    Parameters
+    ----------
+    hidden_channels
+        Channels of every convolution.
+    num_layers
+        Number of 3×3 convolutions, each followed by the activation.
+    activation
+        ``relu`` (the paper's), ``softplus``, ``silu`` or ``elu``.
+    head
+        ``flattened``: w has one weight per channel and pixel, the paper's linear layer, tied to ``image_size``.
+        ``pooled``: w has one weight per channel, that is a 1×1 convolution summed over pixels, for any image size.
+    image_size
+        (height, width), required by the flattened head and by it alone.
+    top
+        ``absolute``: |f|, the paper's, with a kink at f = 0. ``smooth``: √(f² + δ²).
+    top_width
+        δ > 0 of the smooth top.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden_channels: int = 64,
+        num_layers: int = 5,
+        activation: str = "relu",
+        head: str = "pooled",
+        image_size: Sequence[int] | None = None,
+        top: str = "absolute",
+        top_width: float = 1.0,
+    ) -> None:
+        super().__init__()
+        require_choice("head", head, HEADS)
+        require_choice("top", top, TOPS)
+        require_positive("top_width", top_width)
+        require(
+            (image_size is not None) == (head == "flattened"),
+            f"image_size is {image_size!r}; allowed: [height, width] with head: flattened, null with head: pooled",
+        )
+        self.image_size = None if image_size is None else tuple(image_size)
+        self.top = top
+        self.top_width = top_width
+        layers = convolutional_stack(hidden_channels, num_layers, activation, out_channels=hidden_channels)
+        self.features = layers.append(ACTIVATIONS[activation]())
+        self.head: nn.Module
+        if self.image_size is None:
+            self.head = nn.Conv2d(hidden_channels, 1, kernel_size=1)
+        else:
+            self.head = nn.Linear(hidden_channels * self.image_size[0] * self.image_size[1], 1)
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def stack(self) -> nn.Sequential:
+        """The convolutions φ."""
+        return self.features
+
+    def energy_of_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Return |w · φ + v|, or its smooth form."""
+        if self.image_size is None:
+            scalar = self.head(features).sum(dim=(1, 2, 3))
+        else:
+            size = tuple(features.shape[-2:])
+            require(
+                size == self.image_size,
+                f"image has size {size}; allowed with this flattened head: {self.image_size} "
+                "(head: pooled takes any size)",
+            )
+            scalar = self.head(features.flatten(1)).squeeze(1)
+        return scalar.abs() if self.top == "absolute" else torch.sqrt(scalar**2 + self.top_width**2)
+
+
+class ReducedPrecision:
+    """An energy whose convolutions run in 16 bits; the rest, and what goes in and comes out, stay as they are.
+
+    Faster where the hardware has such convolutions: GPUs with tensor cores, CPUs with AVX512-BF16 or AMX. On others it
+    is slower. E and ∇E have about three digits: enough for a Langevin chain (projects/speed has what it costs in
+    quality), too few for MAP, which compares costs.
+
+    The energy has to be one of convolutions, a :class:`DeepenError` otherwise, in single precision: double precision
+    stays as it is. ``dtype`` is ``torch.bfloat16`` or ``torch.float16``.
+    """
+
+    def __init__(self, energy: DifferentiableEnergy, dtype: torch.dtype = torch.bfloat16) -> None:
+        if not isinstance(energy, ConvolutionalEnergy):
+            raise DeepenError(f"energy is {energy!r}; allowed in reduced precision: ConvEnergy or QuadraticEnergy")
+        self.energy = energy
+        self.dtype = dtype
+
+    def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return E, real (batch,), and ∇E, complex (batch, height, width)."""
+        with torch.autocast(image.device.type, self.dtype):
+            return self.energy.value_and_grad(image)

@@ -1,4 +1,4 @@
-"""The network of diffusion priors: a residual U-Net (DRUNet) conditioned on the noise level."""
+"""Priors of all noise levels: a residual U-Net (DRUNet) conditioned on the level, and its energies (ALPS)."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from direct_deepen.errors import require, require_choice, require_positive
+from direct_deepen.errors import require, require_choice, require_count, require_positive
+from direct_deepen.priors.energy import Energy
 from direct_deepen.priors.networks import channels_to_image, image_to_channels
 
 PRECONDITIONINGS = ("variance_exploding", "edm")
@@ -22,7 +23,11 @@ class DiffusionDenoiser(nn.Module):
 
     ``variance_exploding``: c_skip = 1, c_out = σ, c_in = 1, so that −F is the score times σ (Song et al. 2021).
     ``edm``: c_skip = s²/(σ² + s²), c_out = σs/√(σ² + s²), c_in = 1/√(σ² + s²), s the standard deviation of the images
-    (Karras et al. 2022): input and target of F have unit variance at every level.
+    (Karras et al. 2022): input and target of F have unit variance at every level. Images of any size are padded by
+    reflection to a multiple of the coarsest scale, and cropped again. Arguments out of range, and images of another
+    precision than the weights, are a :class:`DeepenError`.
+
+    DRUNet: Zhang et al., Plug-and-play image restoration with deep denoiser prior, 2021.
 
     Parameters
     ----------
@@ -31,22 +36,9 @@ class DiffusionDenoiser(nn.Module):
     num_blocks
         Residual blocks of every scale on the way down, and as many on the way up; DRUNet has 4.
     preconditioning
-        One of :data:`PRECONDITIONINGS`.
+        ``variance_exploding`` or ``edm``.
     image_std
         s, per real component, in scaled intensities; used by ``edm`` only.
-
-    Notes
-    -----
-    Images of any size are padded by reflection to a multiple of the coarsest scale, and cropped again.
-
-    Raises
-    ------
-    DeepenError
-        If an argument is out of range, or an image is not of the precision of the weights.
-
-    References
-    ----------
-    Zhang et al., Plug-and-play image restoration with deep denoiser prior, 2021, for DRUNet.
     """
 
     def __init__(
@@ -80,13 +72,50 @@ class DiffusionDenoiser(nn.Module):
         return self.image_std**2 / variance, level * self.image_std / variance.sqrt(), 1 / variance.sqrt()
 
 
+class NoiseConditionalEnergy(nn.Module):
+    r"""E_σ(x) = ½‖x − ψ(x, σ)‖², ψ a network conditioned on the noise level (ALPS).
+
+    Once x − ∇E_σ(x) = E[image | x] is learned, E_σ/σ² is −log of the density of images with noise σ, up to a constant.
+    ψ, with its arguments and errors, is a :class:`DiffusionDenoiser` with ``edm`` preconditioning.
+    """
+
+    def __init__(self, *, channels: Sequence[int] = (32, 64, 128), num_blocks: int = 2, image_std: float = 0.3) -> None:
+        super().__init__()
+        self.denoiser = DiffusionDenoiser(
+            channels=channels, num_blocks=num_blocks, preconditioning="edm", image_std=image_std
+        )
+
+    def forward(self, image: torch.Tensor, noise_std: torch.Tensor | float) -> torch.Tensor:
+        """Return E_σ(x), real (batch,), of complex (batch, height, width); σ a number or one for every image."""
+        residual = image - self.denoiser(image, noise_std)
+        return 0.5 * torch.view_as_real(residual).square().sum(dim=(1, 2, 3))
+
+    def gradient(self, image: torch.Tensor, noise_std: torch.Tensor | float) -> torch.Tensor:
+        """Return ∇E_σ(x), complex (batch, height, width), with a graph to the weights: for training."""
+        with torch.enable_grad():
+            variable = image.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self(variable, noise_std).sum(), variable, create_graph=True)
+        return gradient
+
+    def at(self, noise_std: float) -> Energy:
+        """Return the energy E_σ of one level."""
+        return _EnergyAtLevel(self, noise_std)
+
+
+class _EnergyAtLevel(Energy):
+    def __init__(self, energy: NoiseConditionalEnergy, noise_std: float) -> None:
+        super().__init__()
+        self.energy = energy
+        self.noise_std = noise_std
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.energy(image, self.noise_std)
+
+
 class ConditionalUNet(nn.Module):
     """DRUNet without biases in its convolutions, and with a learned shift of every residual block for the noise level.
 
-    Parameters
-    ----------
-    channels, num_blocks
-        As for :class:`DiffusionDenoiser`.
+    ``channels`` and ``num_blocks`` are those of :class:`DiffusionDenoiser`.
     """
 
     def __init__(self, *, channels: Sequence[int], num_blocks: int) -> None:
@@ -95,32 +124,30 @@ class ConditionalUNet(nn.Module):
             len(channels) >= 1 and all(width >= 1 for width in channels),
             f"channels is {list(channels)!r}; allowed: one or more integers >= 1",
         )
-        require(num_blocks >= 1, f"num_blocks is {num_blocks!r}; allowed: an integer >= 1")
-        self.scales = len(channels) - 1
+        require_count("num_blocks", num_blocks)
         self.embedding = NoiseLevelEmbedding()
         self.head = nn.Conv2d(2, channels[0], 3, padding=1, bias=False)
         self.down = nn.ModuleList(_Stage(width, num_blocks) for width in channels[:-1])
-        self.shrink = nn.ModuleList(
-            nn.Conv2d(fine, coarse, 2, stride=2, bias=False) for fine, coarse in pairwise(channels)
-        )
+        scales = list(pairwise(channels))
+        self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2, bias=False) for fine, coarse in scales)
         self.body = _Stage(channels[-1], num_blocks)
-        self.grow = nn.ModuleList(
-            nn.ConvTranspose2d(coarse, fine, 2, stride=2, bias=False) for fine, coarse in pairwise(channels)
-        )
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2, bias=False) for fine, coarse in scales)
         self.up = nn.ModuleList(_Stage(width, num_blocks) for width in channels[:-1])
         self.tail = nn.Conv2d(channels[0], 2, 3, padding=1, bias=False)
 
     def forward(self, image: torch.Tensor, log_level: torch.Tensor) -> torch.Tensor:
         """Return F; (batch, 2, height, width) and log σ (batch,) → (batch, 2, height, width)."""
         height, width = image.shape[-2:]
-        multiple = 2**self.scales
+        multiple = 2 ** len(self.shrink)
         padding = (0, -width % multiple, 0, -height % multiple)
+        if any(padding):
+            image = functional.pad(image, padding, mode="reflect")
         embedding = self.embedding(log_level)
-        features = [self.head(_padded(image, padding))]
+        features = [self.head(image)]
         for stage, shrink in zip(self.down, self.shrink, strict=True):
             features.append(shrink(stage(features[-1], embedding)))
         result = self.body(features[-1], embedding)
-        for scale in reversed(range(self.scales)):
+        for scale in reversed(range(len(self.up))):
             result = self.up[scale](self.grow[scale](result + features[scale + 1]), embedding)
         return self.tail(result + features[0])[..., :height, :width]
 
@@ -132,15 +159,14 @@ class NoiseLevelEmbedding(nn.Module):
         super().__init__()
         frequencies = torch.logspace(-2, 4, _EMBEDDING_CHANNELS // 2, base=2.0)
         self.register_buffer("frequencies", frequencies, persistent=False)
-        layers = [nn.Linear(_EMBEDDING_CHANNELS, _EMBEDDING_CHANNELS), nn.SiLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(_EMBEDDING_CHANNELS, _EMBEDDING_CHANNELS), nn.SiLU())
+        width = _EMBEDDING_CHANNELS
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
     def forward(self, log_level: torch.Tensor) -> torch.Tensor:
         """Return the embedding; (batch,) → (batch, channels)."""
         assert isinstance(self.frequencies, torch.Tensor)
         phases = log_level[:, None] * self.frequencies.to(log_level) * (math.pi / 2)
-        embedding: torch.Tensor = self.layers(torch.cat([phases.sin(), phases.cos()], dim=1))
-        return embedding
+        return self.layers(torch.cat([phases.sin(), phases.cos()], dim=1))
 
 
 class _Stage(nn.Module):
@@ -168,7 +194,3 @@ class _ResidualBlock(nn.Module):
     def forward(self, features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         hidden = self.first(features) + self.shift(embedding)[:, :, None, None]
         return features + self.second(functional.silu(hidden))
-
-
-def _padded(image: torch.Tensor, padding: tuple[int, int, int, int]) -> torch.Tensor:
-    return functional.pad(image, padding, mode="reflect") if any(padding) else image

@@ -1,7 +1,7 @@
 """What an energy is: a non-negative function of an image, with its gradient."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -35,22 +35,9 @@ class Energy(nn.Module, ABC):
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return E(x) and ∇E(x), detached.
 
-        Works under ``torch.no_grad`` and ``torch.inference_mode``, keeps dtype and device, and builds no graph for the
-        parameters: memory is that of one pass of activations.
-
-        Parameters
-        ----------
-        image
-            Complex (batch, height, width), of the precision of the weights. It is not changed.
-
-        Returns
-        -------
-        E, real (batch,), and ∇E, complex (batch, height, width).
-
-        Raises
-        ------
-        DeepenError
-            If the image is not a complex (batch, height, width) tensor of the precision of the weights.
+        Works under ``torch.no_grad`` and ``torch.inference_mode``, keeps dtype, device and the image itself, and builds
+        no graph for the parameters: memory is that of one pass of activations. Complex (batch, height, width) of the
+        precision of the weights, a :class:`DeepenError` for another → real (batch,) and complex (batch, height, width).
         """
         frozen = {name: parameter.detach() for name, parameter in self.named_parameters()}
         with torch.inference_mode(False), torch.enable_grad():
@@ -64,15 +51,7 @@ class Energy(nn.Module, ABC):
 class SumEnergy:
     """Weighted sum of energies, E(x) = Σ w_i E_i(x), itself an energy.
 
-    Parameters
-    ----------
-    terms
-        Pairs of a weight ≥ 0 and an energy.
-
-    Raises
-    ------
-    DeepenError
-        If there are no terms, or a weight is negative or not finite.
+    ``terms`` are one or more pairs of a finite weight ≥ 0 and an energy; a :class:`DeepenError` for others.
     """
 
     def __init__(self, terms: Sequence[tuple[float, DifferentiableEnergy]]) -> None:
@@ -83,14 +62,14 @@ class SumEnergy:
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Return E of every image, real (batch,), with a graph through those terms that are functions themselves."""
-        values = [energy(image) if callable(energy) else energy.value_and_grad(image)[0] for _, energy in self.terms]
-        return torch.stack([weight * value for (weight, _), value in zip(self.terms, values, strict=True)]).sum(dim=0)
+        return self._weighted(
+            energy(image) if callable(energy) else energy.value_and_grad(image)[0] for _, energy in self.terms
+        )
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return E, real (batch,), and ∇E, complex (batch, height, width)."""
-        values, gradients = [], []
-        for weight, energy in self.terms:
-            value, gradient = energy.value_and_grad(image)
-            values.append(weight * value)
-            gradients.append(weight * gradient)
-        return torch.stack(values).sum(dim=0), torch.stack(gradients).sum(dim=0)
+        values, gradients = zip(*(energy.value_and_grad(image) for _, energy in self.terms), strict=True)
+        return self._weighted(values), self._weighted(gradients)
+
+    def _weighted(self, values: Iterable[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([weight * value for (weight, _), value in zip(self.terms, values, strict=True)]).sum(dim=0)

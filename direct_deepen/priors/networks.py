@@ -1,4 +1,4 @@
-"""The convolutional network shared by the priors of the paper, and complex images as its channels."""
+"""Stacks of convolutions, complex images as their channels, and the priors that are such networks."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,45 +21,26 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def convolutional_stack(
-    *, in_channels: int, hidden_channels: int, out_channels: int, num_layers: int, activation: str
+    hidden_channels: int, num_layers: int, activation: str, *, out_channels: int = 2
 ) -> nn.Sequential:
-    """Return ``num_layers`` 3×3 convolutions with an activation between them (DEEPEN, section III-B).
+    """Return ``num_layers`` 3×3 convolutions with one of :data:`ACTIVATIONS` between them (DEEPEN, section III-B).
 
-    Parameters
-    ----------
-    in_channels, hidden_channels, out_channels
-        Channels at the input, between layers, and at the output.
-    num_layers
-        Number of convolutions, at least two.
-    activation
-        One of :data:`ACTIVATIONS`.
-
-    Raises
-    ------
-    DeepenError
-        If a number is out of range or the activation is unknown.
+    Two channels come in. A :class:`DeepenError` for fewer than two layers or one hidden channel.
     """
     require_choice("activation", activation, tuple(ACTIVATIONS))
     require(num_layers >= 2, f"num_layers is {num_layers!r}; allowed: >= 2")
     require(hidden_channels >= 1, f"hidden_channels is {hidden_channels!r}; allowed: >= 1")
-    widths = [in_channels, *[hidden_channels] * (num_layers - 1), out_channels]
     layers: list[nn.Module] = []
-    for layer, (before, after) in enumerate(pairwise(widths)):
-        if layer > 0:
-            layers.append(ACTIVATIONS[activation]())
-        layers.append(Convolution(before, after))
-    return nn.Sequential(*layers)
+    for before, after in pairwise([2, *[hidden_channels] * (num_layers - 1), out_channels]):
+        layers += [Convolution(before, after), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1])
 
 
 def image_to_channels(image: torch.Tensor, network: nn.Module) -> torch.Tensor:
     """Real and imaginary part as two channels; complex (batch, height, width) → (batch, 2, height, width).
 
-    A complex tensor is in channels-last layout already, the fastest one for convolutions.
-
-    Raises
-    ------
-    DeepenError
-        If the image is not a complex (batch, height, width) tensor of the precision of the network's weights.
+    A complex tensor is in channels-last layout already, the fastest one for convolutions. A :class:`DeepenError` if
+    the image has another shape, or not the precision of the network's weights.
     """
     require(
         image.ndim == 3 and image.is_complex(),
@@ -78,3 +59,40 @@ def image_to_channels(image: torch.Tensor, network: nn.Module) -> torch.Tensor:
 def channels_to_image(channels: torch.Tensor) -> torch.Tensor:
     """Two channels as a complex image; (batch, 2, height, width) → complex (batch, height, width)."""
     return torch.view_as_complex(channels.permute(0, 2, 3, 1).contiguous())
+
+
+class ImageNetwork(nn.Module):
+    """A stack of 3×3 convolutions from images to images, the network H of MoL.
+
+    With PyTorch's initial weights it is a contraction: the Lipschitz constant is well below one. Arguments out of
+    range, and images of another precision than the weights, are a :class:`DeepenError`.
+
+    Parameters
+    ----------
+    hidden_channels
+        Channels between the convolutions.
+    num_layers
+        Number of 3×3 convolutions.
+    activation
+        ``relu`` (the paper's), ``softplus``, ``silu`` or ``elu``.
+    """
+
+    def __init__(self, *, hidden_channels: int = 64, num_layers: int = 5, activation: str = "relu") -> None:
+        super().__init__()
+        self.layers = convolutional_stack(hidden_channels, num_layers, activation)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the network's image; complex (batch, height, width) → the same."""
+        return channels_to_image(self.layers(image_to_channels(image, self)))
+
+
+class Denoiser(ImageNetwork):
+    """D(x) = x − r(x), r a stack of 3×3 convolutions: the denoiser of PnP-ISTA.
+
+    It need not be the gradient of anything, nor a contraction. Arguments and errors are those of :class:`ImageNetwork`.
+    """
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return D(x); complex (batch, height, width) → the same."""
+        return image - super().forward(image)

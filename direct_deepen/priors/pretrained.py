@@ -2,6 +2,7 @@
 
 import logging
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -13,81 +14,53 @@ from direct_deepen.priors import Energy, QuadraticEnergy
 
 _logger = logging.getLogger(__name__)
 
-_FOLDER = "weights"
-_ENERGIES: dict[str, type[Energy]] = {"QuadraticEnergy": QuadraticEnergy}
-
 
 def available_pretrained() -> tuple[str, ...]:
     """Return the names of the energies that ship with the package, the default first."""
-    folder = resources.files("direct_deepen.priors") / _FOLDER
-    return tuple(sorted(entry.name.removesuffix(".pt") for entry in folder.iterdir() if entry.name.endswith(".pt")))
+    names = (entry.name for entry in _folder().iterdir())
+    return tuple(sorted(name.removesuffix(".pt") for name in names if name.endswith(".pt")))
 
 
 def load_pretrained(name: str | None = None) -> Energy:
-    r"""Return an energy that ships with the package, in evaluation mode, on the CPU, in single precision.
+    """Return an energy that ships with the package, in evaluation mode, on the CPU, in single precision.
 
     It takes images of any size in scaled intensities: divide k-space by :func:`~direct_deepen.intensity_scale`, and
     multiply images by it afterwards. Its noise level is ε = 0.01 (:func:`pretrained_provenance`).
 
-    Parameters
-    ----------
-    name
-        One of :func:`available_pretrained`; the first of them by default.
-
-    Raises
-    ------
-    DeepenError
-        If there is no such energy.
+    ``name`` is one of :func:`available_pretrained`, the first of them by default; a :class:`DeepenError` for another.
     """
     content = _content(name)
-    energy = _ENERGIES[content["energy"]](**content["arguments"])
+    energy = QuadraticEnergy(**content["arguments"])
     energy.load_state_dict(content["weights"])
     return energy.eval()
 
 
 def pretrained_provenance(name: str | None = None) -> dict[str, Any]:
-    """Return how the energy was trained: data, configuration, seed, versions, noise level.
+    """Return how an energy was trained: data, configuration, seed, versions, noise level.
 
-    Raises
-    ------
-    DeepenError
-        If there is no such energy.
+    Name and errors are those of :func:`load_pretrained`.
     """
     return dict(_content(name)["provenance"])
 
 
 def save_pretrained(path: Path, energy: Energy, arguments: dict[str, Any], provenance: dict[str, Any]) -> None:
-    """Write an energy as :func:`load_pretrained` reads it.
-
-    Parameters
-    ----------
-    path
-        File ``<name>.pt``.
-    energy
-        Energy of one of the classes of this package.
-    arguments
-        Arguments of its constructor.
-    provenance
-        Numbers and strings by name.
-
-    Raises
-    ------
-    DeepenError
-        If the energy is of another class.
-    """
+    """Write a quadratic energy, made of these arguments, to ``<name>.pt`` as :func:`load_pretrained` reads it."""
     kind = type(energy).__name__
-    require_choice("energy", kind, tuple(_ENERGIES))
+    require_choice("energy", kind, ("QuadraticEnergy",))
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in energy.state_dict().items()}
     torch.save({"energy": kind, "arguments": arguments, "weights": weights, "provenance": provenance}, path)
+
+
+def _folder() -> Traversable:
+    return resources.files("direct_deepen.priors") / "weights"
 
 
 def _content(name: str | None) -> dict[str, Any]:
     names = available_pretrained()
     require(len(names) > 0, "no weights come with this installation; allowed: an installation with its package data")
-    if name is None:
-        name = names[0]
+    name = names[0] if name is None else name
     require_choice("name", name, names)
-    path = resources.files("direct_deepen.priors") / _FOLDER / f"{name}.pt"
+    path = _folder() / f"{name}.pt"
     _logger.info("weights %s", path)
     try:
         with resources.as_file(path) as file:

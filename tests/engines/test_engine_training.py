@@ -15,8 +15,7 @@ from direct_deepen.data.batch import problem_from_batch, reference_image
 from direct_deepen.engines import engine as engine_module
 from direct_deepen.errors import DivergenceError
 from direct_deepen.objectives import denoising_score_matching_loss
-from direct_deepen.objectives.persistent_chains import PersistentChains
-from direct_deepen.objectives.training_samples import draw_training_samples
+from direct_deepen.objectives.training_samples import PersistentChains, draw_training_samples
 
 CONTRASTIVE = {
     "contrastive_loss",
@@ -151,7 +150,7 @@ def test_the_gradient_is_the_difference_of_energy_gradients_and_none_comes_throu
         update.problem, engine.prior, shared=engine.settings, chains=engine.objective.chains,
         stored=PersistentChains(1), generator=generator_in(update.generator),
     )  # fmt: skip
-    assert torch.equal(samples, drawn.image)
+    assert torch.equal(samples, drawn.images[0])
 
     def mean_energy_gradients(images, weights):
         """The gradient of the mean of w·E over images, image by image and by hand."""

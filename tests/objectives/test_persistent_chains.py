@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from direct_deepen.objectives.persistent_chains import PersistentChains, mask_digest
+from direct_deepen.objectives.training_samples import PersistentChains, mask_digest
 
 MASK = torch.rand(1, 6, 8, generator=torch.Generator().manual_seed(0)) < 0.5
 DIGEST = mask_digest(MASK)
@@ -61,11 +61,6 @@ def test_the_state_unused_for_longest_is_forgotten_first():
     assert chains.get(("a.h5", 2), DIGEST) is None
     assert chains.get(("a.h5", 0), DIGEST) is None
     assert torch.equal(chains.get(("a.h5", 1), DIGEST), image(9.0))
-
-
-def test_room_for_no_state_is_refused(one_line_error):
-    with one_line_error("max_stored", "0", "allowed"):
-        PersistentChains(0)
 
 
 # ---- The digest of a mask

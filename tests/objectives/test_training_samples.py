@@ -6,8 +6,7 @@ import torch
 from direct_deepen.inference import mm_map
 from direct_deepen.inference.cost import cost_terms
 from direct_deepen.objectives import Contrastive
-from direct_deepen.objectives.persistent_chains import PersistentChains
-from direct_deepen.objectives.training_samples import ChainSettings, draw_training_samples
+from direct_deepen.objectives.training_samples import ChainSettings, PersistentChains, draw_training_samples
 from direct_deepen.parts import SharedSettings
 from direct_deepen.physics import SenseOperator, sense
 from direct_deepen.physics.problem import Problem
@@ -47,7 +46,7 @@ def sample(problem, energy, start, *, num_steps=15, map_steps=0, stored=None, se
         chains=ChainSettings(start, num_steps, map_steps),
         stored=PersistentChains(10) if stored is None else stored,
         generator=torch.Generator().manual_seed(seed),
-    ).image
+    ).images[0]
 
 
 def cost(problem, energy, image):

@@ -6,7 +6,7 @@ import torch
 
 from direct_deepen.physics import SenseOperator, normalize_sensitivity_map, sense_operator
 from direct_deepen.physics.fourier import fft2
-from direct_deepen.physics.operator import LinearOperator, SupportsSampling, SupportsSelection
+from direct_deepen.physics.operator import LinearOperator, SupportsSelection
 
 SIZES = [(8, 8), (7, 9), (6, 5)]
 LEADING = [(), (2,), (2, 3)]
@@ -23,7 +23,7 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 def test_forward_is_sampling_of_the_fourier_transform_of_coil_images(random_operator, draw, height, width):
     A = random_operator(2, 3, height, width)
     image = draw(2, height, width, seed=5)
-    # The operator folds the shifts of the transform into maps and mask; test_fourier.py holds fft2 to its definition.
+    # test_fourier.py holds fft2 to its definition.
     expected = A.sampling_mask * fft2(A.sensitivity_map * image[:, None])
     torch.testing.assert_close(A.forward(image), expected, rtol=0, atol=1e-13)  # rounding
 
@@ -161,10 +161,8 @@ def test_protocols(random_operator, plain_operator):
     A = random_operator()
     assert isinstance(A, LinearOperator)
     assert isinstance(A, SupportsSelection)
-    assert isinstance(A, SupportsSampling)
     assert isinstance(plain_operator(A), LinearOperator)
     assert not isinstance(plain_operator(A), SupportsSelection)
-    assert not isinstance(plain_operator(A), SupportsSampling)
 
 
 # ---- Other implementations

@@ -94,9 +94,7 @@ class SumOfFeatures(ConvolutionalEnergy):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = convolutional_stack(
-            in_channels=2, hidden_channels=3, out_channels=1, num_layers=2, activation="elu"
-        )
+        self.layers = convolutional_stack(3, 2, "elu", out_channels=1)
         self.found: list[torch.dtype] = []
 
     @property

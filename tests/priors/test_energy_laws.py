@@ -10,7 +10,7 @@ import torch
 
 import direct_deepen.priors
 from direct_deepen.priors import ConvEnergy, DifferentiableEnergy, Energy, QuadraticEnergy
-from direct_deepen.priors.conv_energy import HEADS, TOPS
+from direct_deepen.priors.convolutional_energy import HEADS, TOPS
 from direct_deepen.priors.networks import ACTIVATIONS
 
 

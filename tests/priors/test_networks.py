@@ -1,17 +1,14 @@
 """What the networks of the priors are made of."""
 
-import math
-
 import pytest
 import torch
 from torch import nn
 
-from direct_deepen.priors.learned_scalar import PositiveScalar
 from direct_deepen.priors.networks import ACTIVATIONS, channels_to_image, convolutional_stack, image_to_channels
 
 
 def stack(**changes):
-    arguments = {"in_channels": 2, "hidden_channels": 5, "out_channels": 3, "num_layers": 4, "activation": "elu"}
+    arguments = {"hidden_channels": 5, "num_layers": 4, "activation": "elu", "out_channels": 3}
     return convolutional_stack(**arguments | changes)
 
 
@@ -53,19 +50,3 @@ def test_a_stack_has_its_layers_with_an_activation_between_and_keeps_the_size(ac
 def test_a_stack_of_nothing_is_refused(one_line_error, changes, word):
     with one_line_error(word, "allowed"):
         stack(**changes)
-
-
-def test_a_positive_scalar_is_the_number_it_starts_from_and_stays_positive():
-    scalar = PositiveScalar(0.3, "name")
-    assert float(scalar().detach()) == pytest.approx(0.3)
-    scalar().backward()
-    # d(exp l)/dl = exp l
-    assert float(scalar.logarithm.grad) == pytest.approx(0.3)
-    scalar.logarithm.data.sub_(50.0)
-    assert float(scalar().detach()) > 0
-
-
-@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
-def test_a_scalar_that_is_not_positive_is_refused_by_its_name(one_line_error, value):
-    with one_line_error("model.step", "> 0"):
-        PositiveScalar(value, "model.step")

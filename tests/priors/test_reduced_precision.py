@@ -32,8 +32,7 @@ KINDS = [
 @pytest.mark.parametrize(("dtype", "digits"), [(torch.bfloat16, 2.0**-8), (torch.float16, 2.0**-11)])
 def test_what_16_bits_cost_is_their_rounding(kind, options, dtype, digits):
     energy, image = built(kind, **options), images(3, 24, 20)
-    reduced = ReducedPrecision(energy, dtype)
-    value, gradient = reduced.value_and_grad(image)
+    value, gradient = ReducedPrecision(energy, dtype).value_and_grad(image)
     exact_value, exact_gradient = energy.value_and_grad(image)
     assert value.dtype == torch.float32
     assert gradient.dtype == torch.complex64
@@ -41,7 +40,6 @@ def test_what_16_bits_cost_is_their_rounding(kind, options, dtype, digits):
     # Some roundings to half a unit each in four layers there and back; and a rounded ReLU may be on the other side.
     assert digits / 10 < error < (40 if options.get("activation") == "relu" else 10) * digits
     torch.testing.assert_close(value, exact_value, rtol=4 * digits, atol=0)
-    assert torch.equal(reduced(image), value)
 
 
 def test_chains_in_reduced_precision_have_the_same_posterior():

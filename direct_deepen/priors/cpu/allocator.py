@@ -11,12 +11,8 @@ def keep_freed_pages() -> bool:
 
     Automatic differentiation asks for new memory for every activation. By default glibc gives large pieces back to the
     system at once, which clears each page when it is touched again; at 320×320 and 64 channels that costs a fifth of
-    ∇E (projects/speed). The process then holds on to its peak. Other allocators and systems are left alone; calling
-    it again changes nothing.
-
-    Returns
-    -------
-    Whether memory comes from glibc, and is now kept.
+    ∇E (projects/speed). The process then holds on to its peak. Other allocators than glibc's, and other systems, are
+    left alone; calling it again changes nothing.
     """
     try:
         glibc, program = ctypes.CDLL("libc.so.6"), ctypes.CDLL(None)

@@ -61,21 +61,10 @@ def winograd_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tens
     section 4, in one dimension). The gradient by the input is the same convolution by the turned kernel with its
     channels swapped.
 
-    Parameters
-    ----------
-    x
-        Real (batch, channel, height, width), fastest with channels last in memory.
-    weight
-        (out channels, channel, 3, 3).
-    bias
-        (out channels,), or None.
-
-    Returns
-    -------
-    (batch, out channels, height, width), with channels last in memory.
+    x is real (batch, channel, height, width), fastest with channels last in memory, as the result has them; ``weight``
+    is (out channels, channel, 3, 3), ``bias`` (out channels,).
     """
-    result: torch.Tensor = _Winograd.apply(x, weight, bias)
-    return result
+    return _Winograd.apply(x, weight, bias)
 
 
 class _Winograd(torch.autograd.Function):
