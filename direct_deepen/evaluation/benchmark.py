@@ -50,11 +50,6 @@ def reconstruct_test_data(study: Study, run: Run, folder: Path, *, device: str =
 
     The references, which all runs of a problem share, go to the folder above it. It is meant for a process of its own,
     so that the peak of memory is that of the method.
-
-    Raises
-    ------
-    DeepenError
-        If a file is missing or does not fit.
     """
     configuration, maps = study.problems[run.problem], folder.parent / "coil_maps"
     rows: list[dict[str, Any]] = []
@@ -114,12 +109,8 @@ def run_study(study: Study, output: Path, *, jobs: int = 1, device: str = "cpu")
     """Do the runs that are not done yet, and return one line for every run that failed.
 
     A run that fails leaves ``error.txt`` in its folder and the others alone; it is tried again by the next benchmark.
-    ``jobs`` runs go on at once, each on its share of the cores. What a run prints goes to ``output.log``.
-
-    Raises
-    ------
-    DeepenError
-        If there are not so many cores, or the data of a problem are missing or damaged: before any run begins.
+    ``jobs`` runs go on at once, each on its share of the cores. What a run prints goes to ``output.log``. Missing or
+    damaged data are an error before any run begins.
     """
     for configuration in study.problems.values():
         for root in (study.test, study.validation):

@@ -1,10 +1,10 @@
 """A calibration from data and weights to a scale and tables: fitted on validation data, judged on test data."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from direct_deepen.data.cases import Case, cases
 from direct_deepen.engines.calibration_file import Calibration
 from direct_deepen.engines.checkpoints import digest_of
 from direct_deepen.engines.reconstruction import named_generator, sample_posterior
-from direct_deepen.errors import require
+from direct_deepen.errors import DeepenError, require
 from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
 from direct_deepen.evaluation.tables import interval_over_volumes, markdown_table
 from direct_deepen.inference import Inference, Sampler
@@ -56,28 +56,25 @@ class SampledSlice:
     reference: torch.Tensor
 
 
+class Kind(NamedTuple):
+    """Before or after the scale; against which reference; on which pixels."""
+
+    stage: str
+    reference: str
+    pixels: str
+
+
 @dataclass(frozen=True)
 class Assessment:
     """How a posterior does on the pixels of one slice.
 
-    Attributes
-    ----------
-    case, stage, reference, pixels
-        Slice; ``before`` or ``after`` the scale; against what; where.
-    curve
-        Coverage at :data:`~direct_deepen.posterior.calibration.LEVELS`, float64.
-    sparsification
-        Curves and area.
-    binned_spread, binned_error
-        Mean square of standard deviation and error in bins of as many pixels, by rising standard deviation.
-    statistics
-        The numbers of the tables by name.
+    ``curve`` is the coverage at :data:`~direct_deepen.posterior.calibration.LEVELS`. ``binned_spread`` and
+    ``binned_error`` are mean squares of standard deviation and error, in bins of as many pixels by rising standard
+    deviation. ``statistics`` are the numbers of the tables.
     """
 
     case: str
-    stage: str
-    reference: str
-    pixels: str
+    kind: Kind
     curve: torch.Tensor
     sparsification: Sparsification
     binned_spread: torch.Tensor
@@ -125,13 +122,7 @@ def _sampled(case: Case, prior: nn.Module, inference: Sampler, seed: int, folder
 
 
 def fit(slices: Sequence[SampledSlice], prior: nn.Module, inference: Sampler, *, seed: int) -> Calibration:
-    """Fit the scale with which 90 % intervals hold 90 % of the references inside the object.
-
-    Raises
-    ------
-    DeepenError
-        If no scale does it.
-    """
+    """Fit the scale with which 90 % intervals hold 90 % of the references inside the object, see `fit_std_scale`."""
     posteriors, references = [item.posterior for item in slices], [item.reference for item in slices]
     scale = fit_std_scale(posteriors, references, level=FITTED_LEVEL, progress=True)
     before = [
@@ -166,23 +157,22 @@ def assess(item: SampledSlice, std_scale: float, *, data_noise_std: float, seed:
     keep = item.posterior.diagnostics.keep
     images = item.posterior.images
     others = Posterior(images=images[keep:], diagnostics=item.posterior.diagnostics)
+    rescaled = item.posterior.rescaled(std_scale)
     compared = [
         (BEFORE, CLEAN, item.posterior, item.reference),
         (BEFORE, DATA_NOISE, item.posterior, noisy),
         (BEFORE, SAMPLE, others, images[keep - 1].abs()),
-        (AFTER, CLEAN, item.posterior.rescaled(std_scale), item.reference),
-        (AFTER, DATA_NOISE, item.posterior.rescaled(std_scale), noisy),
+        (AFTER, CLEAN, rescaled, item.reference),
+        (AFTER, DATA_NOISE, rescaled, noisy),
     ]
     return [
-        _assess(item.case, stage, name, where, posterior, reference, pixels)
+        _assess(item.case, Kind(stage, name, where), posterior, reference, pixels)
         for stage, name, posterior, reference in compared
         for where, pixels in ((OBJECT, inside), (EVERYWHERE, torch.ones_like(inside)))
     ]
 
 
-def _assess(
-    case: str, stage: str, name: str, where: str, posterior: Posterior, reference: torch.Tensor, pixels: torch.Tensor
-) -> Assessment:
+def _assess(case: str, kind: Kind, posterior: Posterior, reference: torch.Tensor, pixels: torch.Tensor) -> Assessment:
     std = posterior.std[pixels].double()
     error = (posterior.mean.abs() - reference)[pixels].abs().double()
     curve = coverage(containing_level(posterior, reference)[pixels], LEVELS)
@@ -198,55 +188,18 @@ def _assess(
     spread, errors = (
         torch.stack([values[part].square().mean() for part in std.argsort().chunk(_BINS)]) for values in (std, error)
     )
-    return Assessment(case, stage, name, where, curve, sparse, spread, errors, statistics)
+    return Assessment(case, kind, curve, sparse, spread, errors, statistics)
 
 
 # ---- Tables
 
 
-def select(assessments: Sequence[Assessment], stage: str, reference: str, pixels: str) -> list[Assessment]:
-    """Return the assessments of one kind, a slice each."""
-    wanted = (stage, reference, pixels)
-    return [found for found in assessments if (found.stage, found.reference, found.pixels) == wanted]
-
-
-def kinds(assessments: Sequence[Assessment]) -> list[tuple[str, str, str]]:
-    """Return stage, reference and pixels of every kind, in the order they first appear: those of the object first."""
-    found = dict.fromkeys((item.stage, item.reference, item.pixels) for item in assessments)
-    return sorted(found, key=lambda kind: kind[2] != OBJECT)
-
-
-def case_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
-    """Return a row for every slice and kind."""
-    return [
-        {"case": item.case, "stage": item.stage, "reference": item.reference, "pixels": item.pixels} | item.statistics
-        for item in assessments
-    ]
-
-
-def curve_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
-    """Return the calibration curves, means over slices: a row for every kind and level."""
-    return _rows(assessments, {"level": LEVELS}, {"coverage": lambda item: item.curve})
-
-
-def sparsification_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
-    """Return the sparsification curves, means over slices: a row for every kind and share of pixels left out."""
-    curves = {"by_std": lambda item: item.sparsification.by_std, "oracle": lambda item: item.sparsification.oracle}
-    return _rows(assessments, {"removed": REMOVED}, curves)
-
-
-def _rows(
-    assessments: Sequence[Assessment],
-    axis: Mapping[str, Sequence[float]],
-    curves: Mapping[str, Callable[[Assessment], torch.Tensor]],
-) -> list[dict[str, Any]]:
-    rows = []
-    for kind in kinds(assessments):
-        means = {name: mean_over(select(assessments, *kind), curve).tolist() for name, curve in curves.items()}
-        columns = {name: list(values) for name, values in axis.items()} | means
-        shared = dict(zip(("stage", "reference", "pixels"), kind, strict=True))
-        rows += [shared | dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return rows
+def by_kind(assessments: Sequence[Assessment]) -> dict[Kind, list[Assessment]]:
+    """Return the assessments of every kind, a slice each, those of the object first."""
+    found: dict[Kind, list[Assessment]] = {}
+    for item in sorted(assessments, key=lambda item: item.kind.pixels != OBJECT):
+        found.setdefault(item.kind, []).append(item)
+    return found
 
 
 def mean_over(assessments: Sequence[Assessment], values: Callable[[Assessment], torch.Tensor]) -> torch.Tensor:
@@ -254,22 +207,55 @@ def mean_over(assessments: Sequence[Assessment], values: Callable[[Assessment], 
     return torch.stack([values(item) for item in assessments]).mean(dim=0)
 
 
+def case_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
+    """Return a row for every slice and kind."""
+    return [{"case": item.case, **item.kind._asdict(), **item.statistics} for item in assessments]
+
+
+def curve_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
+    """Return the calibration curves, means over slices: a row for every kind and level."""
+    return _rows(assessments, ("level", LEVELS), coverage=lambda item: item.curve)
+
+
+def sparsification_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
+    """Return the sparsification curves, means over slices: a row for every kind and share of pixels left out."""
+    return _rows(
+        assessments,
+        ("removed", REMOVED),
+        by_std=lambda item: item.sparsification.by_std,
+        oracle=lambda item: item.sparsification.oracle,
+    )
+
+
+def _rows(
+    assessments: Sequence[Assessment],
+    axis: tuple[str, Sequence[float]],
+    **curves: Callable[[Assessment], torch.Tensor],
+) -> list[dict[str, Any]]:
+    name, places = axis
+    return [
+        kind._asdict() | {name: place} | dict(zip(curves, values, strict=True))
+        for kind, found in by_kind(assessments).items()
+        for place, *values in zip(places, *(mean_over(found, curve).tolist() for curve in curves.values()), strict=True)
+    ]
+
+
 def calibration_report(assessments: Sequence[Assessment], calibration: Calibration, samples: int) -> str:
     """Return the statistics before and after as tables in Markdown, one for the object and one for all pixels.
 
     ``samples`` of every posterior are behind them.
     """
-    parts = []
+    found, parts = by_kind(assessments), []
     for pixels, title in ((OBJECT, "Inside the object"), (EVERYWHERE, "All pixels")):
         rows = [
-            {"reference": reference, "scale": f"{calibration.std_scale:.3f}" if stage == AFTER else "none"}
-            | _statistics(select(assessments, stage, reference, where))
-            for stage, reference, where in kinds(assessments)
-            if where == pixels
+            {"reference": kind.reference, "scale": f"{calibration.std_scale:.3f}" if kind.stage == AFTER else "none"}
+            | _statistics(items)
+            for kind, items in found.items()
+            if kind.pixels == pixels
         ]
         parts += [f"### {title}\n", markdown_table(rows)]
     exact = ", ".join(f"{100 * attainable_coverage(level, samples):.1f}" for level in REPORTED_LEVELS)
-    tested = select(assessments, BEFORE, CLEAN, OBJECT)
+    tested = found[Kind(BEFORE, CLEAN, OBJECT)]
     parts.append(
         f"{len(tested)} test slices of {len({_volume(item.case) for item in tested})} volumes. Coverage of central "
         f"intervals in per cent; ± is the 95 % interval of the mean over volumes. Independent samples of the exact "
@@ -301,16 +287,9 @@ def _statistics(found: Sequence[Assessment]) -> dict[str, str]:
 
 
 def require_sampler(inference: Inference) -> Sampler:
-    """Return the inference of a configuration, if it samples, and enough to leave a chain out.
-
-    Raises
-    ------
-    DeepenError
-        If not.
-    """
-    name = type(inference).__name__
-    require(isinstance(inference, Sampler), f"model.inference.name: {name} draws no samples; allowed: a sampler")
-    assert isinstance(inference, Sampler)
+    """Return the inference of a configuration; it is to sample, and enough to leave a chain out."""
+    if not isinstance(inference, Sampler):
+        raise DeepenError(f"model.inference.name: {type(inference).__name__} draws no samples; allowed: a sampler")
     count = inference.num_samples
     require(count >= 3, f"model.inference.num_samples is {count}; allowed for a calibration: 3 or more")
     return inference

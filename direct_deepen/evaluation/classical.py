@@ -14,28 +14,10 @@ from direct_deepen.physics.sense_operator import SenseOperator
 def l1_wavelet(
     A: SenseOperator, masked_kspace: torch.Tensor, *, regularization: float, max_iterations: int = 50
 ) -> torch.Tensor:
-    r"""Minimise ½‖Ax − b‖² + λ‖Wx‖₁, W the Daubechies-4 wavelet transform, by sigpy.
+    """Minimise ½‖Ax − b‖² + λ‖Wx‖₁, W the Daubechies-4 wavelet transform, by sigpy's FISTA.
 
-    sigpy's shrinkage takes W for unitary, which it is but for the border.
-
-    Parameters
-    ----------
-    A
-        Forward model with ‖A‖ ≤ 1.
-    masked_kspace
-        b, complex64 (batch, coil, height, width).
-    regularization
-        λ, in the unit of b.
-    max_iterations
-        Iterations of FISTA.
-
-    Returns
-    -------
-    Complex (batch, height, width), on the device of b.
-
-    References
-    ----------
-    Lustig et al., Sparse MRI, 2007.
+    For ‖A‖ ≤ 1; complex64 (batch, coil, height, width) → (batch, height, width), λ in the unit of b. sigpy's shrinkage
+    takes W for unitary, which it is but for the border (Lustig et al., Sparse MRI, 2007).
     """
     # The step that ‖A‖ ≤ 1 allows; sigpy would estimate one, with global random numbers.
     return _by_sigpy(sigpy.mri.app.L1WaveletRecon, A, masked_kspace, regularization, alpha=1.0, max_iter=max_iterations)
@@ -44,26 +26,10 @@ def l1_wavelet(
 def total_variation(
     A: SenseOperator, masked_kspace: torch.Tensor, *, regularization: float, max_iterations: int = 100
 ) -> torch.Tensor:
-    r"""Minimise ½‖Ax − b‖² + λ‖Gx‖₁, G the differences of neighbours along both axes (cyclic), by sigpy.
+    """Minimise ½‖Ax − b‖² + λ‖Gx‖₁, G the differences of neighbours along both axes (cyclic), by sigpy.
 
-    Parameters
-    ----------
-    A
-        Forward model with ‖A‖ ≤ 1.
-    masked_kspace
-        b, complex64 (batch, coil, height, width).
-    regularization
-        λ, in the unit of b.
-    max_iterations
-        Iterations of the primal-dual hybrid gradient method.
-
-    Returns
-    -------
-    Complex (batch, height, width), on the device of b.
-
-    References
-    ----------
-    Block, Uecker and Frahm, Undersampled radial MRI with multiple coils, 2007.
+    By the primal-dual hybrid gradient method, for ‖A‖ ≤ 1; complex64 (batch, coil, height, width) → (batch, height,
+    width), λ in the unit of b (Block, Uecker and Frahm, Undersampled radial MRI with multiple coils, 2007).
     """
     return _by_sigpy(
         sigpy.mri.app.TotalVariationRecon,

@@ -21,19 +21,7 @@ AXIS = torch.arange(-20, 21) / 20
 
 @dataclass(frozen=True)
 class Landscape:
-    """E and C on the plane around one image.
-
-    Attributes
-    ----------
-    energy
-        E, real (α_s, α_z), both over :data:`AXIS`.
-    cost
-        C = ½‖Ax − b‖² + E there.
-    image
-        x, complex (height, width).
-    structure
-        s, of the same shape.
-    """
+    """E and C = ½‖Ax − b‖² + E, real (α_s, α_z) over :data:`AXIS`, around an image x, complex (height, width)."""
 
     energy: torch.Tensor
     cost: torch.Tensor
@@ -57,22 +45,9 @@ def landscape(
     generator: torch.Generator,
     progress: bool = False,
 ) -> Landscape:
-    """Evaluate an energy on the plane around an image.
+    """Evaluate an energy on the plane around an image x, complex (1, height, width) in scaled intensities as is b.
 
-    Parameters
-    ----------
-    A
-        Forward model of one image.
-    masked_kspace
-        b in scaled intensities, complex (1, coil, height, width).
-    energy
-        E.
-    image
-        x in scaled intensities, complex (1, height, width).
-    generator
-        Source of the noise direction.
-    progress
-        Show a progress bar, if standard error is a terminal.
+    ``generator`` draws the noise direction; ``progress`` shows a bar, if standard error is a terminal.
     """
     structure = sense(A, masked_kspace) - image
     noise = complex_normal(image.shape, generator=generator, dtype=image.dtype)

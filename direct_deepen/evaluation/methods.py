@@ -31,20 +31,11 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Estimate:
-    """One image of one slice.
+    """One image of one slice, real or complex (height, width) in scaled intensities.
 
-    Attributes
-    ----------
-    image
-        In scaled intensities, real or complex (height, width).
-    seconds
-        Time of the reconstruction, transforms excluded; not a number where nobody knows.
-    gradient_evaluations
-        Evaluations of ∇E, or of the network where there is no energy.
-    std
-        Standard deviation of the magnitude over the samples of which ``image`` is the mean; None without samples.
-    samples
-        ``num_samples``, and ``sample_seconds`` and ``sample_evaluations`` of one chain or independent sample.
+    ``seconds`` are those of the reconstruction, transforms excluded; not a number where nobody knows. ``std`` is that
+    of the magnitude, over the samples of which ``image`` is the mean; ``samples`` are ``num_samples``, and
+    ``sample_seconds`` and ``sample_evaluations`` of one chain or independent sample.
     """
 
     image: torch.Tensor
@@ -58,14 +49,8 @@ class Estimate:
 class Reconstructor:
     """A method, ready for the slices of one problem.
 
-    Attributes
-    ----------
-    reconstruct
-        Returns the estimates of a slice, by the ending of their row's name.
-    candidates
-        What is tried on validation data, the best of which ``reconstruct`` is to be given; empty if nothing is tuned.
-    parameters
-        Number of weights.
+    ``reconstruct`` takes a value and a slice, and returns estimates by the ending of their row's name; the value is the
+    best of ``candidates`` on validation data, if there are any.
     """
 
     reconstruct: Callable[[Any, Case], dict[str, Estimate]]
@@ -74,13 +59,7 @@ class Reconstructor:
 
 
 def reconstructor(study: Study, run: Run, device: str) -> Reconstructor:
-    """Return the method of a run.
-
-    Raises
-    ------
-    DeepenError
-        If a file is missing or does not fit.
-    """
+    """Return the method of a run, with its weights and settings."""
     method = run.method
     if method.classical is not None:
         return classical(method.classical, device)
@@ -230,12 +209,6 @@ def predicted(folder: Path, checkpoint: Path) -> Reconstructor:
 
     Seconds and evaluations are those of the posterior file. Models that have none only tell DIRECT's log how long they
     took, reading included: they are not a number.
-
-    Raises
-    ------
-    DeepenError
-        If the folder or the weights are missing; of ``reconstruct``, if a volume is missing, has another shape, or was
-        made with another sampling mask.
     """
     require(folder.is_dir(), f"{folder}: no such folder; run `direct predict` first")
 

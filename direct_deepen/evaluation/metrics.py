@@ -49,16 +49,9 @@ def quality(image: torch.Tensor, reference: torch.Tensor) -> Quality:
 
 @dataclass(frozen=True)
 class PosteriorQuality:
-    """How a posterior does on one slice.
+    """Mean standard deviation of the magnitude, and mean absolute error of the posterior mean, of one slice.
 
-    Attributes
-    ----------
-    std, error
-        Mean standard deviation of the magnitude, and mean absolute error of the posterior mean, inside the object.
-    coverage_90
-        Share of the pixels of the object whose reference lies in the interval of :func:`predictive_coverage`.
-    std_everywhere, error_everywhere
-        ``std`` and ``error`` over all pixels.
+    Inside the object, with the coverage of :func:`predictive_coverage` there, and over all pixels.
     """
 
     std: float
@@ -71,15 +64,7 @@ class PosteriorQuality:
 def posterior_quality(
     mean: torch.Tensor, std: torch.Tensor, reference: torch.Tensor, *, num_samples: int
 ) -> PosteriorQuality:
-    """Compare a posterior of ``num_samples`` samples with the reference.
-
-    Parameters
-    ----------
-    mean, reference
-        Posterior mean and reference, real or complex (height, width).
-    std
-        Standard deviation of the magnitude, real (height, width).
-    """
+    """Compare mean, and standard deviation of the magnitude, of ``num_samples`` samples with the reference."""
     mean, reference = mean.abs(), reference.abs()
     inside, error = object_pixels(reference), (mean - reference).abs()
     return PosteriorQuality(

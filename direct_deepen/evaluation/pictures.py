@@ -33,12 +33,7 @@ def write_images(path: Path, images: Mapping[str, torch.Tensor]) -> None:
 def read_pictures(references: Path, folders: Sequence[Path], *, count: int) -> list[Picture]:
     """Return ``count`` slices of different volumes, spread over the set; none where no run has images.
 
-    Parameters
-    ----------
-    references
-        What :func:`write_images` wrote of the references that all runs of a problem share, by slice.
-    folders
-        Folders of these runs, in the order of the figures; those that are not done are left out.
+    ``references`` is the file of those that all runs of a problem share; ``folders`` are those of the runs.
     """
     if not references.is_file():
         return []

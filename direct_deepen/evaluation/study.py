@@ -17,15 +17,7 @@ KINDS = ("classical", "configuration", "predictions")
 
 @dataclass(frozen=True)
 class Tuning:
-    """One setting that is chosen on validation data.
-
-    Attributes
-    ----------
-    key
-        Key of the model section, such as ``inference.prior_weight``.
-    values
-        Candidates; that with the highest mean PSNR is used.
-    """
+    """A key of the model section, such as ``inference.prior_weight``; the value with the highest mean PSNR is used."""
 
     key: str = MISSING
     values: list[Any] = MISSING
@@ -33,22 +25,10 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Method:
-    """A method of the comparison: classical, trained, or predicted before; in paths ``{problem}`` stands for its name.
+    """A method: classical, trained by a configuration, or predictions in the output folder of ``direct predict``.
 
-    Attributes
-    ----------
-    classical
-        ``zero_filled``, or one of :data:`CLASSICAL`, which tune λ by themselves.
-    configuration
-        Configuration of DIRECT whose model section is used.
-    predictions
-        Output folder of ``direct predict``.
-    checkpoint
-        Weights of a trained method, or those that predictions were made with.
-    tune
-        What a trained method tunes on validation data; None where nothing is.
-    problems
-        Problems it takes part in; None for all.
+    ``checkpoint`` are the weights of a trained method, or those that predictions were made with. ``problems`` are those
+    it takes part in, None for all. In paths ``{problem}`` stands for the name of the problem.
     """
 
     classical: str | None = None
@@ -74,20 +54,10 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """All that a benchmark compares.
+    """All that a benchmark compares, on folders of volumes for test and validation.
 
-    Attributes
-    ----------
-    test, validation
-        Folders of volumes: what is reported, and what is tuned on.
-    reference
-        The row of the tables that paired differences are taken to.
-    seed
-        Seed of all that samples.
-    problems
-        By name, the configuration whose inference dataset poses the problem: mask, size, coil maps.
-    methods
-        By name, in the order of the tables.
+    ``reference`` is the row of the tables that paired differences are taken to. A problem is, by name, a configuration
+    whose inference dataset has mask, size and coil maps.
     """
 
     test: Path = MISSING

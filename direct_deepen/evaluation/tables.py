@@ -55,13 +55,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_results(paths: Iterable[Path]) -> Frame:
-    """Read files of such rows, one after another, into one frame.
-
-    Raises
-    ------
-    DeepenError
-        If pandas is not installed.
-    """
+    """Read files of such rows, one after another, into one frame."""
     with optional_import("evaluation", "the tables of a benchmark need pandas"):
         import pandas  # type: ignore[import-untyped]
     names = dict.fromkeys(("method", "mask", "case"), str)
@@ -70,14 +64,9 @@ def read_results(paths: Iterable[Path]) -> Frame:
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str] | None = None) -> str:
-    """Return rows, at least one, as a table in Markdown.
+    """Return rows, at least one, as a table in Markdown whose columns are those of the first row.
 
-    Parameters
-    ----------
-    rows
-        Cells by the title of their column; the columns are those of the first row.
-    formats
-        How numbers are written, as :func:`format` has it, by title; those that are not a number are left blank.
+    ``formats`` are those of the numbers, as :func:`format` has them, by column; what is not a number is left blank.
     """
 
     def cell(title: str, value: Any) -> str:
@@ -100,15 +89,7 @@ _FORMATS = {
 
 
 def results_table(results: Frame, reference: str) -> str:
-    """Return the tables of all problems in Markdown.
-
-    Parameters
-    ----------
-    results
-        As :func:`read_results` returns it.
-    reference
-        The row that paired differences are taken to.
-    """
+    """Return the tables of all problems in Markdown; paired differences are taken to the row ``reference``."""
     parts = []
     for problem, found in results.groupby("mask", sort=False):
         parts += [

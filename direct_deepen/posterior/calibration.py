@@ -49,20 +49,10 @@ def with_data_noise(reference: torch.Tensor, noise_std: float, generator: torch.
 
 
 def containing_level(posterior: Posterior, reference: torch.Tensor) -> torch.Tensor:
-    """Return the level of the smallest central interval of |x| that holds the reference, pixel by pixel.
+    """Return the level of the smallest central interval of |x| that holds a magnitude, real (batch, height, width).
 
-    The reference lies in :meth:`Posterior.interval` of a level if and only if that level is not below this one.
-
-    Parameters
-    ----------
-    posterior
-        Two samples or more, (sample, batch, height, width).
-    reference
-        Magnitude, real (batch, height, width).
-
-    Returns
-    -------
-    Real (batch, height, width), from 0, at the median, to 1, at or beyond the outermost samples.
+    The reference lies in :meth:`Posterior.interval` of a level if and only if that level is not below this one, which
+    is 0 at the median and 1 at or beyond the outermost samples, of which there are two or more.
     """
     magnitude = posterior.images.abs()
     count = magnitude.shape[0]
@@ -79,12 +69,7 @@ def containing_level(posterior: Posterior, reference: torch.Tensor) -> torch.Ten
 def coverage(containing: torch.Tensor, levels: Sequence[float]) -> torch.Tensor:
     """Return, for nominal levels, the share of pixels whose reference lies in their interval, float64 (level,).
 
-    Parameters
-    ----------
-    containing
-        From :func:`containing_level`, at the pixels of interest.
-    levels
-        Between 0 and 1, exclusive.
+    ``containing`` is that of :func:`containing_level` at the pixels of interest.
     """
     return torch.tensor([float((containing <= level).double().mean()) for level in levels], dtype=torch.float64)
 
@@ -108,14 +93,9 @@ def correlations(std: torch.Tensor, error: torch.Tensor) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Sparsification:
-    """Mean error of the remaining pixels when the shares :data:`REMOVED` are removed, over the mean error of all.
+    """Mean error of what remains without the shares :data:`REMOVED` of pixels, over that of all, float64 (share,).
 
-    Attributes
-    ----------
-    by_std
-        When pixels are removed by decreasing standard deviation, float64 (share,).
-    oracle
-        When they are removed by decreasing error: the lower bound.
+    They are removed by decreasing standard deviation, or, for the lower bound ``oracle``, by decreasing error.
     """
 
     by_std: torch.Tensor
@@ -130,9 +110,7 @@ class Sparsification:
 def sparsification(std: torch.Tensor, error: torch.Tensor) -> Sparsification:
     """Return the sparsification curves of standard deviations and absolute errors, real (pixel,).
 
-    References
-    ----------
-    Ilg et al., Uncertainty estimates and multi-hypotheses networks for optical flow, 2018.
+    (Ilg et al., Uncertainty estimates and multi-hypotheses networks for optical flow, 2018.)
     """
 
     def curve(order: torch.Tensor) -> torch.Tensor:
@@ -149,19 +127,9 @@ def fit_std_scale(
 ) -> float:
     """Return the scale s of :meth:`Posterior.rescaled` with which intervals of ``level`` have just that coverage.
 
-    Coverage is that inside the object, averaged over posteriors. Of several solutions it is the one nearest to one:
-    very large scales lift both ends of the interval of a magnitude, so that coverage falls again.
-
-    Parameters
-    ----------
-    posteriors
-        Batches of one image each.
-    references
-        Their references, magnitudes (1, height, width).
-    level
-        Between 0 and 1, exclusive.
-    progress
-        Show a progress bar, if standard error is a terminal: scale and coverage.
+    Coverage is that inside the object, averaged over posteriors of one image each, with references (1, height, width).
+    Of several solutions it is the one nearest to one: very large scales lift both ends of an interval, and its coverage
+    falls again.
 
     Raises
     ------

@@ -10,18 +10,10 @@ MINIMAL_KEEP = 4
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """Diagnostics of |x|, pixel by pixel; ``None`` where fewer than :data:`MINIMAL_KEEP` states were kept.
+    """Diagnostics of |x|, real (batch, height, width); ``None`` below :data:`MINIMAL_KEEP` states of a chain.
 
-    Attributes
-    ----------
-    num_chains, keep
-        Number of chains and of states kept of each.
-    split_r_hat
-        Real (batch, height, width): one where chains and halves of chains agree.
-    effective_sample_size
-        Real (batch, height, width).
-    monte_carlo_error
-        Standard error of the mean of |x|, real (batch, height, width).
+    ``keep`` states were kept of each chain. R̂ is one where chains and halves of chains agree; the Monte-Carlo error is
+    the standard error of the mean of |x|.
     """
 
     num_chains: int

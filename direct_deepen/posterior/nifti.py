@@ -14,16 +14,8 @@ def write_nifti(volume: PosteriorVolume, path: Path) -> list[Path]:
     """Write the magnitudes of MAP and mean, and the standard deviation, as NIfTI images (column, row, slice).
 
     The posterior file knows neither the size of a voxel nor where the patient lies: voxels have unit size, and the
-    codes of the transforms say that they are unknown.
-
-    Parameters
-    ----------
-    path
-        ``<name>.nii`` or ``<name>.nii.gz``; the images are ``<name>_map.nii.gz`` and so on beside it.
-
-    Returns
-    -------
-    The files.
+    codes of the transforms say that they are unknown. For ``<name>.nii`` or ``<name>.nii.gz`` the images are
+    ``<name>_map.nii.gz`` and so on, which are returned.
 
     Raises
     ------

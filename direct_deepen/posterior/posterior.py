@@ -13,15 +13,7 @@ from direct_deepen.posterior.diagnostics import Diagnostics, diagnose
 
 @dataclass(frozen=True)
 class Posterior:
-    """Moments, intervals and diagnostics of a posterior given by samples.
-
-    Attributes
-    ----------
-    images
-        The samples, complex (sample, batch, height, width).
-    diagnostics
-        Convergence of |x|.
-    """
+    """Moments, intervals and diagnostics of a posterior given by samples, complex (sample, batch, height, width)."""
 
     images: torch.Tensor = field(repr=False)
     diagnostics: Diagnostics
@@ -63,33 +55,16 @@ class Posterior:
         return Posterior(images=mean + std_scale * (self.images - mean), diagnostics=self.diagnostics)
 
     def interval(self, level: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the central interval of |x| that holds ``level`` of the samples.
+        """Return the ends of the central interval of |x| that holds the share ``level`` of the samples.
 
-        Parameters
-        ----------
-        level
-            Between 0 and 1, exclusive.
-
-        Returns
-        -------
-        Lower and upper end, real (batch, height, width).
+        Two real (batch, height, width).
         """
         require(0 < level < 1, f"level is {level!r}; allowed: between 0 and 1")
         lower, upper = self.quantiles([(1 - level) / 2, (1 + level) / 2])
         return lower, upper
 
     def quantiles(self, probabilities: Sequence[float]) -> torch.Tensor:
-        """Return quantiles of |x|, interpolated linearly between samples.
-
-        Parameters
-        ----------
-        probabilities
-            From 0 to 1, one for every quantile.
-
-        Returns
-        -------
-        Real (quantile, batch, height, width).
-        """
+        """Return quantiles of |x|, interpolated linearly between samples: real (quantile, batch, height, width)."""
         allowed = all(0 <= probability <= 1 for probability in probabilities)
         require(allowed, f"probabilities are {list(probabilities)!r}; allowed: 0 to 1")
         magnitude = self.images.abs()

@@ -27,13 +27,10 @@ dataset                             type    axes                          meanin
 ``posterior_gradient_evaluations``
 =================================== ======= ============================= ============================================
 
-The axes are dimension scales of the file, numbered from 0, so ``xarray.open_dataset(path, engine="h5netcdf")`` names
-the dimensions.
-
-The reconstruction that DIRECT writes is the magnitude of ``mean``, ``map`` or ``image``, the first that is there.
-
-A file has those of its method: ``mean`` and what follows from samples in posterior mode only, ``map`` and its numbers
-where there is an energy to minimise, diagnostics where four or more states of a chain were kept.
+The axes are dimension scales: ``xarray.open_dataset(path, engine="h5netcdf")`` names them. A file has the datasets of
+its method: ``mean`` and what follows from samples, ``map`` and its numbers where there is an energy to minimise,
+diagnostics where four or more states of a chain were kept. DIRECT's own file has the magnitude of ``mean``, ``map`` or
+``image``, the first that is there.
 
 Attributes of the file:
 
@@ -100,17 +97,7 @@ def final_estimate(names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class PosteriorVolume:
-    """What a posterior file holds.
-
-    Attributes
-    ----------
-    path
-        The file.
-    arrays
-        Its datasets by name.
-    attributes
-        Its attributes by name.
-    """
+    """What a posterior file holds: its datasets and its attributes by name."""
 
     path: Path
     arrays: dict[str, np.ndarray]
@@ -122,13 +109,7 @@ class PosteriorVolume:
         return f"{self.path.name.removesuffix(_ENDING)}.h5"
 
     def estimates(self) -> list[str]:
-        """Return the names of the reconstructions that the file holds.
-
-        Raises
-        ------
-        DeepenError
-            If it holds none.
-        """
+        """Return the names of the reconstructions that the file holds; one at least, or a :class:`DeepenError`."""
         found = [name for name in ESTIMATES if name in self.arrays]
         require(len(found) > 0, f"{self.path}: holds none of {', '.join(ESTIMATES)}; allowed: a posterior file")
         return found
@@ -137,13 +118,8 @@ class PosteriorVolume:
 def read_posterior(path: Path, *, num_samples: int = 0) -> PosteriorVolume:
     """Read a posterior file.
 
-    Parameters
-    ----------
-    path
-        The file.
-    num_samples
-        How many samples of every slice to read, equally spaced among those of the file; by default ``samples``, by far
-        the largest dataset, is left out.
+    ``num_samples`` of every slice are read, equally spaced among those of the file; by default ``samples``, by far the
+    largest dataset, is left out.
 
     Raises
     ------
@@ -161,13 +137,7 @@ def read_posterior(path: Path, *, num_samples: int = 0) -> PosteriorVolume:
 
 @contextmanager
 def open_output(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file that ``direct predict`` wrote, for reading.
-
-    Raises
-    ------
-    DeepenError
-        If the file is missing, or cannot be read there or within the context.
-    """
+    """Open an HDF5 file that ``direct predict`` wrote; errors of reading within the context name it too."""
     require(path.is_file(), f"{path}: no such file; run `direct predict` first")
     try:
         with h5py.File(path, "r") as file:
@@ -178,17 +148,7 @@ def open_output(path: Path) -> Iterator[h5py.File]:
 
 
 class PosteriorWriter:
-    """Gather the slices of volumes and write each volume as soon as it is complete.
-
-    Parameters
-    ----------
-    directory
-        Where the files go; made if it does not exist.
-    slices
-        Number of slices of every volume.
-    attributes
-        Attributes of the file of every volume.
-    """
+    """Gather the slices of volumes, with so many ``slices`` each, and write each as soon as it is complete."""
 
     def __init__(self, directory: Path, slices: Mapping[Path, int], attributes: Mapping[Path, FileAttributes]) -> None:
         self.directory = directory
@@ -197,13 +157,7 @@ class PosteriorWriter:
         self._pending: dict[Path, dict[int, dict[str, np.ndarray]]] = {}
 
     def add(self, volume: Path, slice_number: int, arrays: Mapping[str, np.ndarray]) -> Path | None:
-        """Add a slice; return the path of the volume's file if that completed it, None otherwise.
-
-        Raises
-        ------
-        DeepenError
-            If the volume is unknown, or its file cannot be written.
-        """
+        """Add a slice; return the path of the volume's file if that completed it, None otherwise."""
         require(volume in self._slices, f"{volume}: not a volume of this run")
         pending = self._pending.setdefault(volume, {})
         pending[slice_number] = dict(arrays)
