@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = build_parser().parse_args(arguments)
     try:
         with log_to_standard_error(parsed.verbose), stage("all"):
-            log_arguments(parsed)
+            if parsed.verbose:
+                log_arguments(parsed)
             parsed.run(parsed)
     except (DeepenError, OSError) as error:
         print(f"direct-deepen: error: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The doctor: a healthy installation passes, a broken one is named, and the other checks run all the same."""
 
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
@@ -35,6 +36,16 @@ def test_what_is_broken_is_named_and_the_rest_is_looked_at(monkeypatch, capsys):
     assert "BAD plugin      RuntimeError: first line\nok  self-test   unchanged\n" in captured.out
     assert captured.out.count("BAD") == 1
     assert "not in order: plugin" in captured.err
+
+
+def test_packages_that_cannot_be_imported_are_named(monkeypatch, capsys):
+    for name in ("direct.environment", "sigpy.mri"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["doctor"]) == 2
+    found = findings(capsys)
+    assert [name for name, (mark, _) in found.items() if mark == "BAD"] == ["plugin", "self-test"]
+    assert "direct.environment" in found["plugin"][1]
+    assert "sigpy.mri" in found["self-test"][1]
 
 
 @pytest.mark.parametrize("factor", [0.0, 30.0])
