@@ -1,17 +1,5 @@
-"""Command line: whether posteriors are calibrated, and one scale that makes them so."""
+"""Measure the calibration of posteriors, and fit a scale.
 
-import argparse
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from direct_deepen.cli.command import Command
-from direct_deepen.cli.verbosity import stage, tell_device
-
-if TYPE_CHECKING:
-    from direct_deepen.evaluation.calibration_study import SampledSlice
-
-_DESCRIPTION = """\
 Sample the posteriors of validation and test volumes with references, and compare. On the validation data one scale of
 the samples about their mean is fitted, so that 90 % intervals hold 90 % of the pixels inside the object; on the test
 data, before and after: coverage of 50, 90 and 95 % intervals, calibration curve, correlation of standard deviation and
@@ -23,15 +11,26 @@ of these weights are then rescaled. Rename or remove the file to predict without
 come with the package are calibrated, and the file goes to OUT.
 
 Writes table.md, cases.csv (a row a slice), calibration_curve.csv, sparsification.csv, calibration.png, and samples/: a
-run that is cut short goes on where it was."""
+run that is cut short goes on where it was.
+"""
 
-_EPILOG = """\
+import argparse
+from functools import partial
+from pathlib import Path
+
+from direct_deepen.cli.verbosity import stage
+from direct_deepen.errors import require
+from direct_deepen.files import write_text
+from direct_deepen.priors.pretrained import load_pretrained
+
+EXAMPLES = """\
 example:
   direct-deepen calibrate runs/calibration --cfg configs/demo_deepen_posterior.yaml \\
       --checkpoint runs/demo_deepen/model_449.pt --data-root runs/data/test --validation-root runs/data/validation"""
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add model, data and output."""
     parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; made if missing")
     parser.add_argument("--cfg", type=Path, required=True, help="configuration: model, sampling and inference dataset")
     parser.add_argument("--checkpoint", type=Path, help="weights (default: those that come with the package)")
@@ -43,70 +42,45 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Calibrate what the parsed ``args`` name.
-
-    Raises
-    ------
-    DeepenError
-        If a file is missing or does not fit, or no scale brings the intervals to their level.
-    """
-    # Imported here so that the help of other commands does not wait for torch and DIRECT.
+    """Fit a scale on validation data, judge it on test data, and write what came out."""
     from direct_deepen.data.cases import inference_dataset
     from direct_deepen.engines.calibration_file import calibration_path, write_calibration
     from direct_deepen.engines.trained import load_prior, load_system
-    from direct_deepen.errors import require
-    from direct_deepen.evaluation.calibration_study import (
-        assess,
-        calibration_report,
-        case_rows,
-        curve_rows,
-        fit,
-        require_sampler,
-        sampled_slices,
-        sparsification_rows,
-    )
+    from direct_deepen.evaluation import calibration_study
     from direct_deepen.evaluation.tables import write_csv
-    from direct_deepen.files import write_text
     from direct_deepen.pages.calibration_plots import plot_calibration
-    from direct_deepen.priors.pretrained import load_pretrained
 
     require(args.slices is None or args.slices >= 1, f"--slices is {args.slices}; allowed: >= 1")
     system = load_system(args.cfg)
-    inference = require_sampler(system.inference)
+    inference = calibration_study.require_sampler(system.inference)
     prior = load_pretrained() if args.checkpoint is None else load_prior(args.checkpoint, args.cfg)
     prior = prior.to(args.device)
     validation, test = (inference_dataset(args.cfg, root) for root in (args.validation_root, args.data_root))
 
-    def sampled(dataset: Any, label: str) -> "Iterator[SampledSlice]":
-        return sampled_slices(
-            dataset, prior, inference, coil_maps=system.settings.coil_maps,
-            seed=args.seed, folder=args.output / "samples" / label, limit=args.slices, device=args.device, label=label,
-        )  # fmt: skip
+    sampled = partial(
+        calibration_study.sampled_slices, prior=prior, inference=inference, coil_maps=system.settings.coil_maps,
+        seed=args.seed, limit=args.slices, device=args.device,
+    )  # fmt: skip
+    samples = args.output / "samples"
 
-    tell_device(args.device)
     with stage("samples of validation data"):
-        sampled_validation = list(sampled(validation, "validation"))
+        sampled_validation = list(sampled(validation, folder=samples / "validation", label="validation"))
     with stage("fit"):
-        calibration = fit(sampled_validation, prior, inference, seed=args.seed)
+        calibration = calibration_study.fit(sampled_validation, prior, inference, seed=args.seed)
     noise_std = system.objective.data_noise_std
     with stage("samples of test data, and what they are worth"):
-        assessments = [
-            assessment
-            for item in sampled(test, "test")
-            for assessment in assess(item, calibration.std_scale, data_noise_std=noise_std, seed=args.seed)
-        ]
-    write_csv(args.output / "cases.csv", case_rows(assessments))
-    write_csv(args.output / "calibration_curve.csv", curve_rows(assessments))
-    write_csv(args.output / "sparsification.csv", sparsification_rows(assessments))
-    table = calibration_report(assessments, calibration, len(sampled_validation[0].posterior.images))
+        assessments = []
+        for item in sampled(test, folder=samples / "test", label="test"):
+            assessments += calibration_study.assess(
+                item, calibration.std_scale, data_noise_std=noise_std, seed=args.seed
+            )
+    write_csv(args.output / "cases.csv", calibration_study.case_rows(assessments))
+    write_csv(args.output / "calibration_curve.csv", calibration_study.curve_rows(assessments))
+    write_csv(args.output / "sparsification.csv", calibration_study.sparsification_rows(assessments))
+    table = calibration_study.calibration_report(assessments, calibration, len(sampled_validation[0].posterior.images))
     write_text(args.output / "table.md", table)
     path = args.output / "pretrained.calibration.yaml" if args.checkpoint is None else calibration_path(args.checkpoint)
     write_calibration(path, calibration)
     # Last of all: hours of sampling are not to be lost to a picture.
     plot_calibration(assessments, args.output / "calibration.png")
     print(f"{table}\nwrote {args.output}\nwrote {path}")
-
-
-CALIBRATE = Command(
-    "calibrate", "measure the calibration of posteriors, and fit a scale", _DESCRIPTION, _EPILOG, run, _add_arguments
-)

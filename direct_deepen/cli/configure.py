@@ -1,17 +1,16 @@
-"""Command line: write a configuration with some values changed."""
+"""Write a configuration with some values changed.
+
+It is for `direct train` and `direct predict`, which take a file and nothing else. KEY is dotted from the top of the
+file, VALUE is YAML. The key `transforms` stands for the transforms of training, validation and inference, which are to
+be equal. Of changes to the same key the last one counts, and those on the command line after those of files.
+"""
 
 import argparse
 from pathlib import Path
 
-from direct_deepen.cli.command import Command
+from direct_deepen.files import write_text
 
-_DESCRIPTION = """\
-Write a configuration with some values changed, for `direct train` and `direct predict`, which take a file and nothing
-else. KEY is dotted from the top of the file, VALUE is YAML. The key `transforms` stands for the transforms of training,
-validation and inference, which are to be equal. Of changes to the same key the last one counts, and those on the
-command line after those of files."""
-
-_EPILOG = """\
+EXAMPLES = """\
 example, another mask and more samples:
   direct-deepen configure configs/deepen_2d4x_posterior.yaml runs/deepen_2d6x.yaml \\
       transforms.masking.accelerations=[6.0] model.inference.num_samples=32
@@ -20,7 +19,8 @@ the same mask from a file:
   direct-deepen configure configs/deepen_2d4x.yaml runs/deepen_2d6x.yaml --with configs/masks/2d6x.yaml"""
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add input, output and changes."""
     parser.add_argument("source", metavar="IN", type=Path, help="configuration to start from")
     parser.add_argument("output", metavar="OUT", type=Path, help="file to write")
     parser.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="a value to change")
@@ -36,23 +36,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the configuration that the parsed ``args`` ask for.
-
-    Raises
-    ------
-    DeepenError
-        If a file cannot be read, a key is unknown, or a value is not allowed.
-    """
-    # Imported here so that the help of other commands does not wait for DIRECT.
+    """Write the configuration."""
     from direct_deepen.engines.configuration import changed_configuration, text_of
-    from direct_deepen.files import write_text
 
     content = changed_configuration(args.source, args.overlays, args.changes)
     changes = ", ".join(map(str, [*args.overlays, *args.changes]))
     write_text(args.output, text_of(content, f"{args.source} with {changes}" if changes else str(args.source)))
     print(f"wrote {args.output}")
-
-
-CONFIGURE = Command(
-    "configure", "write a configuration with some values changed", _DESCRIPTION, _EPILOG, run, _add_arguments
-)

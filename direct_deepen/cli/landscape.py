@@ -1,23 +1,28 @@
-"""Command line: the energy on a plane of images around true ones."""
+"""Draw an energy around true images.
+
+Evaluates an energy E, and the cost C of the data, on planes of images x + α_z z + α_s s around fully sampled images x:
+s is the aliasing that SENSE leaves, z noise of the norm of s. A good energy has its minimum near (0, 0). Prints where
+the minima lie; draws the planes as PNG, or as a page that any browser shows without a network.
+"""
 
 import argparse
 from pathlib import Path
 
-from direct_deepen.cli.command import Command
-from direct_deepen.cli.verbosity import stage, tell_device
+import torch
 
-_DESCRIPTION = """\
-Evaluate an energy E, and the cost C of the data, on planes of images x + α_z z + α_s s around fully sampled images x:
-s is the aliasing that SENSE leaves, z noise of the norm of s. A good energy has its minimum near (0, 0). Prints where
-the minima lie; draws the planes as PNG, or as a page that any browser shows without a network."""
+from direct_deepen.cli.verbosity import stage
+from direct_deepen.errors import require
+from direct_deepen.priors.pretrained import load_pretrained
+from direct_deepen.progress import progress_bar
 
-_EPILOG = """\
+EXAMPLES = """\
 example:
   direct-deepen landscape runs/demo/deepen/model_449.pt --cfg configs/demo_deepen.yaml \\
       --data-root runs/demo/data/test --slices 1 2 3 --html landscape.html"""
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add weights, data and outputs."""
     parser.add_argument("weights", metavar="WEIGHTS", help="checkpoint of `direct train`, or the word pretrained")
     parser.add_argument(
         "--cfg", type=Path, required=True, help="configuration: its inference dataset, and the model of a checkpoint"
@@ -31,26 +36,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw the landscapes that the parsed ``args`` ask for.
-
-    Raises
-    ------
-    DeepenError
-        If a file is missing or holds something else, or there is no such slice.
-    """
-    # Imported here so that the help of other commands does not wait for torch and DIRECT.
-    import torch
-
+    """Draw the landscapes of an energy around slices of a volume."""
     from direct_deepen.data.cases import cases, coil_maps_of, inference_dataset
     from direct_deepen.engines.trained import load_trained
-    from direct_deepen.errors import require
     from direct_deepen.evaluation.landscape import landscape
-    from direct_deepen.files import write_text
-    from direct_deepen.pages.html_page import view_page
+    from direct_deepen.pages.html_page import write_view
     from direct_deepen.pages.landscape_view import landscape_view
-    from direct_deepen.pages.view import plot_view
-    from direct_deepen.priors.pretrained import load_pretrained
-    from direct_deepen.progress import progress_bar
 
     energy = load_pretrained() if args.weights == "pretrained" else load_trained(Path(args.weights), args.cfg)
     dataset = inference_dataset(args.cfg, args.data_root)
@@ -61,7 +52,6 @@ def run(args: argparse.Namespace) -> None:
     numbers = args.slices or [(len(found) + 1) // 2]
     for number in numbers:
         require(1 <= number <= len(found), f"--slices has {number}; allowed with {volume}: 1 to {len(found)}")
-    tell_device()
     generator = torch.Generator().manual_seed(args.seed)
     landscapes = {}
     for number in progress_bar(numbers, name="slices", unit="slice"):
@@ -72,12 +62,5 @@ def run(args: argparse.Namespace) -> None:
             landscapes[name] = landscape(A, masked_kspace, energy, case.reference, generator=generator, progress=True)
     view = landscape_view(f"Energy landscape of {args.weights}", landscapes)
     print(view.text())
-    if args.out is not None:
-        plot_view(view, range(len(landscapes)), args.out)
-        print(f"wrote {args.out}")
-    if args.html is not None:
-        write_text(args.html, view_page(view))
-        print(f"wrote {args.html}")
-
-
-LANDSCAPE = Command("landscape", "draw an energy around true images", _DESCRIPTION, _EPILOG, run, _add_arguments)
+    for path in write_view(view, range(len(landscapes)), args.out, args.html):
+        print(f"wrote {path}")

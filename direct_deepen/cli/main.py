@@ -4,15 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from direct_deepen.cli.benchmark import BENCHMARK
-from direct_deepen.cli.calibrate import CALIBRATE
-from direct_deepen.cli.configure import CONFIGURE
-from direct_deepen.cli.doctor import DOCTOR
-from direct_deepen.cli.landscape import LANDSCAPE
-from direct_deepen.cli.phantom import PHANTOM
-from direct_deepen.cli.posterior import POSTERIOR
-from direct_deepen.cli.report import REPORT
-from direct_deepen.cli.verbosity import shared_options, stage, tell_command, told
+from direct_deepen.cli import benchmark, calibrate, configure, doctor, landscape, phantom, posterior, report
+from direct_deepen.cli.verbosity import log_arguments, log_to_standard_error, stage
 from direct_deepen.errors import DeepenError
 
 _EPILOG = """\
@@ -31,10 +24,24 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    shared = shared_options()
-    for command in (DOCTOR, PHANTOM, CONFIGURE, BENCHMARK, CALIBRATE, POSTERIOR, LANDSCAPE, REPORT):
-        command.add_to(subparsers, shared)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (doctor, phantom, configure, benchmark, calibrate, posterior, landscape, report):
+        text = str(module.__doc__)
+        command = commands.add_parser(
+            module.__name__.rpartition(".")[2],
+            help=text.partition("\n")[0],
+            description=text,
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_argument(
+            "-v",
+            "--verbose",
+            action="store_true",
+            help="also log to standard error what is read and used, and how long",
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
     return parser
 
 
@@ -42,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 after bad input, which is reported in one line."""
     parsed = build_parser().parse_args(arguments)
     try:
-        with told(parsed.verbose), stage("all"):
+        with log_to_standard_error(parsed.verbose), stage("all"):
             if parsed.verbose:
-                tell_command(parsed)
+                log_arguments(parsed)
             parsed.run(parsed)
     except (DeepenError, OSError) as error:
         print(f"direct-deepen: error: {error}", file=sys.stderr)

@@ -1,24 +1,23 @@
-"""Command line: look at what ``direct predict`` wrote of a volume and its uncertainty."""
+"""Show a reconstructed volume and its uncertainty.
+
+Of a posterior file: MAP, posterior mean, standard deviation, outer quantiles, and samples if they were saved. With the
+data it was made from, also the reference of `direct-deepen benchmark` and the error, on the scale of the standard
+deviation. Prints the numbers of every slice; writes one slice as PNG, the volume as a page that any browser shows
+without a network, or NIfTI images.
+"""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from direct_deepen.cli.command import Command
+import numpy as np
+
 from direct_deepen.cli.verbosity import stage
+from direct_deepen.errors import require
+from direct_deepen.posterior.nifti import write_nifti
+from direct_deepen.posterior.posterior_file import PosteriorVolume, read_posterior
+from direct_deepen.progress import progress_bar
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from direct_deepen.posterior.posterior_file import PosteriorVolume
-
-_DESCRIPTION = """\
-Show a posterior file: MAP, posterior mean, standard deviation, outer quantiles, and samples if they were saved. With
-the data it was made from, also the reference of `direct-deepen benchmark` and the error, on the scale of the standard
-deviation. Prints the numbers of every slice; writes one slice as PNG, the volume as a page that any browser shows
-without a network, or NIfTI images."""
-
-_EPILOG = """\
+EXAMPLES = """\
 example:
   direct-deepen posterior runs/demo/deepen_test/phantom_003_000.posterior.h5 --html posterior.html \\
       --cfg configs/demo_deepen_posterior.yaml --data-root runs/demo/data/test"""
@@ -26,7 +25,8 @@ example:
 _SAMPLES = 3
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add file, data and outputs."""
     parser.add_argument("file", metavar="FILE", type=Path, help="<volume>.posterior.h5, written by `direct predict`")
     parser.add_argument("--cfg", type=Path, help="configuration of the prediction; needs --data-root")
     parser.add_argument("--data-root", type=Path, help="folder of the fully sampled volume; needs --cfg")
@@ -43,54 +43,34 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Show the file that the parsed ``args`` name.
-
-    Raises
-    ------
-    DeepenError
-        If a file is missing or holds something else, or the data are not those of the file.
-    """
-    # Imported here so that the help of other commands does not wait for torch.
-    from direct_deepen.errors import require
-    from direct_deepen.files import write_text
-    from direct_deepen.pages.html_page import view_page
+    """Show a posterior file."""
+    from direct_deepen.pages.html_page import write_view
     from direct_deepen.pages.posterior_view import posterior_view
-    from direct_deepen.pages.view import plot_view
-    from direct_deepen.posterior.nifti import write_nifti
-    from direct_deepen.posterior.posterior_file import read_posterior
 
-    given = args.cfg is not None and args.data_root is not None
-    require(given or args.cfg is args.data_root, "allowed: --cfg and --data-root together, or neither")
+    compared = args.cfg is not None
+    require(compared == (args.data_root is not None), "allowed: --cfg and --data-root together, or neither")
     with stage(f"reading {args.file}"):
         volume = read_posterior(args.file, num_samples=_SAMPLES)
     with stage("references"):
-        references = _references(volume, args.cfg, args.data_root) if given else None
+        references = _references(volume, args.cfg, args.data_root) if compared else None
     view = posterior_view(volume, references)
     count = len(view.labels)
     shown = (count + 1) // 2 if args.slice is None else args.slice
     require(1 <= shown <= count, f"--slice is {shown}; allowed: 1 to {count}")
 
     print(view.text())
-    if args.out is not None:
-        plot_view(view, [shown - 1], args.out)
-        print(f"wrote {args.out}")
-    if args.html is not None:
-        with stage("page"):
-            write_text(args.html, view_page(view))
-        print(f"wrote {args.html}")
+    with stage("picture and page"):
+        written = write_view(view, [shown - 1], args.out, args.html)
     if args.nifti is not None:
         with stage("NIfTI"):
-            written = write_nifti(volume, args.nifti)
-        print("\n".join(f"wrote {path}" for path in written))
+            written += write_nifti(volume, args.nifti)
+    for path in written:
+        print(f"wrote {path}")
 
 
-def _references(volume: "PosteriorVolume", configuration: Path, data_root: Path) -> "np.ndarray":
+def _references(volume: PosteriorVolume, configuration: Path, data_root: Path) -> np.ndarray:
     """Return the magnitudes of the fully sampled images in the units of the data, (slice, row, column)."""
-    import numpy as np
-
     from direct_deepen.data.cases import cases, coil_maps_of, inference_dataset
-    from direct_deepen.errors import require
-    from direct_deepen.progress import progress_bar
 
     # Where `direct predict` keeps those that it has computed.
     kept = volume.path.parent / "coil_maps"
@@ -107,8 +87,3 @@ def _references(volume: "PosteriorVolume", configuration: Path, data_root: Path)
     same = scales.shape == expected.shape and np.allclose(scales, expected, rtol=0.1)
     require(same, f"{volume.path}: intensity scales are {expected}; allowed with these data: {scales}")
     return np.stack([case.reference[0].abs().numpy() * scale for case, scale in zip(found, scales, strict=True)])
-
-
-POSTERIOR = Command(
-    "posterior", "show a reconstructed volume and its uncertainty", _DESCRIPTION, _EPILOG, run, _add_arguments
-)

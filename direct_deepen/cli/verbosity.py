@@ -9,22 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 
+import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
+
+import direct_deepen
 
 _logger = logging.getLogger("direct_deepen")
 
 
-def shared_options() -> argparse.ArgumentParser:
-    """Return the parser of the options that all commands share."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="also say, on standard error, what is read and used, and how long"
-    )
-    return parser
-
-
 @contextmanager
-def told(verbose: bool) -> Iterator[None]:
+def log_to_standard_error(verbose: bool) -> Iterator[None]:
     """Write what this package logs to standard error, above progress bars: warnings, and all else if ``verbose``."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
@@ -47,17 +41,16 @@ def stage(name: str) -> Iterator[None]:
     _logger.info("%s: %.1f s", name, time.perf_counter() - begin)
 
 
-def tell_command(args: argparse.Namespace) -> None:
-    """Log versions and arguments."""
-    packages = {"direct-deepen": "direct-deepen", "DIRECT": "direct-recon", "PyTorch": "torch"}
-    versions = ", ".join(f"{title} {version(package)}" for title, package in packages.items())
-    _logger.info("%s, Python %s", versions, platform.python_version())
+def versions() -> str:
+    """Return the versions that a result depends on, in one line."""
+    packages = {"DIRECT": "direct-recon", "PyTorch": "torch", "sigpy": "sigpy"}
+    found = ", ".join(f"{title} {version(package)}" for title, package in packages.items())
+    python = f"Python {platform.python_version()}, {platform.system()}"
+    return f"direct-deepen {direct_deepen.__version__}, {found}, {python}"
+
+
+def log_arguments(args: argparse.Namespace) -> None:
+    """Log versions, threads and arguments."""
     given = {name: value for name, value in vars(args).items() if name not in ("run", "verbose")}
+    _logger.info("%s, %i threads", versions(), torch.get_num_threads())
     _logger.info("%s", ", ".join(f"{name}={value}" for name, value in given.items()))
-
-
-def tell_device(device: str = "cpu") -> None:
-    """Log where a command computes."""
-    import torch
-
-    _logger.info("device %s, %i threads", device, torch.get_num_threads())

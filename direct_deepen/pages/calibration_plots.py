@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 
 from direct_deepen.evaluation.calibration_study import (
@@ -25,6 +26,11 @@ from direct_deepen.posterior.calibration import LEVELS, REMOVED
 _NAMES = {CLEAN: "reference", DATA_NOISE: "reference + data noise", SAMPLE: "own sample"}
 _COLOURS = {CLEAN: "tab:blue", DATA_NOISE: "tab:orange", SAMPLE: "0.78"}
 _KINDS = ((SAMPLE, BEFORE), (CLEAN, BEFORE), (CLEAN, AFTER), (DATA_NOISE, BEFORE), (DATA_NOISE, AFTER))
+_LOOK: dict[Any, Any] = {
+    "axes.titlesize": 10, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "axes.grid": True,
+    "grid.color": "0.92", "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
+    "legend.fontsize": 7, "legend.frameon": False,
+}  # fmt: skip
 _IDEAL: dict[str, Any] = {"color": "0.6", "linewidth": 1, "linestyle": ":"}
 
 
@@ -34,21 +40,16 @@ def plot_calibration(assessments: Sequence[Assessment], path: Path) -> None:
     Coverage against the nominal level, inside the object and on all pixels; error against standard deviation in bins,
     and the sparsification curves, both inside the object against the reference as it is.
     """
-    figure = blank_figure(8.4, 7.6)
-    (inside, everywhere), (reliability, sparse) = figure.subplots(2, 2).tolist()
-    _calibration_curves(inside, assessments, OBJECT)
-    inside.set_title("Coverage inside the object", fontsize=10)
-    _calibration_curves(everywhere, assessments, EVERYWHERE)
-    everywhere.set_title("Coverage on all pixels", fontsize=10)
-    _reliability(reliability, assessments)
-    _sparsification_curves(sparse, assessments)
-    for axes in (inside, everywhere, reliability, sparse):
-        axes.tick_params(labelsize=8)
-        axes.grid(color="0.92", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=7, frameon=False)
-    write_figure(figure, path)
+    with rc_context(_LOOK):
+        figure = blank_figure(8.4, 7.6)
+        (inside, everywhere), (reliability, sparse) = figure.subplots(2, 2).tolist()
+        _calibration_curves(inside, assessments, OBJECT, "Coverage inside the object")
+        _calibration_curves(everywhere, assessments, EVERYWHERE, "Coverage on all pixels")
+        _reliability(reliability, assessments)
+        _sparsification_curves(sparse, assessments)
+        for axes in (inside, everywhere, reliability, sparse):
+            axes.legend()
+        write_figure(figure, path)
 
 
 def _style(reference: str, stage: str) -> dict[str, Any]:
@@ -62,14 +63,13 @@ def _style(reference: str, stage: str) -> dict[str, Any]:
     }
 
 
-def _calibration_curves(axes: Axes, assessments: Sequence[Assessment], pixels: str) -> None:
+def _calibration_curves(axes: Axes, assessments: Sequence[Assessment], pixels: str, title: str) -> None:
     axes.plot([0, 100], [0, 100], label="ideal", **_IDEAL)
     for reference, stage in _KINDS:
         curve = mean_over(by_kind(assessments)[Kind(stage, reference, pixels)], lambda item: item.curve)
         axes.plot([100 * level for level in LEVELS], 100 * curve, **_style(reference, stage))
-    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
-    axes.set_xlabel("nominal level of the interval (%)", fontsize=9)
-    axes.set_ylabel("pixels inside the interval (%)", fontsize=9)
+    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", title=title)
+    axes.set(xlabel="nominal level of the interval (%)", ylabel="pixels inside the interval (%)")
 
 
 def _reliability(axes: Axes, assessments: Sequence[Assessment]) -> None:
@@ -82,10 +82,8 @@ def _reliability(axes: Axes, assessments: Sequence[Assessment]) -> None:
         axes.plot(spread, error, marker="o", markersize=3, **_style(reference, stage))
     limits = (0.9 * min(drawn), 1.05 * max(drawn))
     axes.plot(limits, limits, label="ideal", **_IDEAL)
-    axes.set(xlim=limits, ylim=limits, aspect="equal")
-    axes.set_title("Error against standard deviation, inside the object", fontsize=10)
-    axes.set_xlabel("standard deviation, in 10 bins (scaled intensity)", fontsize=9)
-    axes.set_ylabel("root mean square error", fontsize=9)
+    axes.set(xlim=limits, ylim=limits, aspect="equal", title="Error against standard deviation, inside the object")
+    axes.set(xlabel="standard deviation, in 10 bins (scaled intensity)", ylabel="root mean square error")
 
 
 def _sparsification_curves(axes: Axes, assessments: Sequence[Assessment]) -> None:
@@ -97,7 +95,5 @@ def _sparsification_curves(axes: Axes, assessments: Sequence[Assessment]) -> Non
         axes.plot(removed, curve, **_style(reference, AFTER) | {"label": f"{_NAMES[reference]}, by standard deviation"})
     oracle = mean_over(before[CLEAN], lambda item: item.sparsification.oracle)
     axes.plot(removed, oracle, **_style(CLEAN, BEFORE) | {"label": "reference, by the error itself (oracle)"})
-    axes.set(xlim=(0, 100), ylim=(0, None))
-    axes.set_title("Sparsification, inside the object", fontsize=10)
-    axes.set_xlabel("pixels removed, most uncertain first (%)", fontsize=9)
-    axes.set_ylabel("mean absolute error, relative to all pixels", fontsize=9)
+    axes.set(xlim=(0, 100), ylim=(0, None), title="Sparsification, inside the object")
+    axes.set(xlabel="pixels removed, most uncertain first (%)", ylabel="mean absolute error, relative to all pixels")

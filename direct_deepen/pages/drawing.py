@@ -1,7 +1,6 @@
 """Drawings by matplotlib without pyplot (no display, no global state), and images as PNG files, pixel by pixel."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
@@ -9,12 +8,14 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from direct_deepen.errors import require_choice
 from direct_deepen.files import write_file
 
-# ---- Figures
+MOST_UNCERTAIN = 0.995
+"""The quantile of errors and standard deviations that is shown as the brightest."""
 
 
 def blank_figure(width: float, height: float) -> Figure:
@@ -22,26 +23,19 @@ def blank_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def figure_png(figure: Figure) -> bytes:
-    """Return a figure as PNG file, transparent where its background is none."""
+def figure_file(figure: Figure, kind: str = "png", dpi: int = 130) -> bytes:
+    """Return a figure as a file of a format of matplotlib, transparent where its background is none."""
     content = BytesIO()
-    figure.savefig(content, format="png", dpi=130, facecolor=figure.get_facecolor())
+    figure.savefig(content, format=kind, dpi=dpi)
     return content.getvalue()
 
 
-def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that the ending of the name asks for.
-
-    Raises
-    ------
-    DeepenError
-        If matplotlib does not know the format, or the file cannot be written.
-    """
+def write_figure(figure: Figure, path: Path) -> Figure:
+    """Write a figure in the format that the ending of the name asks for, and return it."""
     kind = path.suffix.removeprefix(".").lower()
     require_choice(f"{path}: the ending", kind, tuple(sorted(figure.canvas.get_supported_filetypes())))
-    content = BytesIO()
-    figure.savefig(content, format=kind, dpi=150)
-    write_file(path, content.getvalue())
+    write_file(path, figure_file(figure, kind, dpi=150))
+    return figure
 
 
 def draw_image(axes: Axes, image: np.ndarray, limit: float, colours: str = "gray") -> None:
@@ -52,43 +46,10 @@ def draw_image(axes: Axes, image: np.ndarray, limit: float, colours: str = "gray
     axes.spines[:].set_visible(False)
 
 
-@dataclass(frozen=True)
-class Tile:
-    """One place of a grid: an image with a note below, or the note alone.
-
-    Attributes
-    ----------
-    image
-        Real (row, column), or None.
-    limit, colours
-        As for :func:`draw_image`.
-    note
-        Text.
-    """
-
-    image: np.ndarray | None = None
-    limit: float = 1.0
-    colours: str = "gray"
-    note: str = ""
-
-
-def draw_tiles(rows: Sequence[Sequence[Tile]], titles: Sequence[str]) -> Figure:
-    """Return a figure with rows of tiles; ``titles`` head the columns."""
-    figure = blank_figure(1.9 * len(titles), 2.0 * len(rows))
-    grid = figure.subplots(len(rows), len(titles), squeeze=False)
-    for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title, fontsize=9)
-    for axes, tile in zip(grid.flat, (tile for row in rows for tile in row), strict=True):
-        if tile.image is None:
-            axes.set_axis_off()
-            axes.text(0.5, 0.5, tile.note, ha="center", va="center", transform=axes.transAxes)
-        else:
-            draw_image(axes, tile.image, tile.limit, tile.colours)
-            axes.set_xlabel(tile.note, fontsize=8)
-    return figure
-
-
-# ---- Pixels
+def brightness_limit(images: Iterable[ArrayLike], quantile: float) -> float:
+    """Return a quantile of all pixels of images, or 1 for images that are zero there."""
+    limit = float(np.quantile(np.concatenate([np.ravel(image) for image in images]), quantile))
+    return limit if limit > 0 else 1.0
 
 
 def palette(colours: str) -> np.ndarray:
@@ -103,9 +64,9 @@ def indexed_png(image: np.ndarray, limit: float, colours: str) -> bytes:
     """
     indexed = Image.fromarray(np.clip(np.rint(255 * (image / limit)), 0, 255).astype(np.uint8))
     indexed.putpalette(palette(colours).tobytes())
-    file = BytesIO()
-    indexed.save(file, format="PNG", optimize=True)
-    return file.getvalue()
+    content = BytesIO()
+    indexed.save(content, format="PNG", optimize=True)
+    return content.getvalue()
 
 
 def number_text(value: float) -> str:

@@ -2,17 +2,17 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from direct_deepen.files import write_text
 from direct_deepen.pages.drawing import number_text, palette
-from direct_deepen.pages.view import View
+from direct_deepen.pages.view import View, plot_view
 from direct_deepen.progress import progress_bar
-
-_BAR_COLOURS = 16
 
 
 def render(template: str, **content: Any) -> str:
@@ -21,10 +21,19 @@ def render(template: str, **content: Any) -> str:
         loader=PackageLoader("direct_deepen.pages"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= {"json": _json, "png": _data_uri}
+    environment.filters |= {"json": _json, "png": _data_uri, "number": number_text}
     assets = resources.files("direct_deepen.pages") / "assets"
     style, script = ((assets / name).read_text(encoding="utf-8") for name in ("page.css", "viewer.js"))
     return environment.get_template(template).render(style=style, script=script, **content)
+
+
+def write_view(view: View, numbers: Sequence[int], picture: Path | None, page: Path | None) -> list[Path]:
+    """Write slices of a view as picture, and all of it as page, where a path is given; return what was written."""
+    if picture is not None:
+        plot_view(view, numbers, picture)
+    if page is not None:
+        write_text(page, view_page(view))
+    return [path for path in (picture, page) if path is not None]
 
 
 def view_page(view: View) -> str:
@@ -33,28 +42,22 @@ def view_page(view: View) -> str:
     Where the pixels of the panels are those of an image, pointing at one marks the place in all of them and shows their
     values there. A click enlarges a panel.
     """
-    palettes = {
-        panel.colours: [f"#{bytes(colour).hex()}" for colour in palette(panel.colours)]
-        for panel in view.panels
-        if panel.limit is not None
+    maps = dict.fromkeys(panel.colours for panel in view.panels if panel.limit is not None)
+    content = {
+        "labels": view.labels,
+        "statistics": view.statistics,
+        "palettes": {name: [f"#{bytes(colour).hex()}" for colour in palette(name)] for name in maps},
+        "panels": [
+            {
+                "title": panel.title,
+                "limit": panel.limit,
+                "colours": panel.colours,
+                "files": [_data_uri(panel.png(number)) for number in range(len(view.labels))],
+            }
+            for panel in progress_bar(view.panels, name="page", unit="panel")
+        ],
     }
-    shades = np.linspace(0, 255, _BAR_COLOURS).round().astype(int)
-    panels = [
-        {
-            "title": panel.title,
-            "limit": panel.limit,
-            "colours": panel.colours,
-            "files": [_data_uri(panel.png(number)) for number in range(len(view.labels))],
-        }
-        for panel in progress_bar(view.panels, name="page", unit="panel")
-    ]
-    return render(
-        "view.html",
-        view=view,
-        content={"labels": view.labels, "statistics": view.statistics, "palettes": palettes, "panels": panels},
-        gradients={name: ", ".join(colours[shade] for shade in shades) for name, colours in palettes.items()},
-        number_text=number_text,
-    )
+    return render("view.html", view=view, content=content)
 
 
 def _data_uri(png: bytes) -> str:

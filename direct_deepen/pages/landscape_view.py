@@ -1,7 +1,6 @@
 """Energy landscapes to be looked at."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 
 from direct_deepen.evaluation.landscape import AXIS, Landscape, minimiser
-from direct_deepen.pages.drawing import blank_figure, figure_png
+from direct_deepen.pages.drawing import blank_figure, figure_file
 from direct_deepen.pages.view import Panel, View
 
 _EXPLANATION = (
@@ -24,13 +23,12 @@ def landscape_view(title: str, landscapes: Mapping[str, Landscape]) -> View:
     """Return the view of landscapes by name: contours of E and C, the image, and that where E is least."""
     found = list(landscapes.values())
     images = np.stack([landscape.image.abs().numpy() for landscape in found])
-    least = np.stack([image_at_minimum(landscape).numpy() for landscape in found])
     white = float(images.max())
     panels = [
         Contours("energy E", np.stack([landscape.energy.numpy() for landscape in found]), None),
         Contours("cost C = ½‖Ax − b‖² + E", np.stack([landscape.cost.numpy() for landscape in found]), None),
         Panel("image", images, white),
-        Panel("image where E is least", least, white),
+        Panel("image where E is least", np.stack([image_at_minimum(landscape).numpy() for landscape in found]), white),
     ]
     return View(title, panels, list(landscapes), [statistics(landscape) for landscape in found], _EXPLANATION)
 
@@ -66,7 +64,6 @@ def draw_contours(axes: Axes, values: torch.Tensor, title: str) -> None:
     axes.set_title(f"{title}: ({alpha_z:.2f}, {alpha_s:.2f})", fontsize=8)
 
 
-@dataclass(frozen=True)
 class Contours(Panel):
     """Values over planes, real (slice, α_s, α_z), as contours."""
 
@@ -78,7 +75,7 @@ class Contours(Panel):
             figure = blank_figure(4.4, 3.5)
             draw_contours(figure.subplots(), torch.from_numpy(self.images[number]), "minimum")
         figure.patch.set_alpha(0.0)
-        return figure_png(figure)
+        return figure_file(figure)
 
     def draw(self, axes: Axes, number: int) -> None:
         """Draw a slice."""

@@ -1,7 +1,7 @@
 """One page about one or several runs: curves of trainings, tables of results, drawings."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,6 @@ def build_report(runs: Sequence[Path]) -> str:
     """Return the page about folders of `direct train`, `direct-deepen benchmark` and `calibrate`.
 
     Trainings come first, all in the same drawings; then the tables, drawings and texts of every folder that has any.
-
-    Raises
-    ------
-    DeepenError
-        If a folder is missing, holds nothing to report or has the name of another, or a log or a table is damaged.
     """
     names = [run.resolve().name for run in runs]
     require(len(set(names)) == len(names), f"runs are {', '.join(names)}; allowed: folders of different names")
@@ -45,27 +40,24 @@ def build_report(runs: Sequence[Path]) -> str:
 
 
 def _results(run: Path) -> dict[str, Any]:
-    texts = {path.name: path.read_text(encoding="utf-8") for path in map(run.joinpath, _TEXTS) if path.is_file()}
     return {
         "tables": {path.stem: summary(read_table(path)) for path in sorted(run.glob("*.csv"))},
         "drawings": {path.stem: path.read_bytes() for path in sorted(run.glob("*.png"))},
-        "texts": texts,
+        "texts": {name: (run / name).read_text(encoding="utf-8") for name in _TEXTS if (run / name).is_file()},
     }
 
 
 def read_table(path: Path) -> Rows:
-    """Read a CSV file.
-
-    Raises
-    ------
-    DeepenError
-        If it holds no row, or rows of different lengths.
-    """
+    """Read a CSV file, which is to hold rows of one length."""
     with path.open(newline="", encoding="utf-8") as file:
-        head, *rows = list(csv.reader(file)) or [[]]
-    fits = len(rows) > 0 and all(len(row) == len(head) for row in rows)
-    require(fits, f"{path}: no table of equally long rows under {head}; allowed: what direct-deepen writes")
-    return [dict(zip(head, row, strict=True)) for row in rows]
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    # Cells beyond the head have the name None, and cells that are not there are None.
+    fits = len(rows) > 0 and not any(None in (*row, *row.values()) for row in rows)
+    require(
+        fits, f"{path}: no table of equally long rows under {reader.fieldnames}; allowed: what direct-deepen writes"
+    )
+    return rows
 
 
 def summary(rows: Rows) -> Rows:
@@ -73,12 +65,11 @@ def summary(rows: Rows) -> Rows:
 
     Slices are averaged where all other text is the same. Columns without a number or text are left out.
     """
-    numeric = {name: [_number(row[name]) for row in rows] for name in rows[0]}
-    numbers = {name: np.array(values, dtype=float) for name, values in numeric.items() if None not in values}
+    numbers = {name: found for name in rows[0] if (found := _numbers(row[name] for row in rows)) is not None}
     texts = [name for name in rows[0] if name not in numbers and name != _CASE]
-    groups: dict[tuple[str, ...], list[int]] = {}
+    groups: dict[tuple[object, ...], list[int]] = {}
     for position, row in enumerate(rows):
-        key = tuple(row[name] for name in texts) if _CASE in row else (str(position),)
+        key = tuple(row[name] for name in texts) if _CASE in row else (position,)
         groups.setdefault(key, []).append(position)
     shown = [name for name in rows[0] if name in texts or (name in numbers and not np.isnan(numbers[name]).all())]
     return [
@@ -101,8 +92,9 @@ def mean_text(values: np.ndarray) -> str:
     return f"{mean:,.0f}" if mean.is_integer() else f"{mean:.4g}"
 
 
-def _number(text: str) -> float | None:
+def _numbers(cells: Iterable[str]) -> np.ndarray | None:
+    """Return a column as numbers, not a number where it is blank; None if it has text."""
     try:
-        return float(text or "nan")
+        return np.array([float(cell or "nan") for cell in cells])
     except ValueError:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from direct_deepen.errors import require
-from direct_deepen.pages.drawing import blank_figure, figure_png
+from direct_deepen.pages.drawing import blank_figure, figure_file
 
 LOG = "metrics.json"
 
@@ -33,11 +33,6 @@ def read_curves(folder: Path) -> dict[str, Curve]:
 
     DIRECT repeats the last value of everything in every line: of validation, which is rare, only the lines that bring
     something new count.
-
-    Raises
-    ------
-    DeepenError
-        If the log cannot be read.
     """
     curves: dict[str, Curve] = {}
     text = (folder / LOG).read_text(encoding="utf-8")
@@ -79,4 +74,4 @@ def plot_curves(curves: Mapping[str, Curve]) -> bytes:
     axes.grid(alpha=0.3)
     if len(curves) > 1:
         axes.legend(fontsize=7)
-    return figure_png(figure)
+    return figure_file(figure)

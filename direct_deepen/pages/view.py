@@ -18,19 +18,10 @@ PANELS_A_ROW = 5
 
 @dataclass(frozen=True)
 class Panel:
-    """Images of one kind, one a slice, all on one scale of brightness.
+    """Images of one kind, real (slice, row, column), zero or above, all on one scale of brightness.
 
-    Attributes
-    ----------
-    title
-        What they show.
-    images
-        Real (slice, row, column), zero or above.
-    limit
-        Value above zero that is shown as the brightest; so is what lies above it. None if :meth:`png` returns a
-        drawing, whose pixels are not those of ``images``.
-    colours
-        Name of a colour map of matplotlib.
+    Values of ``limit``, above zero, and more are shown as the brightest; it is None if :meth:`png` returns a drawing,
+    whose pixels are not those of ``images``. ``colours`` names a colour map of matplotlib.
     """
 
     title: str
@@ -61,25 +52,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class View:
-    """What a page scrolls through, a picture shows, and a terminal prints.
+    """What a page scrolls through, a picture shows, and a terminal prints: of every slice all panels and statistics.
 
-    Attributes
-    ----------
-    title, explanation
-        What it is, and what one needs to know to read it.
-    panels
-        What stands side by side, at least one panel.
-    labels, statistics
-        Name of every slice, and names and values that belong to it.
-    about
-        Names and values of the whole.
-    configuration
-        How it was made, as text.
-
-    Raises
-    ------
-    DeepenError
-        If there is nothing to show, or the numbers of images, labels and statistics differ.
+    ``statistics`` belong to a slice, ``about`` to the whole; both are names and values. ``explanation`` is what one
+    needs to know to read it, ``configuration`` how it was made.
     """
 
     title: str
@@ -117,5 +93,4 @@ def plot_view(view: View, numbers: Sequence[int], path: Path) -> Figure:
                 axes.set_axis_off()
             else:
                 panel.draw(axes, number)
-    write_figure(figure, path)
-    return figure
+    return write_figure(figure, path)

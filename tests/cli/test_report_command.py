@@ -1,5 +1,6 @@
 """The report: one page with curves, tables and pictures of several runs, whatever their names hold."""
 
+import base64
 import json
 import re
 
@@ -8,9 +9,8 @@ import pytest
 import tiny_direct
 
 from direct_deepen.cli.main import main
-from direct_deepen.pages import report
 from direct_deepen.pages.report import mean_text, summary
-from direct_deepen.pages.training_curves import TITLES, plot_curves
+from direct_deepen.pages.training_curves import TITLES, plot_curves, read_curves, shown_curves
 
 TABLE = "method,case,psnr\ndeepen,a#0,32.0\ndeepen,a#1,34.0\n<b>x</b>,a#0,\n<b>x</b>,a#1,20.0\n"
 
@@ -56,14 +56,16 @@ def training(tmp_path_factory):
     return tiny_direct.direct_train(folder, tiny_direct.changed(config, changes), data)
 
 
-def test_a_training_of_direct_has_all_curves_with_a_point_for_every_line_of_its_log(tmp_path, training, monkeypatch):
-    drawn, original = [], report.plot_curves
-    monkeypatch.setattr(report, "plot_curves", lambda curves: drawn.append(curves) or original(curves))
+def test_a_training_of_direct_has_all_curves_with_a_point_for_every_line_of_its_log(tmp_path, training):
     assert main(["report", str(training), "--out", str(tmp_path / "report.html")]) == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     captions = re.findall("<figcaption>(.*?)</figcaption>", page)
     assert captions == [title.format("brains") for title in TITLES.values()]
-    curves = {title: found["run"] for title, found in zip(captions, drawn, strict=True)}
+    shown = shown_curves({"run": read_curves(training)})
+    drawn = [base64.b64decode(picture) for picture in re.findall('src="data:image/png;base64,(.*?)"', page)]
+    assert drawn == [plot_curves(found) for _, found in shown]
+    curves = {title: found["run"] for title, found in shown}
+    assert list(curves) == captions
 
     lines = [json.loads(line) for line in (training / "metrics.json").read_text().splitlines()]
     for key, title in TITLES.items():

@@ -11,7 +11,7 @@ from documents import ROOT
 from terminals import as_standard_error
 
 from direct_deepen.cli.main import build_parser
-from direct_deepen.cli.verbosity import told
+from direct_deepen.cli.verbosity import log_to_standard_error
 from direct_deepen.progress import progress_bar
 
 
@@ -74,10 +74,10 @@ def test_verbose_says_on_standard_error_what_is_read_and_used_and_how_long_and_c
 
 
 @pytest.mark.parametrize(("verbose", "levels"), [(False, ["WARNING"]), (True, ["INFO", "WARNING"])])
-def test_warnings_are_always_told_and_the_logger_is_left_as_it_was(capsys, verbose, levels):
+def test_warnings_are_always_logged_and_the_logger_is_left_as_it_was(capsys, verbose, levels):
     logger = logging.getLogger("direct_deepen")
     before = (logger.level, list(logger.handlers))
-    with told(verbose):
+    with log_to_standard_error(verbose):
         logging.getLogger("direct_deepen.engines.trained").info("read")
         logging.getLogger("direct_deepen.engines.trained").warning("odd")
     assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == levels
@@ -86,7 +86,7 @@ def test_warnings_are_always_told_and_the_logger_is_left_as_it_was(capsys, verbo
 
 def test_a_line_is_written_above_a_bar(monkeypatch):
     terminal = as_standard_error(monkeypatch)
-    with told(False), progress_bar(name="MAP", unit="step", total=2):
+    with log_to_standard_error(False), progress_bar(name="MAP", unit="step", total=2):
         logging.getLogger("direct_deepen").warning("odd")
     # The bar is taken away, the line ends, and the bar comes again.
     assert re.search(r"MAP[^\n]*\r +\r\d\d:\d\d:\d\d WARNING odd\n\r?MAP", terminal.getvalue())
