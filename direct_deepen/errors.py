@@ -15,25 +15,19 @@ class DivergenceError(DeepenError, RuntimeError):
     """
 
 
-def require(condition: bool, message: str) -> None:
-    """Raise :class:`DeepenError` with ``message`` unless ``condition`` holds."""
-    if not condition:
-        raise DeepenError(message)
-
-
 @contextmanager
 def optional_import(extra: str, need: str) -> Iterator[None]:
-    """Import within this context a package that an extra of the installation brings.
-
-    Raises
-    ------
-    DeepenError
-        If it is not installed; the message is ``need`` and how to install the extra.
-    """
+    """Turn an import that fails within this context into a :class:`DeepenError`: ``need``, and how to install it."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise DeepenError(f"{need}: pip install 'direct-deepen[{extra}]'") from error
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise :class:`DeepenError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise DeepenError(message)
 
 
 def require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -49,11 +43,6 @@ def require_positive(name: str, value: float) -> None:
 def require_count(name: str, value: int, least: int = 1) -> None:
     """Raise :class:`DeepenError` unless ``value`` is at least ``least``."""
     require(value >= least, f"{name} is {value!r}; allowed: an integer >= {least}")
-
-
-def require_fraction(name: str, value: float) -> None:
-    """Raise :class:`DeepenError` unless ``value`` is from 0 to 1."""
-    require(0.0 <= value <= 1.0, f"{name} is {value!r}; allowed: 0 to 1")
 
 
 def require_weight(name: str, value: float) -> None:

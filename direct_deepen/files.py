@@ -22,10 +22,7 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM)
 def write_file(path: Path, content: bytes) -> None:
     """Write a file, and the folders above it; a reader finds the old one or the new one, never half of it.
 
-    Raises
-    ------
-    DeepenError
-        If it cannot be written: the disk is full or read-only, or there is a file in place of a folder.
+    :class:`DeepenError` if the disk is full or read-only, or there is a file in place of a folder.
     """
     # Named by process: two may write the same file at once.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -60,10 +57,7 @@ def write_hdf5(path: Path, datasets: Iterable[tuple[str, np.ndarray | bytes]], a
 
 
 def require_free_space(folder: Path, size: int) -> None:
-    """Raise :class:`DeepenError` unless a folder's disk has ``size`` bytes left.
-
-    For files that others write by HDF5, which crashes if the disk is full.
-    """
+    """Require ``size`` bytes on a folder's disk, for files that others write by HDF5, which crashes if it is full."""
     free = shutil.disk_usage(folder).free
     require(size <= free, f"{folder}: cannot be written: {size} bytes needed, {free} bytes free on the disk")
 
@@ -77,26 +71,21 @@ def remove_stale_folders(folder: Path, prefix: str) -> None:
 
 def _is_stale(process: str) -> bool:
     """Return whether a text is the number of a process that has ended."""
-    if not process.isdigit():
-        return False
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
-        pass  # It runs as another user.
+    except (ValueError, PermissionError):
+        pass  # It is no number, or the process runs as another user.
     return False
 
 
 @contextmanager
 def disk_errors_reported(path: Path) -> Iterator[None]:
-    """Write within this context by means other than this module's.
+    """Turn errors of the disk within this context, for writing by other means than this module's, into DeepenErrors.
 
-    Raises
-    ------
-    DeepenError
-        If the disk is full or read-only, or permission is denied, also where another exception was raised because of
-        that; the message names the file, or else ``path``, and the reason.
+    They are those of a disk that is full or read-only, and of permission that is denied, also where another exception
+    was raised because of that. The message names the file, or else ``path``, and the reason.
     """
     try:
         yield

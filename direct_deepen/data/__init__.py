@@ -1,1 +1,1 @@
-"""Volumes in fastMRI's HDF5 format: a writer, and a brain phantom that needs no downloaded data."""
+"""Data of reconstructions: phantoms, and DIRECT's batches, masks and coil maps as problems."""

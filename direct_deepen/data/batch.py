@@ -1,8 +1,10 @@
-"""From DIRECT's batch dictionary to a problem of the core, and to the reference of its images."""
+"""From DIRECT's datasets and their batches to problems of the core, and to the references of their images."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset
 
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.problem import Problem
@@ -15,22 +17,33 @@ _SMALLEST, _LARGEST = 1e-15, 1e15
 outside of it DIRECT's coil maps would be wrong."""
 
 
+class NamedSlices(Dataset):
+    """A dataset of DIRECT; where a slice cannot be read or transformed, a :class:`DeepenError` names file and slice."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        self.ndim: int = dataset.ndim
+        self.text_description: str | None = dataset.text_description
+        self.volume_indices: dict[Path, range] = dataset.volume_indices
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            return self.dataset[int(index)]
+        except Exception as error:  # what DIRECT raises depends on what is wrong with the file
+            path, number = self.dataset.data[index]
+            reason = " ".join(str(error).split())
+            raise DeepenError(f"{path}: slice {number} cannot be read: {type(error).__name__}: {reason}") from error
+
+
 def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | None = None) -> Problem:
-    """Build the problem of a batch dictionary of DIRECT's supervised two-dimensional transforms.
+    """Build the problem of a batch of DIRECT's supervised two-dimensional transforms.
 
-    Parameters
-    ----------
-    data
-        DIRECT's batch: ``masked_kspace`` real (batch, coil, height, width, 2), ``sampling_mask`` (batch, 1, height,
-        width, 1), ``sensitivity_map`` as the data, ``filename`` and ``slice_no``.
-    sensitivity_map
-        Coil maps to use instead of the batch's, complex (batch, coil, height, width).
-
-    Raises
-    ------
-    DeepenError
-        If the data are not finite, or too large or small for single precision, the mask is empty or shapes do not
-        match; the message names files and slices.
+    ``sensitivity_map``, complex (batch, coil, height, width), is used instead of the batch's. :class:`DeepenError`
+    with the names of files and slices if the data are not finite, or too large or small for single precision, the mask
+    is empty or shapes do not match.
     """
     names = names_of_batch(data)
     masked_kspace = to_complex(data["masked_kspace"])
@@ -61,22 +74,14 @@ def names_of_batch(data: dict[str, Any]) -> list[tuple[str, int]]:
 
 
 def reference_image(data: dict[str, Any], problem: Problem) -> torch.Tensor:
-    """Scaled reference Σ_c conj(S_c) Fᴴk_c of the fully sampled k-space; complex (batch, height, width).
-
-    Raises
-    ------
-    DeepenError
-        If the batch has no fully sampled k-space, or it is not finite.
-    """
+    """Scaled reference Σ_c conj(S_c) Fᴴk_c of the fully sampled k-space; complex (batch, height, width)."""
     require(
         "kspace" in data,
         "kspace is missing in the batch; training needs fully sampled data and transforms.delete_kspace: false",
     )
     kspace = to_complex(data["kspace"])
-    require(
-        bool(torch.isfinite(torch.view_as_real(kspace)).all()),
-        f"kspace of {problem.names} has NaN or infinite values; allowed: finite values",
-    )
+    finite = bool(torch.isfinite(kspace).all())
+    require(finite, f"kspace of {problem.names} has NaN or infinite values; allowed: finite values")
     return problem.A.fully_sampled().adjoint(kspace) / problem.scale[:, None, None]
 
 

@@ -4,25 +4,24 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from direct.common.subsample import build_masking_function
 from direct.data.datasets import build_dataset_from_input
-from direct.data.mri_transforms import build_mri_transforms
 from direct.data.transforms import fft2, ifft2
 from direct.environment import load_dataset_config
-from direct.utils import dict_flatten, dict_to_device, remove_keys
+from direct.inference import build_inference_transforms
+from direct.utils import dict_to_device
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import default_collate
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from direct_deepen.data.batch import problem_from_batch, reference_image
+from direct_deepen.data.batch import NamedSlices, problem_from_batch, reference_image
 from direct_deepen.data.coil_maps import coil_maps_of_batch
-from direct_deepen.data.fastmri_file import open_volume
-from direct_deepen.data.measured_masks import require_fully_sampled, require_masks_of_files
-from direct_deepen.data.named_slices import read_slice
+from direct_deepen.data.fastmri_file import open_volume, require_fully_sampled, require_masks_of_files
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.problem import Problem
 
@@ -35,10 +34,8 @@ class Case:
 
     Attributes
     ----------
-    volume
-        Name of the file.
-    slice_number
-        Number of the slice.
+    volume, slice_number
+        Name of the file, and number of the slice in it.
     problem
         Operator, data and scale, with a batch of one; its scale takes images to the units of the file.
     reference
@@ -55,19 +52,11 @@ class Case:
 
 
 def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mapping[str, Any] | None = None) -> Any:
-    """Build the dataset that ``direct predict`` builds from the same two arguments, masks included.
+    """Build the dataset that ``direct predict`` builds from a configuration and a folder of volumes, masks included.
 
     Volumes must be fully sampled, as results are compared with references. Masks may also be those of the files, with
-    ``transforms.masking: null`` and ``pass_mask: true``.
-
-    Parameters
-    ----------
-    configuration
-        A configuration of DIRECT with a section ``inference.dataset``.
-    data_root
-        Folder of HDF5 volumes.
-    transforms
-        Keys of ``inference.dataset.transforms`` to change, nested as there: another mask, another size.
+    ``transforms.masking: null`` and ``pass_mask: true``. ``transforms`` are keys of ``inference.dataset.transforms`` to
+    change, nested as there: another mask, another size.
 
     Raises
     ------
@@ -86,8 +75,8 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
         require_fully_sampled(file)
     try:
         section = OmegaConf.load(configuration).inference.dataset
-        merged = OmegaConf.merge(OmegaConf.structured(load_dataset_config(section.name)), section)
-        merged = OmegaConf.merge(merged, {"transforms": dict(transforms or {})})
+        defaults = OmegaConf.structured(load_dataset_config(section.name))
+        merged = OmegaConf.merge(defaults, section, {"transforms": dict(transforms or {})})
         masks = merged.transforms.masking
         masking = None if masks is None else build_masking_function(**masks)
         if masking is None:
@@ -97,24 +86,17 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
     except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
         message = str(error).splitlines()[0]
         raise DeepenError(f"{configuration}: inference.dataset: {message}") from error
-    transforms = build_mri_transforms(
-        forward_operator=fft2,
-        backward_operator=ifft2,
-        mask_func=masking,
-        **dict_flatten(remove_keys(merged.transforms, "masking")),
-    )
+    engine = SimpleNamespace(forward_operator=fft2, backward_operator=ifft2)
+    built = build_inference_transforms(SimpleNamespace(engine=engine), masking, merged)
     # DIRECT logs every file; a command that reads them twice should not.
     logging.getLogger("FastMRIDataset").setLevel(logging.WARNING)
-    dataset = build_dataset_from_input(transforms=transforms, dataset_config=merged, data_root=data_root)
+    dataset = build_dataset_from_input(transforms=built, dataset_config=merged, data_root=data_root)
     _logger.info("%s: %i volumes, %i slices, with the masks of %s", data_root, len(files), len(dataset), configuration)
     return dataset
 
 
 def coil_maps_of(configuration: Path) -> str:
-    """Return the coil maps that a configuration's model section asks for: DIRECT's, if it does not mention them.
-
-    References need the maps of the predictions that they are compared with. DIRECT's models have no such key.
-    """
+    """Return the coil maps of a configuration's predictions, which references need too; DIRECT's models have no key."""
     return str(OmegaConf.select(OmegaConf.load(configuration), "model.coil_maps", default="direct"))
 
 
@@ -126,29 +108,22 @@ def cases(
     cache: Path | None = None,
     device: str = "cpu",
 ) -> Iterator[Case]:
-    """Yield the slices of a dataset, volume by volume in the order of their names.
+    """Yield the slices of :func:`inference_dataset`, volume by volume in the order of their names.
 
-    Parameters
-    ----------
-    dataset
-        As :func:`inference_dataset` returns it.
-    volume
-        Name of the file whose slices are wanted; None for all.
-    coil_maps, cache
-        As for :func:`~direct_deepen.data.coil_maps.coil_maps_of_batch`.
-    device
-        Device of the problems.
+    ``volume`` is the name of a file whose slices alone are wanted; ``coil_maps`` and ``cache`` are those of
+    :func:`~direct_deepen.data.coil_maps.coil_maps_of_batch`.
 
     Raises
     ------
     DeepenError
         If there is no such volume, or a slice cannot be read or reconstructed.
     """
-    paths = sorted(path for path in dataset.volume_indices if volume in (None, Path(path).name))
+    slices = NamedSlices(dataset)
+    paths = sorted(path for path in slices.volume_indices if volume in (None, Path(path).name))
     require(len(paths) > 0, f"{volume}: no such volume in the data")
     for path in paths:
-        for index in dataset.volume_indices[path]:
-            batch = dict_to_device(default_collate([read_slice(dataset, index)]), device)
+        for index in slices.volume_indices[path]:
+            batch = dict_to_device(default_collate([slices[index]]), device)
             problem = problem_from_batch(batch, coil_maps_of_batch(batch, coil_maps, cache))
             reference = reference_image(batch, problem)
             ((name, number),) = problem.names

@@ -21,15 +21,8 @@ COIL_MAPS = ("direct", "espirit")
 def coil_maps_of_batch(data: Mapping[str, Any], kind: str, cache: Path | None) -> torch.Tensor | None:
     """Return the coil maps of a batch of DIRECT, complex (batch, coil, height, width); None for those it comes with.
 
-    Parameters
-    ----------
-    data
-        The batch, with real ``masked_kspace`` and ``sampling_mask``.
-    kind
-        One of :data:`COIL_MAPS`. ESPIRiT's are given the phase of DIRECT's, so that a prior trained with one kind
-        serves with the other.
-    cache
-        As for :func:`espirit_maps_of_batch`.
+    ``kind`` is one of :data:`COIL_MAPS`. ESPIRiT's, of :func:`espirit_maps_of_batch`, are given the phase of DIRECT's,
+    so that a prior trained with one kind serves with the other.
 
     Raises
     ------
@@ -44,25 +37,13 @@ def coil_maps_of_batch(data: Mapping[str, Any], kind: str, cache: Path | None) -
 
 
 def espirit_maps_of_batch(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor, cache: Path | None) -> torch.Tensor:
-    """Return ESPIRiT maps of a batch, read from the cache if they are in it.
+    """Return ESPIRiT maps of k-space, both complex (batch, coil, height, width), sampled by (batch, 1, height, width).
 
-    Parameters
-    ----------
-    masked_kspace
-        Complex (batch, coil, height, width).
-    sampling_mask
-        (batch, 1, height, width).
-    cache
-        Folder of one file for every slice, named by a digest of its data, so that another mask, or another volume of
-        the same name, never gets the wrong maps. None computes them anew.
-
-    Returns
-    -------
-    Complex (batch, coil, height, width).
+    ``cache`` is a folder of one file for every slice, named by a digest of its data, so that another mask, or another
+    volume of the same name, never gets the wrong maps. None computes them anew.
     """
-    return torch.stack(
-        [_maps_of_slice(kspace, mask, cache) for kspace, mask in zip(masked_kspace, sampling_mask[:, 0], strict=True)]
-    )
+    slices = zip(masked_kspace, sampling_mask[:, 0], strict=True)
+    return torch.stack([_maps_of_slice(kspace, mask, cache) for kspace, mask in slices])
 
 
 def _maps_of_slice(kspace: torch.Tensor, mask: torch.Tensor, cache: Path | None) -> torch.Tensor:

@@ -8,8 +8,7 @@ import torch
 from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.sense_operator import SenseOperator
 
-_GRADIENT_STD = 1.0
-_CURVATURE_STD = 0.7
+_GRADIENT_STD, _CURVATURE_STD = 1.0, 0.7
 """Radians between the centre and the edge of the field of view."""
 
 

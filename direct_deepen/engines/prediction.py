@@ -14,9 +14,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 import direct_deepen
-from direct_deepen.data.batch import names_of_batch
-from direct_deepen.data.measured_masks import require_fully_sampled, require_masks_of_files
-from direct_deepen.data.named_slices import NamedSlices
+from direct_deepen.data.batch import NamedSlices, names_of_batch
+from direct_deepen.data.fastmri_file import require_fully_sampled, require_masks_of_files
 from direct_deepen.engines.bars import batch_in_bar, command_bar
 from direct_deepen.engines.base import EngineBase, all_cores
 from direct_deepen.engines.calibration_file import fitted_scale

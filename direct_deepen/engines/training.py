@@ -12,8 +12,8 @@ from direct.utils.events import get_event_storage
 from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
-from direct_deepen.data.measured_masks import require_fully_sampled
-from direct_deepen.data.named_slices import NamedSlices
+from direct_deepen.data.batch import NamedSlices
+from direct_deepen.data.fastmri_file import require_fully_sampled
 from direct_deepen.engines.bars import advance_training, command_bar
 from direct_deepen.engines.base import EngineBase, all_cores
 from direct_deepen.engines.checkpoints import LOADING_ERRORS, require_weights_of, restore_states

@@ -13,7 +13,7 @@ from torch.utils.data import default_collate
 
 from direct_deepen.data.batch import to_complex
 from direct_deepen.data.cases import inference_dataset
-from direct_deepen.data.measured_masks import require_fully_sampled
+from direct_deepen.data.fastmri_file import require_fully_sampled
 
 
 @pytest.fixture(scope="module")

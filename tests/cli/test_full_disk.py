@@ -2,7 +2,7 @@
 
 import pytest
 
-from direct_deepen.data.phantom import files as phantom_files
+from direct_deepen.data.phantom import volume as phantom_volume
 
 
 def posterior(study, out):
@@ -80,7 +80,7 @@ def test_the_benchmark_tells_of_a_full_disk_when_its_runs_are_done(tmp_path, stu
 
 def test_volumes_that_were_whole_when_the_disk_was_full_stay(tmp_path, study, run_command, full_disk, monkeypatch):
     disk, written = full_disk(), []
-    original = phantom_files.write_fastmri_volume
+    original = phantom_volume.write_fastmri_volume
 
     def full_after_the_first(path, *args, **kwargs):
         if written:
@@ -88,7 +88,7 @@ def test_volumes_that_were_whole_when_the_disk_was_full_stay(tmp_path, study, ru
         written.append(path)
         original(path, *args, **kwargs)
 
-    monkeypatch.setattr(phantom_files, "write_fastmri_volume", full_after_the_first)
+    monkeypatch.setattr(phantom_volume, "write_fastmri_volume", full_after_the_first)
     result = run_command(phantom_volumes(study, tmp_path / "out"))
     disk.__exit__(None, None, None)
     assert result.code == 2

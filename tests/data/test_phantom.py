@@ -10,13 +10,13 @@ import sigpy.mri
 import torch
 
 from direct_deepen.cli.main import build_parser, main
-from direct_deepen.data.fastmri_file import root_sum_of_squares, write_fastmri_volume
-from direct_deepen.data.phantom import DEFAULT_NOISE_STD, PhantomVolume, anatomy, brain_volume, files, write_phantoms
-from direct_deepen.data.phantom.coils import birdcage_maps
-from direct_deepen.data.phantom.fields import draw_field
+from direct_deepen.data.fastmri_file import write_fastmri_volume
+from direct_deepen.data.phantom import PhantomVolume, anatomy, brain_volume, head, write_phantoms
+from direct_deepen.data.phantom.geometry import SmoothField
 from direct_deepen.data.phantom.head import Appearance
+from direct_deepen.data.phantom.volume import DEFAULT_NOISE_STD, birdcage_maps
 from direct_deepen.errors import DeepenError
-from direct_deepen.physics.fourier import fft2
+from direct_deepen.physics.fourier import fft2, ifft2
 from direct_deepen.physics.scale import full_sampling_scale
 
 
@@ -34,6 +34,10 @@ def noise_free_kspace(volume: PhantomVolume) -> np.ndarray:
 def scaled_magnitude(volume: PhantomVolume) -> np.ndarray:
     scale = full_sampling_scale(torch.from_numpy(noise_free_kspace(volume))).numpy()
     return np.abs(volume.image) / scale[:, None, None]
+
+
+def root_sum_of_squares(kspace: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(ifft2(torch.from_numpy(kspace)).numpy(), axis=1)
 
 
 def small_kspace() -> np.ndarray:
@@ -138,7 +142,7 @@ def test_a_generator_draws_the_same_head_at_every_size():
 
 
 def test_random_fields_have_mean_zero_and_variance_one():
-    field = draw_field(np.random.default_rng(0), 6.0)
+    field = SmoothField(np.random.default_rng(0), 6.0)
     side = np.linspace(-150.0, 150.0, 200, dtype=np.float32)
     values = np.stack([field.at((depth, side, side)) for depth in np.linspace(-40, 40, 7)])
     # About 15·50·50 independent knots: the mean is good to 0.005, the variance to 0.01; ten times that is allowed.
@@ -277,7 +281,7 @@ def test_a_volume_that_is_not_kspace_is_refused(tmp_path, kspace):
 
 def test_missing_nilearn_is_an_instruction(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nilearn", None)
-    monkeypatch.setattr(files, "load_templates", anatomy.load_templates.__wrapped__)
+    monkeypatch.setattr(head, "load_templates", anatomy.Templates)
     with pytest.raises(DeepenError, match=r"pip install 'direct-deepen\[demo\]'"):
         write_phantoms(tmp_path / "out", num_volumes=1, num_slices=1, size=32, num_coils=1, seed=0)
     assert not (tmp_path / "out").exists()

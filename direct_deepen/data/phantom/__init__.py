@@ -14,7 +14,6 @@ References
 .. [1] V. Fonov et al., "Unbiased average age-appropriate atlases for pediatric studies", NeuroImage 54, 2011.
 """
 
-from direct_deepen.data.phantom.files import write_phantoms
-from direct_deepen.data.phantom.volume import DEFAULT_NOISE_STD, SMALLEST_SIZE, PhantomVolume, acquire, brain_volume
+from direct_deepen.data.phantom.volume import SMALLEST_SIZE, PhantomVolume, acquire, brain_volume, write_phantoms
 
-__all__ = ["DEFAULT_NOISE_STD", "SMALLEST_SIZE", "PhantomVolume", "acquire", "brain_volume", "write_phantoms"]
+__all__ = ["SMALLEST_SIZE", "PhantomVolume", "acquire", "brain_volume", "write_phantoms"]

@@ -1,7 +1,6 @@
 """The average brain: tissue probabilities and distance from the brain's outline, anywhere in MNI space."""
 
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -12,24 +11,23 @@ _OUTLINE_SPACING, _OUTLINE_MARGIN = 2, 30
 """Grid spacing of the brain's outline, and how far its grid extends beyond the templates', in mm."""
 
 
-@dataclass(frozen=True)
 class Templates:
-    """The average brain on grids that start at ``origin``.
+    """The average brain on grids that start at ``origin`` (3,), in mm of MNI space.
 
-    Attributes
-    ----------
-    tissues
-        Probabilities of grey and white matter, and the part of the T1-weighted template that they do not explain, as
-        cubic spline coefficients at 1 mm.
-    outline
-        Signed distance in mm from the brain's outline; its grid has ``_OUTLINE_SPACING`` and ``_OUTLINE_MARGIN``.
-    origin
-        Position (3,) of the first sample of ``tissues`` in mm of MNI space.
+    ``tissues`` are the probabilities of grey and white matter, and the part of the T1-weighted template that they do
+    not explain, as cubic spline coefficients at 1 mm.
     """
 
-    tissues: tuple[np.ndarray, ...]
-    outline: np.ndarray
-    origin: np.ndarray
+    def __init__(self) -> None:
+        with optional_import("demo", "the brain phantom takes its anatomy from nilearn, which is not installed"):
+            from nilearn import datasets
+        names = "gm_template", "wm_template", "template", "brain_mask"
+        loaded = [getattr(datasets, f"load_mni152_{name}")(resolution=1) for name in names]
+        grey, white, t1_weighted, mask = (image.get_fdata(dtype=np.float32) for image in loaded)
+        tissues = _sharpen(grey), _sharpen(white), _unexplained(t1_weighted, grey, white)
+        self.tissues = tuple(ndimage.spline_filter(tissue, output=np.float32) for tissue in tissues)
+        self.origin: np.ndarray = loaded[0].affine[:3, 3].astype(np.float32)
+        self._outline = _distance_from_brain(mask > 0.5)
 
     def tissues_at(self, places: np.ndarray) -> tuple[np.ndarray, ...]:
         """Values of the three ``tissues`` at ``places`` (3, …) in mm of MNI space."""
@@ -43,29 +41,10 @@ class Templates:
         """Signed distance in mm (rows, columns) from the brain's outline at ``places`` (3, rows, columns)."""
         voxels = (places - (self.origin - _OUTLINE_MARGIN)[:, None, None]) / _OUTLINE_SPACING
         # The distance is too smooth for a cubic spline to differ from linear interpolation.
-        return ndimage.map_coordinates(self.outline, voxels, order=1, mode="nearest", output=np.float32)
+        return ndimage.map_coordinates(self._outline, voxels, order=1, mode="nearest", output=np.float32)
 
 
-@functools.cache
-def load_templates() -> Templates:
-    """Load the templates.
-
-    Raises
-    ------
-    DeepenError
-        If nilearn, which ships them, is not installed.
-    """
-    with optional_import("demo", "the brain phantom takes its anatomy from nilearn, which is not installed"):
-        from nilearn import datasets
-    names = "gm_template", "wm_template", "template", "brain_mask"
-    loaded = [getattr(datasets, f"load_mni152_{name}")(resolution=1) for name in names]
-    grey, white, t1_weighted, mask = (image.get_fdata(dtype=np.float32) for image in loaded)
-    tissues = _sharpen(grey), _sharpen(white), _unexplained(t1_weighted, grey, white)
-    return Templates(
-        tissues=tuple(ndimage.spline_filter(tissue, output=np.float32) for tissue in tissues),
-        outline=_distance_from_brain(mask > 0.5),
-        origin=loaded[0].affine[:3, 3].astype(np.float32),
-    )
+load_templates = functools.cache(Templates)
 
 
 def _sharpen(probability: np.ndarray) -> np.ndarray:

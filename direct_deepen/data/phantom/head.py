@@ -6,8 +6,7 @@ import numpy as np
 from scipy.special import expit
 
 from direct_deepen.data.phantom.anatomy import load_templates
-from direct_deepen.data.phantom.fields import Plane, SmoothField, draw_field
-from direct_deepen.data.phantom.geometry import Pose, draw_pose, draw_view
+from direct_deepen.data.phantom.geometry import Plane, Pose, SmoothField, View
 
 _SAMPLE_SPACING = 1.2
 """Approximate spacing in mm at which the anatomy is sampled before pixels are averaged: the templates' detail."""
@@ -34,30 +33,24 @@ class Appearance:
         self.bias_strength = uniform(0.03, 0.12)
         # Subarachnoid fluid, skull, and scalp: mean in mm, and logarithmic variation.
         self.thickness = uniform(1.5, 3.0), uniform(5.0, 7.5), uniform(4.0, 6.5)
-        self.layers = tuple(draw_field(generator, 60.0) for _ in range(3))
-        self.sulci, self.cortex, self.patches = (draw_field(generator, 25.0) for _ in range(3))
+        self.layers = tuple(SmoothField(generator, 60.0) for _ in range(3))
+        self.sulci, self.cortex, self.patches = (SmoothField(generator, 25.0) for _ in range(3))
         # Fine texture of the brain, and that of the scalp.
-        self.grain = draw_field(generator, 3.5)
-        self.flesh = draw_field(generator, 12.0)
-        self.bias = draw_field(generator, 110.0)
+        self.grain = SmoothField(generator, 3.5)
+        self.flesh = SmoothField(generator, 12.0)
+        self.bias = SmoothField(generator, 110.0)
 
 
 class Head:
-    """A random head in a slab of ``num_slices`` slices.
-
-    Attributes
-    ----------
-    pose, view
-        Where it lies, and the field of view that holds it.
-    """
+    """A random head in a slab of ``num_slices`` slices: its ``pose``, and a field of ``view`` that holds it."""
 
     def __init__(self, generator: np.random.Generator, num_slices: int) -> None:
         self._templates = load_templates()
         self._appearance = Appearance(generator)
-        self.pose: Pose = draw_pose(generator, num_slices)
+        self.pose = Pose(generator, num_slices)
         # The layers' thickness varies by a fifth about its mean.
         margin = 1.2 * sum(self._appearance.thickness)
-        self.view = draw_view(generator, self._templates, self.pose, head_margin=margin)
+        self.view = View(generator, self._templates, self.pose, margin)
         self._draw_lesions(generator)
 
     def _draw_lesions(self, generator: np.random.Generator) -> None:
@@ -78,7 +71,7 @@ class Head:
         # Soft, ragged ellipsoids: centres and radii (lesions, 3) in mm of MNI space, and intensities.
         lesions = centres, radii, np.where(is_dark, dark, bright)
         self._lesions = [values.astype(np.float32) for values in lesions]
-        self._lesion_outline = draw_field(generator, 6.0)
+        self._lesion_outline = SmoothField(generator, 6.0)
 
     def magnitude(self, depth: float, size: int) -> np.ndarray:
         """Magnitude (size, size) of the slice at ``depth``: the anatomy sampled finely and averaged over each pixel."""
