@@ -19,14 +19,8 @@ class Limits:
 
     Attributes
     ----------
-    above
-        Exclusive lower limit; None for none, as of the others.
-    least
-        Inclusive lower limit.
-    below
-        Exclusive upper limit.
-    most
-        Inclusive upper limit.
+    above, least, below, most
+        Limits of a number, exclusive and inclusive ones; None for none.
     choices
         The only values allowed; empty for all.
     infinite
@@ -69,19 +63,10 @@ def setting(default: Any, **limits: Any) -> Any:
 
 
 def check_settings(settings: Any, path: str) -> None:
-    """Hold settings, and the settings in them, to their limits.
+    """Hold a dataclass of settings, and those in it, to their limits; a :class:`DeepenError` has the whole key.
 
-    Parameters
-    ----------
-    settings
-        A dataclass. What one field says of another it checks itself, in a method ``check(path)``.
-    path
-        Its place in the configuration, such as ``model.inference``.
-
-    Raises
-    ------
-    DeepenError
-        If a value is not allowed; the message has the whole key.
+    What one field says of another it checks itself, in a method ``check(path)``. ``path`` is its place in the
+    configuration, such as ``model.inference``.
     """
     for entry in fields(settings):
         value, limits = getattr(settings, entry.name), entry.metadata.get("limits")
@@ -122,13 +107,7 @@ class Part:
 
 
 class Registry[Kind: Part]:
-    """Parts of one kind by name; those of other packages by import path or entry point.
-
-    Parameters
-    ----------
-    kind
-        What errors call it, and ``direct_deepen.<kind>`` the group of entry points.
-    """
+    """Parts of one kind by name; those of other packages by import path, or entry point of ``direct_deepen.<kind>``."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -149,26 +128,12 @@ class Registry[Kind: Part]:
         return tuple(self._parts)
 
     def find(self, name: str) -> type[Kind]:
-        """Return the class of a name, of an import path ``module:Class``, or of an entry point.
-
-        Raises
-        ------
-        DeepenError
-            If there is none.
-        """
-        if name in self._parts:
-            return self._parts[name]
-        return find_outside(name, self.kind, f"model.{self.kind}.name", self.names)
+        """Return the class of a name, an import path ``module:Class`` or an entry point, or raise DeepenError."""
+        return self._parts.get(name) or find_outside(name, self.kind, f"model.{self.kind}.name", self.names)
 
 
 def find_outside(name: str, group: str, key: str, names: Sequence[str] = ()) -> Any:
-    """Return what an import path ``module:Class``, or an entry point of the group ``direct_deepen.<group>``, names.
-
-    Raises
-    ------
-    DeepenError
-        If it cannot be imported; the message has the key, its value and ``names``, which are allowed too.
-    """
+    """Return what ``module:Class``, or an entry point of ``direct_deepen.<group>``, names; besides ``names``."""
     allowed = ", ".join([*names, "an import path such as my_module:MyClass"])
     module, _, attribute = name.partition(":")
     try:

@@ -10,28 +10,14 @@ METRICS_INTERVAL = 20
 
 
 def progress_bar[Item](
-    items: Iterable[Item] | None = None,
-    *,
-    name: str,
-    unit: str,
-    total: int | None = None,
-    shown: bool = True,
-    initial: int = 0,
+    items: Iterable[Item] | None = None, *, name: str, unit: str, shown: bool = True, **counts: int | None
 ) -> "tqdm[Item]":
     """Return a bar with the time left, over items or over ``total`` units that are counted by its ``update``.
 
     ``initial`` units were there before. Nothing is written where ``shown`` is false, or standard error is no terminal.
     """
-    return tqdm(
-        items,
-        desc=name,
-        unit=unit,
-        total=total,
-        disable=None if shown else True,
-        leave=False,
-        dynamic_ncols=True,
-        initial=initial,
-    )
+    disable = None if shown else True
+    return tqdm(items, desc=name, unit=unit, disable=disable, leave=False, dynamic_ncols=True, **counts)
 
 
 def show_metrics(bar: tqdm, **metrics: torch.Tensor | float) -> None:

@@ -32,24 +32,14 @@ class Calibration:
     ----------
     std_scale
         s of :meth:`~direct_deepen.Posterior.rescaled`.
-    level
-        The nominal coverage that it was fitted for.
-    coverage_before
-        What intervals of that level covered on the validation data, without the scale.
-    volumes
-        How many volumes it was fitted to.
-    slices
-        How many slices.
+    level, coverage_before
+        The nominal coverage that it was fitted for, and the coverage of the validation data without the scale.
+    volumes, slices
+        How many it was fitted to.
     weights_sha256
-        Of the weights, see :func:`~direct_deepen.engines.checkpoints.digest_of`.
-    sampling
-        How the samples were drawn: settings of the inference, by key.
-    seed
-        Of the samples.
-    direct_deepen_version
-        Of this package.
-    torch_version
-        Of PyTorch.
+        See :func:`~direct_deepen.engines.checkpoints.digest_of`.
+    sampling, seed
+        How the samples were drawn: settings of the inference by key, and the seed.
     """
 
     std_scale: float
@@ -92,13 +82,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Read a calibration.
-
-    Raises
-    ------
-    DeepenError
-        If the file is missing, is no YAML, or lacks a key or has another.
-    """
+    """Read a calibration; a :class:`DeepenError` says what a file is that is none."""
     require(path.is_file(), f"{path}: no such calibration")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Calibration), OmegaConf.load(path))
@@ -114,13 +98,7 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def fitted_scale(checkpoint: Path, inference: Sampler) -> float | None:
-    """Return the scale that ``direct-deepen calibrate`` left beside a checkpoint; None where there is none.
-
-    Raises
-    ------
-    DeepenError
-        If it belongs to other weights or settings.
-    """
+    """Return the scale that ``direct-deepen calibrate`` left beside a checkpoint for this inference; None for none."""
     path = calibration_path(checkpoint)
     if not path.is_file():
         return None

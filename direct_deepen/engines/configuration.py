@@ -12,8 +12,7 @@ from direct.environment import load_dataset_config, load_model_config_from_name
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from direct_deepen.engines.models import section_of
-from direct_deepen.engines.settings import system_of
+from direct_deepen.engines.settings import plain, system_of
 from direct_deepen.errors import DeepenError, require
 
 _SHARED = "transforms"
@@ -23,36 +22,23 @@ _SHARED = "transforms"
 def changed_configuration(source: Path, overlays: Sequence[Path], changes: Sequence[str]) -> dict[str, Any]:
     """Return a configuration with the values of other files, then with single values, in place of its own.
 
-    Parameters
-    ----------
-    source
-        The configuration.
-    overlays
-        Files with some of its keys; the key ``transforms`` is that of all three datasets.
-    changes
-        ``key.in.dots=value``, the value in YAML.
-
-    Raises
-    ------
-    DeepenError
-        If a file cannot be read, a key is unknown, or a value is not allowed.
+    The key ``transforms`` of ``overlays`` is that of all three datasets; changes are ``key.in.dots=value``, in YAML.
+    A file that cannot be read, an unknown key, a value that is not allowed: a :class:`DeepenError` names it.
     """
-    overlay = OmegaConf.merge(*map(_read, overlays), _parsed(changes))
+    overlay = OmegaConf.merge(*map(read_configuration, overlays), _parsed(changes))
     shared = overlay.pop(_SHARED, {})
     try:
         _typed(OmegaConf.create({_SHARED: TransformsConfig}), OmegaConf.create({_SHARED: shared}))
-        result = OmegaConf.merge(_read(source), overlay)
+        result = OmegaConf.merge(read_configuration(source), overlay)
         typed = _typed(_schema(result), result)
         for dataset in _datasets(result):
             dataset[_SHARED] = OmegaConf.merge(dataset.get(_SHARED, {}), shared)
     except (OmegaConfBaseException, AttributeError, TypeError) as error:
-        raise DeepenError(f"{', '.join(map(str, [source, *overlays, *changes]))}: {_first_line(error)}") from error
+        raise DeepenError(f"{', '.join(map(str, [source, *overlays, *changes]))}: {first_line(error)}") from error
     if str(typed.model.model_name).startswith("deepen."):
         # The parts check their own keys and values.
-        system_of(section_of(typed))
-    content = OmegaConf.to_container(result)
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+        system_of(plain(typed.model))
+    return OmegaConf.to_container(result)
 
 
 def text_of(content: dict[str, Any], comment: str) -> str:
@@ -66,12 +52,13 @@ def text_of(content: dict[str, Any], comment: str) -> str:
     return f"# {' '.join(comment.split())}\n{text}"
 
 
-def _read(path: Path) -> DictConfig:
+def read_configuration(path: Path) -> DictConfig:
+    """Return the content of a file of configuration; an error names the file."""
     require(path.is_file(), f"{path}: no such configuration file")
     try:
         content = OmegaConf.load(path)
     except (OmegaConfBaseException, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DeepenError(f"{path}: {_first_line(error)}") from error
+        raise DeepenError(f"{path}: {first_line(error)}") from error
     require(isinstance(content, DictConfig), f"{path}: no configuration: it holds no keys")
     return content
 
@@ -82,7 +69,7 @@ def _parsed(changes: Sequence[str]) -> DictConfig:
     try:
         return OmegaConf.from_dotlist(list(changes))
     except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise DeepenError(f"{' '.join(changes)}: {_first_line(error)}") from error
+        raise DeepenError(f"{' '.join(changes)}: {first_line(error)}") from error
 
 
 def _datasets(config: Any) -> Iterator[Any]:
@@ -96,22 +83,25 @@ def _schema(config: DictConfig) -> DictConfig:
     """Return all keys that DIRECT reads with the model of a configuration, with their types and defaults."""
     schema = OmegaConf.structured(DefaultConfig)
     name = OmegaConf.select(config, "model.model_name")
-    require(
-        isinstance(name, str),
-        "model.model_name is missing; allowed: a model, as deepen.priors.QuadraticEnergy",
-    )
-    try:
-        schema.model = load_model_config_from_name(name)
-        schema.training, schema.validation, schema.inference = TrainingConfig, ValidationConfig, InferenceConfig
-        dataset = OmegaConf.select(config, "inference.dataset.name")
-        if dataset is not None:
+    require(isinstance(name, str), "model.model_name is missing; allowed: a model, as deepen.priors.QuadraticEnergy")
+    schema.model = keys_of_model(name)
+    schema.training, schema.validation, schema.inference = TrainingConfig, ValidationConfig, InferenceConfig
+    dataset = OmegaConf.select(config, "inference.dataset.name")
+    if dataset is not None:
+        try:
             schema.inference.dataset = load_dataset_config(dataset)
+        except AttributeError as error:
+            raise DeepenError(f"inference.dataset.name is {dataset!r}: DIRECT has no such dataset") from error
+    return schema
+
+
+def keys_of_model(name: str) -> Any:
+    """Return the keys of the model section, typed, that DIRECT finds for a model."""
+    try:
+        return load_model_config_from_name(name)
     except SystemExit as error:
         # DIRECT has logged why, and would end here.
         raise DeepenError(f"model.model_name is {name!r}: DIRECT finds no such model") from error
-    except AttributeError as error:
-        raise DeepenError(f"inference.dataset.name is {dataset!r}: DIRECT has no such dataset") from error
-    return schema
 
 
 def _typed(schema: DictConfig, config: DictConfig) -> DictConfig:
@@ -121,7 +111,7 @@ def _typed(schema: DictConfig, config: DictConfig) -> DictConfig:
     except ValidationError as error:
         if error.full_key is None:
             raise
-        raise DeepenError(f"{error.full_key}: {_first_line(error)}") from error
+        raise DeepenError(f"{error.full_key}: {first_line(error)}") from error
     except ConfigKeyError as error:
         key, known = str(error.full_key), list(_keys(schema))
         # A key in another section is as near as one that is misspelt.
@@ -131,7 +121,8 @@ def _typed(schema: DictConfig, config: DictConfig) -> DictConfig:
         raise DeepenError(f"{key}: no such key{hint}") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what an exception says."""
     return str(error).splitlines()[0]
 
 

@@ -1,6 +1,5 @@
 """The engine: DIRECT's loops on one side, a prior, an objective and an inference on the other."""
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,14 +8,13 @@ from direct.engine import DoIterationOutput
 from direct.nn.adaptive.utils import export_sampling_mask
 from direct.utils import communication, dict_to_device
 from direct.utils.events import get_event_storage
+from omegaconf import OmegaConf
 
 from direct_deepen.data.batch import reference_image
 from direct_deepen.data.random_phase import with_random_phase
-from direct_deepen.engines.models import section_of
-from direct_deepen.engines.prediction import Prediction
-from direct_deepen.engines.reporting import exit_on_bad_input
-from direct_deepen.engines.seeds import process_seed
-from direct_deepen.engines.settings import system_of
+from direct_deepen.engines.commands import exit_on_bad_input, process_seed
+from direct_deepen.engines.reconstruction import named_generator
+from direct_deepen.engines.settings import plain, system_of
 from direct_deepen.engines.trained import load_denoiser
 from direct_deepen.engines.training import Training
 from direct_deepen.errors import DeepenError, DivergenceError, require
@@ -24,32 +22,20 @@ from direct_deepen.objectives import Loss, Update
 from direct_deepen.physics.problem import Problem
 
 
-class DeepenEngine(Training, Prediction):
-    """Train a prior by the objective, and reconstruct by the inference, that the configuration names.
+class DeepenEngine(Training):
+    """Train a prior by the ``objective``, and reconstruct by the ``inference``, that the configuration names.
 
     The random numbers of an iteration come from a generator seeded by DIRECT's ``--seed``, the rank and the iteration.
     A resumed run goes on in the state, and with the order of samples, of the interrupted one: it becomes what that
     would have become. A guard takes training back to its last good state when an update shows trouble.
 
-    Bad settings and bad data end the command with one line in the log and exit code 2; training writes a checkpoint
-    first.
-
-    What the model section of the configuration says is in ``settings``, ``objective`` and ``inference``.
+    Bad settings and data end the command with one line in the log and exit code 2; training writes a checkpoint first.
     """
 
-    def __init__(
-        self,
-        cfg: Any,
-        model: torch.nn.Module,
-        device: str,
-        forward_operator: Callable,
-        backward_operator: Callable,
-        mixed_precision: bool = False,
-        **models: torch.nn.Module,
-    ) -> None:
-        super().__init__(cfg, model, device, forward_operator, backward_operator, mixed_precision, **models)
+    def __init__(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(cfg, *args, **kwargs)
         with exit_on_bad_input():
-            self._use(section_of(cfg))
+            self._use(plain(cfg.model))
             require(
                 (cfg.physics.forward_operator, cfg.physics.backward_operator) == ("fft2", "ifft2"),
                 f"physics.forward_operator is {cfg.physics.forward_operator!r} and physics.backward_operator "
@@ -63,32 +49,15 @@ class DeepenEngine(Training, Prediction):
         self.settings, self.objective, self.inference = system.settings, system.objective, system.inference
 
     def configure(self, key: str, value: Any) -> None:
-        """Change a setting, such as ``inference.prior_weight``, as if the configuration had it.
-
-        Raises
-        ------
-        DeepenError
-            If there is no such key or the value is not allowed.
-        """
-        *path, last = key.split(".")
-        require(
-            key.partition(".")[0] in self._section, f"model.{key}: no such key; allowed: {', '.join(self._section)}"
-        )
-        section = changed = {**self._section}
-        for name in path:
-            changed[name] = {**changed.get(name, {})}
-            changed = changed[name]
-        changed[last] = value
-        self._use(section)
+        """Change a setting, such as ``inference.prior_weight``, as if the configuration had it; errors are the same."""
+        known = key.partition(".")[0] in self._section
+        require(known, f"model.{key}: no such key; allowed: {', '.join(self._section)}")
+        section = OmegaConf.create(self._section)
+        OmegaConf.update(section, key, value)
+        self._use(plain(section))
 
     def build_metrics(self, metrics_list: Any) -> dict[str, Callable]:
-        """Return DIRECT's metrics of these names.
-
-        Raises
-        ------
-        DeepenError
-            If DIRECT has none of a name.
-        """
+        """Return DIRECT's metrics of these names; a :class:`DeepenError` names one that it has not."""
         try:
             return super().build_metrics(metrics_list)
         except AttributeError as error:
@@ -98,14 +67,7 @@ class DeepenEngine(Training, Prediction):
         """Return no losses: the objective has its own."""
         return {}
 
-    # ---- An iteration
-
-    def _do_iteration(
-        self,
-        data: dict[str, Any],
-        loss_fns: dict[str, Callable] | None = None,
-        regularizer_fns: dict[str, Callable] | None = None,
-    ) -> DoIterationOutput:
+    def _do_iteration(self, data: dict[str, Any], *_: Any, **__: Any) -> DoIterationOutput:
         data = dict_to_device(data, self.device)
         try:
             with torch.no_grad():
@@ -131,17 +93,9 @@ class DeepenEngine(Training, Prediction):
         reference = reference_image(data, problem)
         self.before_update(iteration)
         try:
+            generator = self._iteration_generator(iteration)
             loss = self.objective.loss(
-                Update(
-                    self.model,
-                    self.prior,
-                    self.inference,
-                    reference,
-                    problem,
-                    iteration,
-                    self._iteration_generator(iteration),
-                    load_denoiser,
-                )
+                Update(self.model, self.prior, self.inference, reference, problem, iteration, generator, load_denoiser)
             )
             trouble = self.guard.trouble(loss)
         except DivergenceError as error:
@@ -150,6 +104,4 @@ class DeepenEngine(Training, Prediction):
         return problem.to_data_units(reference), {loss.name: value}
 
     def _iteration_generator(self, iteration: int) -> torch.Generator:
-        text = f"{self.seed}/{communication.get_rank()}/{iteration}"
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
-        return torch.Generator(self.device).manual_seed(seed)
+        return named_generator(self.seed, (str(communication.get_rank()), iteration), self.device)

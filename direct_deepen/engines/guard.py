@@ -1,7 +1,6 @@
 """The guard of training: it remembers good states and goes back to them when an update shows trouble."""
 
 import copy
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,21 +15,13 @@ _REMEMBERED = 2
 
 
 class Guard:
-    """Remembers weights and optimizer of the last good updates, and puts them back on trouble.
-
-    Parameters
-    ----------
-    settings
-        What counts as trouble.
-    model, optimizer
-        What is remembered; nothing else is touched.
-    """
+    """Remembers weights and optimizer of the last good updates, and puts them back on trouble."""
 
     def __init__(self, settings: GuardSettings, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.settings = settings
         self._model = model
         self._optimizer = optimizer
-        self._states: deque[tuple[int, dict[str, Any], dict[str, Any]]] = deque(maxlen=_REMEMBERED)
+        self._states: list[tuple[int, dict[str, Any], dict[str, Any]]] = []
 
     @property
     def has_state(self) -> bool:
@@ -52,7 +43,7 @@ class Guard:
         """Keep a copy of the state before the update of ``iteration``, if the last one is old enough."""
         if not self._states or iteration >= self._states[-1][0] + self.settings.interval:
             state = copy.deepcopy((self._model.state_dict(), self._optimizer.state_dict()))
-            self._states.append((iteration, *state))
+            self._states = [*self._states, (iteration, *state)][-_REMEMBERED:]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is remembered."""
@@ -60,19 +51,16 @@ class Guard:
 
     def load_state_dict(self, content: Mapping[str, Any]) -> None:
         """Remember what :meth:`state_dict` returned."""
-        self._states.clear()
-        self._states.extend((iteration, weights, optimizer) for iteration, weights, optimizer in content["states"])
+        self._states = [(iteration, weights, optimizer) for iteration, weights, optimizer in content["states"]]
 
     def forget(self) -> None:
         """Drop what is remembered: it belongs to another phase of training."""
-        self._states.clear()
+        self._states = []
 
     def roll_back(self) -> int:
         """Put the oldest remembered state back, forget the newer one, and return the iteration it was kept at."""
-        oldest = self._states[0]
-        self._states.clear()
-        self._states.append(oldest)
-        iteration, weights, optimizer = oldest
+        self._states = self._states[:1]
+        iteration, weights, optimizer = self._states[0]
         self._model.load_state_dict(weights)
         # The optimizer takes over the tensors it is given.
         self._optimizer.load_state_dict(copy.deepcopy(optimizer))

@@ -7,12 +7,11 @@ from typing import Any, Self, cast
 
 import torch
 from direct.config.defaults import ModelConfig
-from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from direct_deepen import priors
-from direct_deepen.engines.reporting import exit_on_bad_input
-from direct_deepen.engines.settings import EngineSettings, system_of
+from direct_deepen.engines.commands import exit_on_bad_input
+from direct_deepen.engines.settings import EngineSettings, plain, system_of
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.inference.base import attach_learned
 from direct_deepen.parts import find_outside
@@ -31,13 +30,18 @@ class NetworkConfig(PriorConfig):
 
     hidden_channels: int = 64
     num_layers: int = 5
-    activation: str = "elu"
+    activation: str = "relu"
+
+
+DenoiserConfig = NetworkConfig
+ImageNetworkConfig = NetworkConfig
 
 
 @dataclass
 class QuadraticEnergyConfig(NetworkConfig):
     """Keys of :class:`direct_deepen.QuadraticEnergy`."""
 
+    activation: str = "elu"
     weight: float = 0.25
 
 
@@ -45,42 +49,10 @@ class QuadraticEnergyConfig(NetworkConfig):
 class ConvEnergyConfig(NetworkConfig):
     """Keys of :class:`direct_deepen.ConvEnergy`."""
 
-    activation: str = "relu"
     head: str = "pooled"
     image_size: tuple[int, int] | None = None
     top: str = "absolute"
     top_width: float = 1.0
-
-
-@dataclass
-class DenoiserConfig(NetworkConfig):
-    """Keys of :class:`direct_deepen.priors.Denoiser`."""
-
-    activation: str = "relu"
-
-
-@dataclass
-class ImageNetworkConfig(NetworkConfig):
-    """Keys of :class:`direct_deepen.priors.ImageNetwork`."""
-
-    activation: str = "relu"
-
-
-@dataclass
-class DiffusionDenoiserConfig(PriorConfig):
-    """Keys of :class:`direct_deepen.priors.DiffusionDenoiser`, and the decay of the average of its weights.
-
-    Attributes
-    ----------
-    average_decay
-        d_max of :class:`direct_deepen.priors.Averaged`.
-    """
-
-    channels: list[int] = field(default_factory=lambda: [64, 128, 256, 512])
-    num_blocks: int = 4
-    preconditioning: str = "variance_exploding"
-    image_std: float = 0.3
-    average_decay: float = 0.999
 
 
 @dataclass
@@ -97,6 +69,15 @@ class NoiseConditionalEnergyConfig(PriorConfig):
     num_blocks: int = 2
     image_std: float = 0.3
     average_decay: float = 0.999
+
+
+@dataclass
+class DiffusionDenoiserConfig(NoiseConditionalEnergyConfig):
+    """Keys of :class:`direct_deepen.priors.DiffusionDenoiser`."""
+
+    channels: list[int] = field(default_factory=lambda: [64, 128, 256, 512])
+    num_blocks: int = 4
+    preconditioning: str = "variance_exploding"
 
 
 @dataclass
@@ -118,29 +99,21 @@ class ExternalConfig(PriorConfig):
 class DirectModel(nn.Module):
     """What all models share inside DIRECT; the class after it in the order of bases is the prior.
 
-    DIRECT gives a model all keys of its section: the prior gets those that it names, and the numbers that the
-    inference learns with the prior are made here.
+    Of the section the prior gets the keys that it names. The numbers that the inference learns are made here.
     """
 
     def __init__(self, **section: Any) -> None:
         with exit_on_bad_input():
-            self._build(section)
+            self._build(plain(section))
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Self:
-        """Return the model of a section, outside of DIRECT's commands.
-
-        Raises
-        ------
-        DeepenError
-            If a key or value is not allowed.
-        """
+        """Return the model of a section, outside of DIRECT's commands: bad input raises :class:`DeepenError`."""
         model = cls.__new__(cls)
         model._build(section)
         return model
 
     def _build(self, section: Mapping[str, Any]) -> None:
-        section = {key: plain_value(value) for key, value in section.items()}
         build = super().__init__
         build(**{name: section[name] for name in signature(build).parameters if name in section})
         system = system_of(section)
@@ -163,11 +136,6 @@ class DirectModel(nn.Module):
                     "allowed here: --device cpu",
                 )
         return super().to(*args, **kwargs)
-
-
-def plain_value(value: Any) -> Any:
-    """Return a value of a configuration without OmegaConf's containers."""
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 class ConvEnergy(DirectModel, priors.ConvEnergy):
@@ -243,8 +211,7 @@ class External(DirectModel, _ExternalPrior):
 
     def forward(self, *arguments: Any) -> torch.Tensor:
         """Call the prior."""
-        result: torch.Tensor = self.prior(*arguments)
-        return result
+        return self.prior(*arguments)
 
     def __getattr__(self, name: str) -> Any:
         """Return what the prior has besides, such as ``value_and_grad``."""
@@ -254,8 +221,3 @@ class External(DirectModel, _ExternalPrior):
             if name == "prior":
                 raise
             return getattr(self.prior, name)
-
-
-def section_of(config: DictConfig) -> dict[str, Any]:
-    """Return the model section of a configuration as plain values."""
-    return {str(key): plain_value(config.model[key]) for key in config.model}

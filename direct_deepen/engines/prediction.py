@@ -1,5 +1,6 @@
 """The prediction half of the engine: DIRECT's loop, with posterior files beside what DIRECT writes."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -8,41 +9,68 @@ from typing import Any
 import numpy as np
 import torch
 from direct.data.datasets import FastMRIDataset
+from direct.nn.mri_models import MRIModelEngine
 from direct.utils import communication
 from omegaconf import OmegaConf
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 import direct_deepen
-from direct_deepen.data.batch import NamedSlices, names_of_batch
+from direct_deepen.data.batch import NamedSlices, names_of_batch, problem_from_batch
+from direct_deepen.data.coil_maps import coil_maps_of_batch
 from direct_deepen.data.fastmri_file import require_fully_sampled, require_masks_of_files
-from direct_deepen.engines.bars import batch_in_bar, command_bar
-from direct_deepen.engines.base import EngineBase, all_cores
 from direct_deepen.engines.calibration_file import fitted_scale
 from direct_deepen.engines.checkpoints import digest_of, require_weights_of
-from direct_deepen.engines.posterior_store import PosteriorStore, file_version, require_volumes
-from direct_deepen.engines.reconstruction import attributes_of
-from direct_deepen.engines.reporting import exit_on_bad_input
-from direct_deepen.engines.seeds import reported_seed
-from direct_deepen.errors import require_count
+from direct_deepen.engines.commands import all_cores, batch_in_bar, command_bar, exit_on_bad_input, reported_seed
+from direct_deepen.engines.reconstruction import Reconstruction, reconstruct
+from direct_deepen.engines.settings import EngineSettings
+from direct_deepen.errors import DeepenError, require, require_count
 from direct_deepen.files import require_free_space
-from direct_deepen.inference import Sampler
-from direct_deepen.posterior.posterior_file import IN_DATA_UNITS, MEANING, FileAttributes
+from direct_deepen.inference import Inference, Map, Sampler
+from direct_deepen.physics.problem import Problem
+from direct_deepen.posterior.posterior_file import (
+    IN_DATA_UNITS,
+    MEANING,
+    FileAttributes,
+    PosteriorWriter,
+    final_estimate,
+    open_output,
+    posterior_path,
+)
+
+_logger = logging.getLogger(__name__)
 
 _HEADER_BYTES = 10_000
 """More than what an HDF5 file of a few arrays has besides them."""
 
-_HEADER_BYTES = 10_000
-"""More than what an HDF5 file of a few arrays has besides them."""
 
+class Prediction(MRIModelEngine):
+    """DIRECT's engine with a prior and an inference, for ``direct predict``."""
 
-class Prediction(EngineBase):
-    """``direct predict``."""
-
-    _posterior_directory: Path | None = None
+    settings: EngineSettings
+    inference: Inference
+    seed: int
+    std_scale: float | None = None
+    _output: Path | None = None
     _volumes: Sequence[Path] = ()
-    _store: PosteriorStore | None = None
+    _store: "PosteriorStore | None" = None
     _bar: tqdm | None = None
+
+    @property
+    def prior(self) -> torch.nn.Module:
+        """The model itself, out of any wrapper for parallel training."""
+        prior = getattr(self.model, "module", self.model)
+        assert isinstance(prior, torch.nn.Module)
+        return prior
+
+    @torch.no_grad()
+    def _problem(self, data: dict[str, Any]) -> Problem:
+        cache = None if self.checkpointer is None else Path(self.checkpointer.save_directory) / "coil_maps"
+        return problem_from_batch(data, coil_maps_of_batch(data, self.settings.coil_maps, cache))
+
+    def reconstruction(self, problem: Problem) -> Reconstruction:
+        """Return the reconstruction of a batch, and what its posterior files hold."""
+        return reconstruct(problem, self.prior, self.inference, seed=self.seed, std_scale=self.std_scale)
 
     def _reconstruct(self, data: dict[str, Any]) -> torch.Tensor:
         if self._store is None or self._bar is None:
@@ -70,8 +98,8 @@ class Prediction(EngineBase):
 
         Posteriors are rescaled as the calibration beside the checkpoint says, if there is one.
         """
-        slices = {Path(name): len(indices) for name, indices in dataset.volume_indices.items()}  # type: ignore[attr-defined]
-        self._posterior_directory, self._volumes = Path(experiment_directory), list(slices)
+        slices = slices_of(dataset)
+        self._output, self._volumes = Path(experiment_directory), list(slices)
         # Of several processes the first shows its share, the size of which is not known.
         total = sum(slices.values()) if communication.get_world_size() == 1 else None
         given = isinstance(checkpoint, str | Path) and checkpoint != "latest"
@@ -87,32 +115,30 @@ class Prediction(EngineBase):
                         self.std_scale = fitted_scale(Path(str(checkpoint)), self.inference)
                 output = super().predict(NamedSlices(dataset), experiment_directory, checkpoint, *args, **kwargs)
                 # DIRECT writes when this has returned; what is in our files is read from there next time.
-                require_free_space(Path(experiment_directory), growth_of_files(output, Path(experiment_directory)))
+                require_free_space(self._output, growth_of_files(output, self._output))
                 return output
         finally:
-            self._posterior_directory = self._store = self._bar = self.std_scale = None
+            self._output = self._store = self._bar = self.std_scale = None
 
     def _require_masks(self, paths: Iterable[Path]) -> None:
         section = self.cfg.inference.dataset
         if section.transforms.masking is None:
             require_masks_of_files(section, paths)
-            return
-        for path in paths:
-            require_fully_sampled(path)
+        else:
+            for path in paths:
+                require_fully_sampled(path)
 
     def reconstruct_volumes(self, data_loader: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Reconstruct as DIRECT does; in prediction, what an earlier run has finished is read from its files."""
-        if self._posterior_directory is not None:
-            # Only now the weights are loaded.
-            volumes = data_loader.batch_sampler.sampler.volume_indices
-            shared = self._file_attributes()
-            attributes = {Path(name): shared | {"data": file_version(Path(name))} for name in volumes}
-            slices = {Path(name): len(indices) for name, indices in volumes.items()}
-            self._store = PosteriorStore(self._posterior_directory, slices, attributes)
+        if self._output is not None:
+            # Only now the weights are loaded. Of several processes each has its share of the volumes.
+            slices, shared = slices_of(data_loader.batch_sampler.sampler), self._file_attributes()
+            attributes = {volume: shared | {"data": file_version(volume)} for volume in slices}
+            self._store = PosteriorStore(self._output, slices, attributes)
         yield from super().reconstruct_volumes(data_loader, *args, **kwargs)
 
     def _file_attributes(self) -> FileAttributes:
-        attributes = {
+        attributes: dict[str, Any] = {
             **MEANING,
             "direct_deepen_version": direct_deepen.__version__,
             "direct_version": version("direct-recon"),
@@ -122,11 +148,22 @@ class Prediction(EngineBase):
             "data_configuration": OmegaConf.to_yaml(self.cfg.inference.dataset),
             "weights_sha256": digest_of(torch.nn.ModuleDict({"model": self.prior, **self.models}).state_dict()),
             "device": str(self.device).partition(":")[0],
-            **attributes_of(self.inference),
         }
-        if isinstance(self.inference, Sampler):
+        inference = self.inference
+        if isinstance(inference, Map):
+            attributes["noise_std"] = inference.shared.noise_std
+        if isinstance(inference, Sampler):
+            names = ("num_samples", "num_steps", "keep")
+            attributes |= {name: getattr(inference, name) for name in names if hasattr(inference, name)}
             attributes |= {"calibrated": self.std_scale is not None, "std_scale": self.std_scale or 1.0}
+            if inference.quantiles:
+                attributes["quantile_probabilities"] = list(inference.quantiles)
         return attributes
+
+
+def slices_of(volumes: Any) -> dict[Path, int]:
+    """Return the number of slices of every volume of a dataset, or of a sampler, of DIRECT."""
+    return {Path(name): len(indices) for name, indices in volumes.volume_indices.items()}
 
 
 def growth_of_files(output: Any, directory: Path) -> int:
@@ -139,20 +176,79 @@ def growth_of_files(output: Any, directory: Path) -> int:
     return growth
 
 
-def missing_space(output: Any, directory: Path) -> int:
-    """Return by how many bytes, at most, the files that DIRECT writes of a prediction exceed those that are there."""
-    volumes, _ = output
-    size = 0
-    for image, mask, name in volumes:
-        path = directory / Path(name).name
-        content = 4 * (image.numel() + (0 if mask is None else mask.numel()))
-        size += max(0, _HEADER_BYTES + content - (path.stat().st_size if path.exists() else 0))
-    return size
-
-
 def in_file_units(arrays: Mapping[str, torch.Tensor], index: int, factor: torch.Tensor) -> dict[str, np.ndarray]:
     """Return what there is of one image of a batch, with intensities times a factor."""
     return {
         name: (value[index] * factor if name in IN_DATA_UNITS else value[index]).cpu().numpy()
         for name, value in arrays.items()
     }
+
+
+class PosteriorStore:
+    """Files of the volumes of a run, where a volume that an earlier run has finished is not computed again.
+
+    Finished is a volume whose file can be read and has just the attributes that it is to get now: the same weights,
+    configuration, seed, data, device, calibration and versions. ``slices`` says how many a volume has.
+    """
+
+    def __init__(self, directory: Path, slices: Mapping[Path, int], attributes: Mapping[Path, FileAttributes]) -> None:
+        self._writer = PosteriorWriter(directory, slices, attributes)
+        self._finished = {
+            volume: path
+            for volume in slices
+            if (path := posterior_path(directory, volume)).is_file() and _is_finished(path, attributes[volume])
+        }
+        if self._finished:
+            _logger.info("%i of %i volumes were there already.", len(self._finished), len(slices))
+
+    def estimate(self, names: Sequence[tuple[str, int]]) -> np.ndarray | None:
+        """Return the reconstruction of slices of one volume, complex (slice, row, column), if it is finished."""
+        path = self._finished.get(Path(names[0][0]))
+        if path is None:
+            return None
+        with open_output(path) as file:
+            positions = {int(number): position for position, number in enumerate(file["slice_number"])}
+            images = file[final_estimate(file)]
+            return np.stack([images[positions[number]] for _, number in names])
+
+    def add(self, names: Sequence[tuple[str, int]], slices: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+        """Add slices, write the volumes that they complete, and return the reconstruction as :meth:`estimate` does."""
+        images = np.stack([arrays[final_estimate(arrays)] for arrays in slices])
+        for (name, number), arrays in zip(names, slices, strict=True):
+            path = self._writer.add(Path(name), number, {**arrays, "slice_number": np.array(number)})
+            if path is not None:
+                _logger.info("Wrote posterior: %s.", path)
+        return images
+
+
+def _is_finished(path: Path, attributes: FileAttributes) -> bool:
+    """Return whether a file has these attributes and can be read, and tell in the log why not."""
+    try:
+        with open_output(path) as file:
+            other = [name for name, value in attributes.items() if not np.array_equal(file.attrs.get(name), value)]
+            if not other:
+                file[final_estimate(file)][()]
+                return True
+            _logger.info("%s has another %s: its volume is computed anew.", path, ", ".join(other))
+    except DeepenError as error:
+        _logger.warning("%s; its volume is computed anew.", error)
+    return False
+
+
+def file_version(path: Path) -> str:
+    """Return what identifies the content of a file: path, as masks follow from it, size and time of the change."""
+    status = path.stat()
+    return f"{path}, {status.st_size} bytes, changed {status.st_mtime_ns} ns after 1970"
+
+
+def require_volumes(slices: Mapping[Path, int]) -> None:
+    """Raise :class:`DeepenError` unless every volume of a dataset has a slice and a name of its own."""
+    seen: dict[str, Path] = {}
+    for path, count in slices.items():
+        require(count > 0, f"{path}: k-space of no slices; allowed: one or more")
+        # Both the files of DIRECT and ours are named by the last part of the path.
+        other = seen.setdefault(path.stem, path)
+        require(
+            other is path,
+            f"{other} and {path} would both be written to {path.name}; allowed: volumes of different names",
+        )

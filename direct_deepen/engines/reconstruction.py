@@ -3,15 +3,13 @@
 import hashlib
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
-from direct_deepen.inference import Estimator, Inference, Map, Sampler, Samples
+from direct_deepen.inference import Estimator, Inference, Sampler, Samples
 from direct_deepen.physics.problem import Problem
 from direct_deepen.posterior import Posterior
-from direct_deepen.posterior.posterior_file import FileAttributes
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Reconstruction:
     image
         What the configuration asks for, complex (batch, height, width).
     arrays
-        What goes into the posterior file: images, maps and numbers by name, each with the batch first.
+        Datasets of the posterior file, each with the batch first.
     """
 
     image: torch.Tensor
@@ -36,9 +34,8 @@ def reconstruct(
 ) -> Reconstruction:
     """Reconstruct a batch: the image of an estimator, or the mean of a sampler's samples and what they say besides.
 
-    Every image has a random generator of its own, seeded by ``seed``, the name of its file and its slice: the result
-    depends neither on the batch it comes in nor on the folder it lies in. With ``std_scale`` the posterior is
-    the one :meth:`~direct_deepen.Posterior.rescaled` by it.
+    Every image has a generator of its own, seeded by ``seed``, the name of its file and its slice: the result depends
+    neither on its batch nor on its folder. ``std_scale`` is that of :meth:`~direct_deepen.Posterior.rescaled`.
     """
     if isinstance(inference, Sampler):
         return _posterior_mean(problem, prior, inference, seed, std_scale)
@@ -102,23 +99,12 @@ def _arrays(
     return {name: array for name, array in arrays.items() if array is not None}
 
 
-def attributes_of(inference: Inference) -> FileAttributes:
-    """Return what the file is to say of how it was made, besides the configuration."""
-    attributes: dict[str, Any] = {"noise_std": inference.shared.noise_std} if isinstance(inference, Map) else {}
-    if isinstance(inference, Sampler):
-        names = ("num_samples", "num_steps", "keep")
-        attributes |= {name: getattr(inference, name) for name in names if hasattr(inference, name)}
-        if inference.quantiles:
-            attributes["quantile_probabilities"] = list(inference.quantiles)
-    return attributes
-
-
 def image_generator(seed: int, problem: Problem) -> torch.Generator:
     """Return the generator of a problem's one image, seeded by ``seed``, the name of its file and its slice."""
     return named_generator(seed, problem.names[0], problem.masked_kspace.device)
 
 
-def named_generator(seed: int, name: tuple[str, int], device: torch.device) -> torch.Generator:
+def named_generator(seed: int, name: tuple[str, int], device: torch.device | str) -> torch.Generator:
     """Return a generator seeded by ``seed``, the last part of a path, and a number."""
     text = f"{seed}/{name[0].rsplit('/', 1)[-1]}/{name[1]}"
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from direct_deepen.data.coil_maps import COIL_MAPS
@@ -23,10 +23,8 @@ class EngineSettings(SharedSettings):
     coil_maps
         ``direct``: as DIRECT's transforms estimate them. ``espirit``: by sigpy, from the fully sampled centre of the
         masked k-space, cached on disk.
-    objective
-        Training: ``name``, and the settings of the objective of that name.
-    inference
-        Reconstruction: ``name``, and the settings of the inference of that name.
+    objective, inference
+        Training, and reconstruction: ``name``, and the settings of the part of that name.
     """
 
     coil_maps: str = setting("direct", choices=COIL_MAPS)
@@ -52,45 +50,36 @@ def system_of(section: Mapping[str, Any]) -> System:
         If a part or a key is unknown, or a value is not allowed; the message has the whole key.
     """
     known = {key: section[key] for key in EngineSettings.__dataclass_fields__ if key in section}
-    settings = _structured(EngineSettings, known, "model")
+    settings: EngineSettings = _structured(EngineSettings, known, "model")
     check_settings(settings, "model")
     shared = SharedSettings(**{key: getattr(settings, key) for key in SharedSettings.__dataclass_fields__})
     return System(
         settings,
-        _part(objectives, settings.objective, "contrastive", shared),
-        _part(inferences, settings.inference, "map", shared),
+        _part(objectives, settings.objective, shared),
+        _part(inferences, settings.inference, shared),
     )
 
 
-def _part[Kind: Part](
-    registry: Registry[Kind], section: Mapping[str, Any], default: str, shared: SharedSettings
-) -> Kind:
-    path = f"model.{registry.kind}"
-    values = dict(section)
-    part = _structured(registry.find(str(values.pop("name", default))), values, path)
+def _part[Kind: Part](registry: Registry[Kind], section: Mapping[str, Any], shared: SharedSettings) -> Kind:
+    path, values = f"model.{registry.kind}", dict(section)
+    part: Kind = _structured(registry.find(str(values.pop("name"))), values, path)
     part.shared = shared
     check_settings(part, path)
     return part
 
 
-def _structured[Settings](kind: type[Settings], values: Mapping[str, Any], path: str) -> Settings:
-    """Return settings with the types and defaults of a dataclass."""
+def _structured(kind: Any, values: Mapping[str, Any], path: str) -> Any:
+    """Return the dataclass ``kind`` with values, held to its types."""
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(dict(values)))
-        settings = OmegaConf.to_object(merged)
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(dict(values))))
     except OmegaConfBaseException as error:
-        key = f"{path}.{error.full_key}" if error.full_key else path
-        raise DeepenError(f"{key}: {str(error).splitlines()[0]}; allowed: {', '.join(_keys(kind))}") from error
-    assert isinstance(settings, kind)
-    return settings
+        key, allowed = f"{path}.{error.full_key}" if error.full_key else path, ", ".join(kind.__dataclass_fields__)
+        raise DeepenError(f"{key}: {str(error).splitlines()[0]}; allowed: {allowed}") from error
 
 
-def _keys(kind: Any) -> list[str]:
-    return list(kind.__dataclass_fields__)
-
-
-def plain(section: DictConfig) -> dict[str, Any]:
-    """Return a section of a configuration as plain values."""
-    values = OmegaConf.to_container(section, resolve=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+def plain(section: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a section of a configuration, or its values by name, without OmegaConf's containers."""
+    return {
+        str(key): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in section.items()
+    }

@@ -1,38 +1,41 @@
 """The training half of the engine: DIRECT's loop, resumed where it was left, with a guard."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from direct.data.datasets import FastMRIDataset
+from direct.data.samplers import ConcatDatasetBatchSampler
 from direct.utils import communication
 from direct.utils.events import get_event_storage
 from torch.utils.data import Dataset, Sampler
-from tqdm import tqdm
 
 from direct_deepen.data.batch import NamedSlices
 from direct_deepen.data.fastmri_file import require_fully_sampled
-from direct_deepen.engines.bars import advance_training, command_bar
-from direct_deepen.engines.base import EngineBase, all_cores
-from direct_deepen.engines.checkpoints import LOADING_ERRORS, require_weights_of, restore_states
+from direct_deepen.engines.checkpoints import (
+    LOADING_ERRORS,
+    RunCheckpointer,
+    last_checkpoint,
+    repair_run,
+    require_weights_of,
+    restore_states,
+    state_path,
+)
+from direct_deepen.engines.commands import advance_training, all_cores, command_bar, exit_on_bad_input
 from direct_deepen.engines.guard import Guard
-from direct_deepen.engines.interrupted_run import last_checkpoint, repair_run
-from direct_deepen.engines.reporting import exit_on_bad_input
-from direct_deepen.engines.sample_order import SeededBatchSampler
-from direct_deepen.engines.training_state import RunCheckpointer, state_path
+from direct_deepen.engines.prediction import Prediction
 from direct_deepen.errors import DeepenError, DivergenceError
 from direct_deepen.files import disk_errors_reported
-from direct_deepen.objectives import Loss
+from direct_deepen.objectives import Loss, Objective
 from direct_deepen.priors import Averaged
 
 
-class Training(EngineBase):
-    """``direct train``."""
+class Training(Prediction):
+    """The engine with an objective besides, for ``direct train``."""
 
+    objective: Objective
     _lr_scheduler: Any = None
-    _bar: tqdm | None = None
     _guard: Guard | None = None
     _start_iteration = 0
     _order_seed: int | None = None
@@ -66,7 +69,8 @@ class Training(EngineBase):
         value, storage = loss.value, get_event_storage()
         for name, metric in loss.metrics.items():
             storage.add_scalar(name, metric, smoothing_hint=False)
-        trouble = self._trouble_of_any_rank(trouble)
+        # All processes go back together, or none does: their weights are to stay the same.
+        trouble = next(filter(None, communication.all_gather(trouble)), None)
         if trouble is None:
             self.guard.remember(iteration)
             self._scaler.scale(value).backward()
@@ -85,11 +89,6 @@ class Training(EngineBase):
             self._guard = Guard(self.objective.guard, self.prior, self._require_optimizer())
         return self._guard
 
-    def _trouble_of_any_rank(self, trouble: str | None) -> str | None:
-        """All ranks go back together, or none does: their weights are to stay the same."""
-        found = [message for message in communication.all_gather(trouble) if message is not None]
-        return found[0] if found else None
-
     def _rollbacks(self) -> int:
         """How often the learning rate was halved. Read off the scheduler, whose state every checkpoint holds."""
         if self._lr_scheduler is None:
@@ -99,10 +98,7 @@ class Training(EngineBase):
     def roll_back(self, iteration: int, trouble: str) -> None:
         """Go back to the last good state with half the learning rate, and let this iteration pass without a step.
 
-        Raises
-        ------
-        DivergenceError
-            If this has happened too often, or outside of :meth:`train`.
+        A :class:`DivergenceError` ends training where this has happened too often.
         """
         if self._lr_scheduler is None or self._rollbacks() >= self.guard.settings.max_rollbacks:
             raise DivergenceError(
@@ -138,28 +134,21 @@ class Training(EngineBase):
     ) -> None:
         """Train as DIRECT does, with all cores."""
         self._lr_scheduler = lr_scheduler
+        validation_datasets = validation_datasets or []
         with exit_on_bad_input(), all_cores(self.device), disk_errors_reported(Path(experiment_directory)):
-            self._require_states(optimizer, lr_scheduler, Path(experiment_directory), resume, initialization)
-            for dataset in [*training_datasets, *(validation_datasets or [])]:
+            states = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
+            self._require_states(states, Path(experiment_directory), resume, initialization)
+            for dataset in [*training_datasets, *validation_datasets]:
                 for path in dataset.volume_indices if isinstance(dataset, FastMRIDataset) else ():
                     require_fully_sampled(Path(path))
             # Now, not at the first validation hours later.
             self.build_metrics(self.cfg.validation.metrics)
-            super().train(
-                optimizer,
-                lr_scheduler,
-                [NamedSlices(dataset) for dataset in training_datasets],
-                experiment_directory,
-                [NamedSlices(dataset) for dataset in validation_datasets or []],
-                *args,
-                resume=resume,
-                initialization=initialization,
-                **kwargs,
-            )
+            training = [NamedSlices(dataset) for dataset in training_datasets]
+            validation = [NamedSlices(dataset) for dataset in validation_datasets]
+            kwargs |= {"resume": resume, "initialization": initialization}
+            super().train(optimizer, lr_scheduler, training, experiment_directory, validation, *args, **kwargs)
 
-    def _require_states(
-        self, optimizer: Any, lr_scheduler: Any, run: Path, resume: bool, initialization: Path | str | None
-    ) -> None:
+    def _require_states(self, states: dict, run: Path, resume: bool, initialization: Path | str | None) -> None:
         """Raise :class:`DeepenError` unless what training goes on from belongs to it."""
         resumed = None
         if resume:
@@ -170,7 +159,7 @@ class Training(EngineBase):
         if used := resumed or initialization:
             require_weights_of(self.prior, used)
         if resumed:
-            restore_states({"optimizer": optimizer, "lr_scheduler": lr_scheduler}, resumed)
+            restore_states(states, resumed)
 
     def training_loop(self, training_datasets: list, start_iter: int, *args: Any, **kwargs: Any) -> None:
         """Run DIRECT's loop from ``start_iter``, in the state that training was left in."""
@@ -185,7 +174,7 @@ class Training(EngineBase):
         self._start_iteration, self._order_seed = start_iter, None
         if start_iter > 0:
             self._restore(state_path(Path(checkpointer.save_directory), start_iter - 1))
-        self.checkpointer = RunCheckpointer(checkpointer, self.training_state, start_iter - 1)
+        self.checkpointer = RunCheckpointer(checkpointer, self._state, start_iter - 1)
         with command_bar("train", "iteration", training.num_iterations, start_iter) as self._bar:
             super().training_loop(training_datasets, start_iter, *args, **kwargs)
 
@@ -194,22 +183,20 @@ class Training(EngineBase):
             self.logger.warning("%s is missing: persistent chains and the memory of the guard begin anew.", path)
             return
         try:
-            self.restore_training_state(dict(torch.load(path, map_location="cpu", weights_only=True)))
+            state = dict(torch.load(path, map_location="cpu", weights_only=True))
+            # The seeds are those that training began with.
+            self.seed, self._order_seed = int(state["seed"]), int(state["order_seed"])
+            self.guard.load_state_dict(state["guard"])
+            self.objective.load_state_dict(state)
         except LOADING_ERRORS as error:
             raise DeepenError(
                 f"{path}: not a state of training ({type(error).__name__}); delete it to go on without"
             ) from error
 
-    def training_state(self) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
         """Return what training needs to go on and DIRECT's checkpoint does not hold: tensors, numbers and text."""
         engine = {"seed": self.seed, "order_seed": self._order_seed, "guard": self.guard.state_dict()}
         return engine | self.objective.state_dict()
-
-    def restore_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on in the state that :meth:`training_state` returned, with the seeds that training began with."""
-        self.seed, self._order_seed = int(state["seed"]), int(state["order_seed"])
-        self.guard.load_state_dict(state["guard"])
-        self.objective.load_state_dict(state)
 
     def build_batch_sampler(self, dataset: Any, batch_size: int, sampler_type: str, **kwargs: Any) -> Sampler:
         """Return DIRECT's order of samples; that of training goes on where it was left."""
@@ -221,3 +208,23 @@ class Training(EngineBase):
         first = drawn if communication.get_world_size() == 1 else self.seed
         self._order_seed = first if restored is None else restored
         return SeededBatchSampler(dataset, batch_size, seed=self._order_seed, start=self._start_iteration)
+
+
+class SeededBatchSampler(ConcatDatasetBatchSampler):
+    """DIRECT's endless batches of samples, all of which follow from a seed; the first ``start`` are passed over.
+
+    A batch is of one dataset, drawn by their sizes. With the same seed in all processes, each gets its share of every
+    permutation of a dataset.
+    """
+
+    def __init__(self, datasets: list[Dataset], batch_size: int, *, seed: int, start: int) -> None:
+        super().__init__(datasets, batch_size, seed)
+        self._weights = torch.tensor(self.weights.tolist(), dtype=torch.float64)
+        # DIRECT draws the dataset of a batch from Python's global generator, which nobody restores.
+        self._generator = torch.Generator().manual_seed(seed + communication.get_rank())
+        for _ in range(start):
+            next(self)
+
+    def __next__(self) -> list[torch.Tensor]:
+        dataset = int(torch.multinomial(self._weights, 1, generator=self._generator))
+        return next(self._batch_samplers[dataset])

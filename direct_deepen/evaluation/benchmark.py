@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 import direct_deepen
 from direct_deepen.data.cases import Case, cases, coil_maps_of, inference_dataset
-from direct_deepen.engines.base import all_cores
+from direct_deepen.engines.commands import all_cores
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.evaluation.methods import Estimate, best_value, in_view, reconstructor
 from direct_deepen.evaluation.metrics import posterior_quality, quality

@@ -11,7 +11,7 @@ from direct.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import default_collate
 
-from direct_deepen.engines.seeds import process_seed
+from direct_deepen.engines.commands import process_seed
 from direct_deepen.errors import DivergenceError
 
 WARM_START, CONTRASTIVE = 0, 5

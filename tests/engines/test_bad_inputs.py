@@ -310,7 +310,7 @@ def test_names_with_spaces_unicode_and_braces_are_kept(tmp_path, map_config, che
 def test_a_mistake_in_a_process_that_loads_data_is_one_line_too(exit_with_one_line):
     from torch._utils import ExceptionWrapper
 
-    from direct_deepen.engines.reporting import exit_on_bad_input
+    from direct_deepen.engines.commands import exit_on_bad_input
 
     with exit_with_one_line("data/a.h5: slice 0 cannot be read: TypeError: no number"), exit_on_bad_input():
         try:
@@ -529,10 +529,10 @@ def test_a_checkpoint_that_is_a_folder_or_a_bare_pickle_is_named(tmp_path, map_c
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("model: [", "model"),
-        ("- a list", "model"),
-        ("", "model"),
-        ("a: \x00", "model"),
+        ("model: [", "a.yaml"),
+        ("- a list", "a.yaml"),
+        ("", "a.yaml"),
+        ("a: \x00", "a.yaml"),
         ("model: {model_name: deepen.priors.QuadraticEnergy, no_such_key: 1}", "no_such_key"),
         ("model: {model_name: deepen.priors.QuadraticEnergy, noise_std: loud}", "loud"),
         ("model: {model_name: deepen.priors.QuadraticEnergy, inference: 3}", "model"),

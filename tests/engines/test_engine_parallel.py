@@ -9,7 +9,7 @@ import tiny_direct
 import torch
 import torch.multiprocessing
 
-from direct_deepen.engines.seeds import torch_seed
+from direct_deepen.engines.commands import torch_seed
 
 
 @pytest.fixture(scope="module")

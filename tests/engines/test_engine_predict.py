@@ -21,9 +21,8 @@ from terminals import as_standard_error
 import direct_deepen
 from direct_deepen.data.batch import problem_from_batch
 from direct_deepen.data.fastmri_file import write_fastmri_volume
-from direct_deepen.engines.bars import batch_in_bar
 from direct_deepen.engines.checkpoints import digest_of, weights_of
-from direct_deepen.engines.seeds import torch_seed
+from direct_deepen.engines.commands import batch_in_bar, torch_seed
 from direct_deepen.engines.settings import system_of
 from direct_deepen.physics import sense
 

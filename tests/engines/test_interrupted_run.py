@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from direct_deepen.engines.interrupted_run import last_checkpoint, repair_run
+from direct_deepen.engines.checkpoints import last_checkpoint, repair_run
 
 
 @pytest.fixture

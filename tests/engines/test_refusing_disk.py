@@ -128,7 +128,7 @@ def test_a_folder_that_may_not_be_written_to_ends_training_with_one_line(
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "run" / ".checkpoint-1"))
 
-    monkeypatch.setattr("direct_deepen.engines.training_state.TemporaryDirectory", refuse)
+    monkeypatch.setattr("direct_deepen.engines.checkpoints.TemporaryDirectory", refuse)
     with exit_with_one_line(".checkpoint-1: cannot be opened: Permission denied"):
         tiny_direct.direct_train(tmp_path, six_and_eight(), volumes)
 

@@ -9,7 +9,7 @@ import torch
 from direct.data.samplers import ConcatDatasetBatchSampler
 from torch.utils.data import TensorDataset
 
-from direct_deepen.engines.sample_order import SeededBatchSampler
+from direct_deepen.engines.training import SeededBatchSampler
 
 SIZES = {"one": [7], "two": [7, 21]}
 

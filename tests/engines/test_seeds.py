@@ -7,7 +7,7 @@ import tiny_direct
 import torch
 from direct.utils import communication, set_all_seeds
 
-from direct_deepen.engines.seeds import command_seed, process_seed, reported_seed, torch_seed
+from direct_deepen.engines.commands import command_seed, process_seed, reported_seed, torch_seed
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 from direct.checkpointer import Checkpointer
 
-from direct_deepen.engines.training_state import RunCheckpointer, state_path
+from direct_deepen.engines.checkpoints import RunCheckpointer, state_path
 
 
 @pytest.fixture

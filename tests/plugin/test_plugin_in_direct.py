@@ -19,7 +19,12 @@ from omegaconf.errors import ConfigKeyError
 from direct_deepen import priors
 from direct_deepen.engines.engine import DeepenEngine
 
-NAMES = [f"deepen.priors.{name}" for name in plugin.__all__] + [f"deepen.energies.{name}" for name in energies.__all__]
+NAMES = [
+    f"deepen.{module.__name__.rpartition('.')[2]}.{name}"
+    for module in (plugin, energies)
+    for name in vars(module)
+    if name[0].isupper()
+]
 
 
 # ---- DIRECT is left alone

@@ -1,5 +1,6 @@
 """What the model sections may hold, in the one file DIRECT looks their dataclasses up in."""
 
+# ruff: noqa: F401 - what is imported is what DIRECT looks up.
 from direct_deepen.engines.models import (
     ConvEnergyConfig,
     DenoiserConfig,
@@ -9,13 +10,3 @@ from direct_deepen.engines.models import (
     NoiseConditionalEnergyConfig,
     QuadraticEnergyConfig,
 )
-
-__all__ = [
-    "ConvEnergyConfig",
-    "DenoiserConfig",
-    "DiffusionDenoiserConfig",
-    "ExternalConfig",
-    "ImageNetworkConfig",
-    "NoiseConditionalEnergyConfig",
-    "QuadraticEnergyConfig",
-]

@@ -1,5 +1,6 @@
 """The priors, as ``model_name: deepen.priors.<Class>`` names them."""
 
+# ruff: noqa: F401 - what is imported is what DIRECT looks up.
 from direct_deepen.engines.models import (
     ConvEnergy,
     Denoiser,
@@ -9,13 +10,3 @@ from direct_deepen.engines.models import (
     NoiseConditionalEnergy,
     QuadraticEnergy,
 )
-
-__all__ = [
-    "ConvEnergy",
-    "Denoiser",
-    "DiffusionDenoiser",
-    "External",
-    "ImageNetwork",
-    "NoiseConditionalEnergy",
-    "QuadraticEnergy",
-]
