@@ -66,7 +66,7 @@ nitpick_ignore_regex = [
         r"(Path|Any|Self|Callable|Sequence|Mapping|Iterator|Tensor|Generator|ABC|Module|ndarray)",
     ),
     # Type variables, keywords of functions, and what has no page of its own.
-    (r"py:.*", r"Settings|Kind|dict\[str|format|(.*\.)?(MapKeywords|LangevinKeywords|Frame)"),
+    (r"py:.*", r"Settings|Kind|dict\[str|format|(.*\.)?Frame"),
 ]
 # Tables of results are read on their own too.
 suppress_warnings = ["myst.header"]

@@ -15,7 +15,6 @@ from direct_deepen import langevin, mm_map
 from direct_deepen.evaluation.landscape import landscape
 from direct_deepen.inference import (
     annealed_langevin,
-    annealed_map,
     diffusion_posterior_sampling,
     equilibrium,
     preconditioned_annealed_langevin,
@@ -132,7 +131,9 @@ SOLVERS = [
         "annealing", ("noise_level", "energy"), 75,
     ),
     Solver(
-        lambda A, b, **p: annealed_map(A, b, lambda level: Bowl(), **ANNEALING, **p),
+        lambda A, b, **p: annealed_langevin(
+            A, b, lambda level: Bowl(), generator=None, **ANNEALING, **p
+        ).images[0],
         "annealing", ("noise_level", "energy"), 25,
     ),
     Solver(

@@ -2,22 +2,18 @@
 
 from direct_deepen.inference.annealed_langevin import (
     annealed_langevin,
-    annealed_map,
+    mask_shaped_noise,
     preconditioned_annealed_langevin,
 )
 from direct_deepen.inference.base import Estimate, Estimator, Inference, Sampler, inferences
-from direct_deepen.inference.conditional_noise import mask_shaped_noise
 from direct_deepen.inference.diffusion_sampling import diffusion_posterior_sampling
-from direct_deepen.inference.equilibrium import differentiable_equilibrium, equilibrium
 from direct_deepen.inference.estimators import Equilibrium, Map, ProximalIteration, UnrolledGradient
-from direct_deepen.inference.fixed_point import FixedPointResult
+from direct_deepen.inference.iterations import FixedPointResult, equilibrium, proximal_iteration, unrolled_gradient
 from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
 from direct_deepen.inference.mm_map import MapResult, MapStep, Stopping, mm_map
 from direct_deepen.inference.noise_levels import power_schedule, variance_exploding_schedule
-from direct_deepen.inference.proximal_iteration import proximal_iteration
 from direct_deepen.inference.samplers import AnnealedLangevin, DiffusionSampling, Langevin
 from direct_deepen.inference.samples import Samples
-from direct_deepen.inference.unrolled_gradient import unrolled_gradient
 
 __all__ = [
     "AnnealedLangevin",
@@ -39,8 +35,6 @@ __all__ = [
     "Stopping",
     "UnrolledGradient",
     "annealed_langevin",
-    "annealed_map",
-    "differentiable_equilibrium",
     "diffusion_posterior_sampling",
     "equilibrium",
     "inferences",

@@ -7,12 +7,13 @@ import torch
 from tqdm import tqdm
 
 from direct_deepen.errors import require_count, require_positive
-from direct_deepen.inference.conditional_noise import ConditionalNoise
-from direct_deepen.inference.curvature import image_norm
+from direct_deepen.inference.cost import image_norm
 from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
 from direct_deepen.inference.metric import DataMetric
 from direct_deepen.inference.noise_levels import require_falling
 from direct_deepen.inference.samples import Samples, group_sizes, require_finite_samples
+from direct_deepen.physics.fourier import ifft2
+from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, over_chains
 from direct_deepen.physics.sense import require_finite_data
 from direct_deepen.priors.energy import DifferentiableEnergy, SumEnergy
@@ -20,6 +21,9 @@ from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
 
 EnergyAt = Callable[[float], DifferentiableEnergy]
 """σ ↦ E_σ, with x − ∇E_σ(x) the mean of images whose noisy version x is, noise of standard deviation σ."""
+
+ConditionalNoise = Callable[[torch.Tensor, float, torch.Generator], torch.Tensor]
+"""(images, σ, generator) ↦ noise of their shape, (chain, batch, height, width)."""
 
 _TOLERANCE = 1e-2
 """Error of a solve, relative to the noise that the sampler adds."""
@@ -33,14 +37,14 @@ def annealed_langevin(
     *,
     noise_std: float,
     noise_levels: Sequence[float],
-    generator: torch.Generator,
+    generator: torch.Generator | None,
     num_samples: int = 1,
     inner_steps: int = 5,
     conditional_noise: ConditionalNoise | None = None,
     max_images: int = 32,
     progress: bool = False,
 ) -> Samples:
-    r"""Sample by the rule of ALPS.
+    r"""Sample by the rule of ALPS (annealed Langevin posterior sampling with distilled energies, 2026).
 
     At every noise level σ, from the largest to the smallest, come ``inner_steps`` draws
 
@@ -55,8 +59,8 @@ def annealed_langevin(
 
     Parameters
     ----------
-    A, masked_kspace
-        As for :func:`~direct_deepen.mm_map`.
+    A, masked_kspace, progress
+        As for :func:`~direct_deepen.mm_map`, and so are the errors.
     energy_at
         σ ↦ E_σ.
     noise_std
@@ -64,66 +68,22 @@ def annealed_langevin(
     noise_levels
         σ per real component, falling. In single precision a ratio σ/η above 10⁴ is lost to rounding.
     generator
-        Source of randomness.
-    num_samples
-        Independent runs, at least one.
+        Source of the noise; None for none, which is MAP from coarse to fine: every step then minimises ‖Ax − b‖²/2η²
+        plus the majorizer of E_σ/σ² at the last iterate with L = 1.
+    num_samples, max_images
+        Independent runs, and how many images are given to the network at once.
     inner_steps
         K ≥ 1; five in ALPS.
     conditional_noise
         Replaces noise of covariance P⁻¹, such as :func:`~direct_deepen.inference.mask_shaped_noise`; None draws it
-        exactly.
-    max_images
-        Images given to the network at once.
-    progress
-        Show a progress bar, if standard error is a terminal: noise level and E_σ.
-
-    Raises
-    ------
-    DeepenError
-        If an argument is out of range or the data are not finite.
-    DivergenceError
-        If a sample leaves the finite numbers.
-
-    References
-    ----------
-    ALPS: annealed Langevin posterior sampling with distilled energies, 2026. Noise by perturb-and-solve: Orieux, Féron
-    and Giovannelli, 2012.
+        exactly, by perturb-and-solve (Orieux, Féron and Giovannelli, 2012).
     """
-    conditionals = _conditionals(A, masked_kspace, noise_std, noise_levels, inner_steps, conditional_noise)
+    rule = _Rule(A, masked_kspace, noise_std, noise_levels, inner_steps, conditional_noise)
     batch = len(masked_kspace)
     steps = num_samples * len(noise_levels) * inner_steps
     with progress_bar(name="annealing", unit="step", total=steps, shown=progress) as bar:
-        images = [
-            _anneal(conditionals, energy_at, count, inner_steps, generator, bar)
-            for count in group_sizes(num_samples, batch, max_images)
-        ]
+        images = [rule.run(energy_at, count, generator, bar) for count in group_sizes(num_samples, batch, max_images)]
     return Samples.independent(torch.cat(images), batch * steps)
-
-
-@torch.no_grad()
-def annealed_map(
-    A: LinearOperator,
-    masked_kspace: torch.Tensor,
-    energy_at: EnergyAt,
-    *,
-    noise_std: float,
-    noise_levels: Sequence[float],
-    inner_steps: int = 5,
-    progress: bool = False,
-) -> torch.Tensor:
-    """Return the image of :func:`annealed_langevin` without any noise: coarse-to-fine MAP, deterministic.
-
-    Every step minimises ‖Ax − b‖²/2η² plus the majorizer of E_σ/σ² at the last iterate with L = 1. Arguments and errors
-    are those of :func:`annealed_langevin`.
-
-    Returns
-    -------
-    Complex (batch, height, width).
-    """
-    conditionals = _conditionals(A, masked_kspace, noise_std, noise_levels, inner_steps)
-    steps = len(noise_levels) * inner_steps
-    with progress_bar(name="annealing", unit="step", total=steps, shown=progress) as bar:
-        return _anneal(conditionals, energy_at, 1, inner_steps, None, bar)[0]
 
 
 @torch.no_grad()
@@ -151,24 +111,12 @@ def preconditioned_annealed_langevin(
     ε = √2 η and the preconditioner η²/σ², at one level after the other. What the last level samples is the posterior
     of the prior smoothed by its σ, up to the bias of the step, or none with ``metropolis``.
 
-    Parameters
-    ----------
-    step_size
-        0 < h; a step too large for a level is refused by ``metropolis`` and biased without.
-    metropolis
-        Accept or refuse every step.
-    A, masked_kspace, energy_at, noise_std, noise_levels, generator, num_samples, inner_steps, max_images, progress
-        As for :func:`annealed_langevin`.
-
-    Raises
-    ------
-    DeepenError, DivergenceError
-        As for :func:`annealed_langevin`.
+    The step h > 0 is ``step_size``; too large for a level it is refused by ``metropolis``, and biased without. All
+    other arguments and the errors are those of :func:`annealed_langevin`.
     """
     require_count("num_samples", num_samples)
     require_positive("step_size", step_size)
-    first, *_ = _conditionals(A, masked_kspace, noise_std, noise_levels, inner_steps)
-    x = first.draw(first.origin(num_samples), generator)
+    x = _Rule(A, masked_kspace, noise_std, noise_levels, inner_steps).start(num_samples, generator)
     evaluations = 0
     bar = progress_bar(noise_levels, name="annealing", unit="level", shown=progress)
     for level in bar:
@@ -189,96 +137,93 @@ def preconditioned_annealed_langevin(
     return Samples.independent(x, evaluations)
 
 
-@dataclass(frozen=True)
-class _Conditional:
-    """The Gaussian N(P⁻¹(Aᴴb/η² + d/σ²), P⁻¹), P = AᴴA/η² + I/σ², of chains (chain, batch, height, width)."""
+def mask_shaped_noise(sampling_mask: torch.Tensor, noise_std: float) -> ConditionalNoise:
+    r"""Return the noise of ALPS in its authors' implementation, an approximation of covariance P⁻¹ without coils.
 
-    adjoint_data: torch.Tensor
+    .. math:: F^H (M/\eta^2 + I/\sigma^2)^{-1/2} F z
+
+    for a mask M, real or boolean (batch, 1, height, width), and η > 0 per real component. It costs one Fourier
+    transform instead of a solve, and is exact for a single coil of sensitivity one. With several coils its variance is
+    too large, increasingly with σ/η: parallel imaging measures what the mask alone does not.
+    """
+    require_positive("noise_std", noise_std)
+    mask = sampling_mask[:, 0]
+
+    def draw(like: torch.Tensor, level: float, generator: torch.Generator) -> torch.Tensor:
+        gain = (mask.to(like.real.dtype) / noise_std**2 + 1 / level**2).rsqrt()
+        # Fz has the distribution of z.
+        return ifft2(gain * complex_normal_like(like, generator=generator))
+
+    return draw
+
+
+@dataclass
+class _Rule:
+    """The authors' rule, for chains (chain, batch, height, width).
+
+    Its Gaussian at a level is N(P⁻¹(Aᴴb/η² + d/σ²), P⁻¹), P = AᴴA/η² + I/σ² = (AᴴA + μI)/η² with μ = η²/σ².
+    """
+
+    A: LinearOperator
+    masked_kspace: torch.Tensor
     noise_std: float
-    level: float
-    metric: DataMetric
-    """P = (AᴴA + μI)/η² with μ = η²/σ²."""
-    stand_in: ConditionalNoise | None
-    """Noise to draw in the place of the exact one."""
+    noise_levels: Sequence[float]
+    inner_steps: int
+    stand_in: ConditionalNoise | None = None
+    """Noise to draw in the place of that of covariance P⁻¹."""
 
-    def origin(self, count: int) -> torch.Tensor:
-        """Return zeros for ``count`` chains."""
-        return torch.zeros_like(self.adjoint_data).expand(count, *self.adjoint_data.shape)
+    def __post_init__(self) -> None:
+        require_positive("noise_std", self.noise_std)
+        require_count("inner_steps", self.inner_steps)
+        require_falling(self.noise_levels)
+        require_finite_data(self.masked_kspace)
+        self.adjoint_data = self.A.adjoint(self.masked_kspace)
 
-    def mean(self, denoised: torch.Tensor) -> torch.Tensor:
-        """Return the mean, around d."""
-        return denoised + self._solve(self._pull(denoised))
+    def run(self, energy_at: EnergyAt, count: int, generator: torch.Generator | None, bar: tqdm) -> torch.Tensor:
+        """Take ``count`` chains through all levels; without a generator there is no noise."""
+        x = self.start(count, generator)
+        for number, level in enumerate(self.noise_levels):
+            if number > 0 and generator is not None:
+                x = x + self._noise(x, level, generator)
+            energy = energy_at(level)
+            for step in range(self.inner_steps):
+                value, gradient = energy.value_and_grad(x.flatten(0, 1))
+                denoised = x - gradient.unflatten(0, x.shape[:2])
+                require_finite_samples(denoised, "annealing", level)
+                if (number * self.inner_steps + step) % METRICS_INTERVAL == 0:
+                    show_metrics(bar, noise_level=level, energy=value)
+                x = self._draw(denoised, level, generator if step < self.inner_steps - 1 else None)
+                bar.update(count)
+        return x
 
-    def draw(self, denoised: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return a sample: mean and exact noise by one solve."""
+    def start(self, count: int, generator: torch.Generator | None) -> torch.Tensor:
+        """Draw ``count`` chains from the Gaussian of the first level around d = 0."""
+        origin = torch.zeros_like(self.adjoint_data).expand(count, *self.adjoint_data.shape)
+        return self._draw(origin, self.noise_levels[0], generator)
+
+    def _draw(self, denoised: torch.Tensor, level: float, generator: torch.Generator | None) -> torch.Tensor:
+        """Return a sample around d, mean and exact noise by one solve; without a generator the mean."""
+        pull = self.adjoint_data - over_chains(self.A).normal(denoised)
+        if generator is None:
+            return denoised + self._solve(pull, level)
         if self.stand_in is not None:
-            return self.mean(denoised) + self.stand_in(denoised, self.level, generator)
-        noise = self.noise_std * self.metric.noise(denoised, generator)
-        return denoised + self._solve(self._pull(denoised) + noise)
+            return denoised + self._solve(pull, level) + self.stand_in(denoised, level, generator)
+        noise = self.noise_std * self._metric(level).noise(denoised, generator)
+        return denoised + self._solve(pull + noise, level)
 
-    def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return noise of covariance P⁻¹, or what stands in for it."""
+    def _noise(self, like: torch.Tensor, level: float, generator: torch.Generator) -> torch.Tensor:
         if self.stand_in is not None:
-            return self.stand_in(like, self.level, generator)
-        return self._solve(self.noise_std * self.metric.noise(like, generator))
+            return self.stand_in(like, level, generator)
+        return self._solve(self.noise_std * self._metric(level).noise(like, generator), level)
 
-    def _pull(self, denoised: torch.Tensor) -> torch.Tensor:
-        return self.adjoint_data - over_chains(self.metric.A).normal(denoised)
-
-    def _solve(self, right_hand_side: torch.Tensor) -> torch.Tensor:
+    def _solve(self, right_hand_side: torch.Tensor, level: float) -> torch.Tensor:
         # In directions that are not measured a residual r leaves the error r/μ; it is to be small against σ there.
+        weight = (self.noise_std / level) ** 2
         pixels = right_hand_side.shape[-2] * right_hand_side.shape[-1]
-        allowed = _TOLERANCE * self.metric.weight * self.level * (2 * pixels) ** 0.5
+        allowed = _TOLERANCE * weight * level * (2 * pixels) ** 0.5
         largest = float(image_norm(right_hand_side).max())
         tolerance = min(_TOLERANCE, allowed / largest) if largest > 0 else _TOLERANCE
-        return self.metric.solve(right_hand_side, tolerance)
+        return self._metric(level, tolerance).solve(right_hand_side)
 
-
-def _conditionals(
-    A: LinearOperator,
-    masked_kspace: torch.Tensor,
-    noise_std: float,
-    noise_levels: Sequence[float],
-    inner_steps: int,
-    conditional_noise: ConditionalNoise | None = None,
-) -> list[_Conditional]:
-    """Check the arguments that all three samplers have, and return the conditional of every level."""
-    require_positive("noise_std", noise_std)
-    require_count("inner_steps", inner_steps)
-    require_falling(noise_levels)
-    require_finite_data(masked_kspace)
-    adjoint_data = A.adjoint(masked_kspace)
-    metrics = [DataMetric(A, masked_kspace, (noise_std / level) ** 2, _TOLERANCE) for level in noise_levels]
-    return [
-        _Conditional(adjoint_data, noise_std, level, metric, conditional_noise)
-        for level, metric in zip(noise_levels, metrics, strict=True)
-    ]
-
-
-def _anneal(
-    conditionals: Sequence[_Conditional],
-    energy_at: EnergyAt,
-    count: int,
-    inner_steps: int,
-    generator: torch.Generator | None,
-    bar: tqdm,
-) -> torch.Tensor:
-    """Run ``count`` chains through all levels by the authors' rule; without a generator there is no noise."""
-
-    def moved(conditional: _Conditional, denoised: torch.Tensor, noisy: bool) -> torch.Tensor:
-        return conditional.draw(denoised, generator) if noisy and generator is not None else conditional.mean(denoised)
-
-    x = moved(conditionals[0], conditionals[0].origin(count), True)
-    for number, conditional in enumerate(conditionals):
-        if number > 0 and generator is not None:
-            x = x + conditional.noise(x, generator)
-        energy = energy_at(conditional.level)
-        for step in range(inner_steps):
-            value, gradient = energy.value_and_grad(x.flatten(0, 1))
-            denoised = x - gradient.unflatten(0, x.shape[:2])
-            require_finite_samples(denoised, "annealing", conditional.level)
-            if (number * inner_steps + step) % METRICS_INTERVAL == 0:
-                show_metrics(bar, noise_level=conditional.level, energy=value)
-            x = moved(conditional, denoised, step < inner_steps - 1)
-            bar.update(count)
-    return x
+    def _metric(self, level: float, tolerance: float = _TOLERANCE) -> DataMetric:
+        return DataMetric(self.A, self.masked_kspace, (self.noise_std / level) ** 2, tolerance)

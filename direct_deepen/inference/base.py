@@ -4,12 +4,12 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from direct_deepen.errors import require
+from direct_deepen.errors import DeepenError, require
 from direct_deepen.inference.samples import Samples
 from direct_deepen.parts import Part, Registry, setting
 from direct_deepen.physics.problem import Problem
@@ -19,9 +19,8 @@ from direct_deepen.physics.sense import sense
 class Inference(Part, ABC):
     """Base of the inferences that ``model.inference.name`` chooses; a subclass is a dataclass of its settings."""
 
-    def learned(self) -> dict[str, float]:
-        """Return positive numbers that are trained with the prior, by name, with their first values."""
-        return {}
+    learns: ClassVar[tuple[str, ...]] = ()
+    """Settings that are the first values of positive numbers which are trained with the prior."""
 
     def sense(self, problem: Problem) -> torch.Tensor:
         """Return the SENSE solution of the configuration, complex (batch, height, width)."""
@@ -34,21 +33,14 @@ inferences: Registry[Inference] = Registry("inference")
 
 @dataclass(frozen=True)
 class Estimate:
-    """Images of a batch and what the posterior file is to hold beside them.
-
-    Attributes
-    ----------
-    image
-        Complex (batch, height, width), in scaled intensities.
-    arrays
-        Numbers by name, each with the batch first.
-    name
-        What the file calls the image.
-    """
+    """Images of a batch and what the posterior file is to hold beside them."""
 
     image: torch.Tensor
+    """Complex (batch, height, width), in scaled intensities."""
     arrays: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Numbers by name, each with the batch first."""
     name: str = "image"
+    """What the file calls the image."""
 
 
 class Estimator(Inference):
@@ -61,35 +53,23 @@ class Estimator(Inference):
     def differentiable(self, problem: Problem, prior: nn.Module) -> torch.Tensor:
         """Return the images of a batch with a graph to the weights, for objectives that train through the inference.
 
-        Raises
-        ------
-        DeepenError
-            If the inference cannot be trained through.
+        A :class:`DeepenError` if it cannot be trained through.
         """
-        require(False, f"model.inference.name: {type(self).__name__} has no gradient to train through")
-        raise AssertionError
+        raise DeepenError(f"model.inference.name: {type(self).__name__} has no gradient to train through")
 
 
 @dataclass
 class Sampler(Inference):
-    """An inference whose answer is a set of posterior samples; their mean is the reconstruction.
-
-    Attributes
-    ----------
-    num_samples
-        Samples of an image that are independent: chains, where there are chains.
-    max_images
-        Images given to the network at once.
-    quantiles
-        Probabilities of the quantiles of the magnitude that are written; increasing, none for no quantiles.
-    save_samples
-        Whether the samples themselves are written: 8 bytes a pixel and sample, held in memory until the volume is done.
-    """
+    """An inference whose answer is a set of posterior samples; their mean is the reconstruction."""
 
     num_samples: int = setting(16, least=1)
+    """Samples of an image that are independent: chains, where there are chains."""
     max_images: int = setting(32, least=1)
+    """Images given to the network at once."""
     quantiles: list[float] = field(default_factory=lambda: [0.05, 0.25, 0.5, 0.75, 0.95])
+    """Probabilities of the quantiles of the magnitude that are written; increasing, none for no quantiles."""
     save_samples: bool = False
+    """Whether samples are written themselves: 8 bytes a pixel and sample, held in memory until the volume is done."""
 
     def check(self, path: str) -> None:
         """Check what limits do not say."""
@@ -107,18 +87,9 @@ class Sampler(Inference):
     def sample(
         self, problem: Problem, prior: nn.Module, generator: torch.Generator, start: torch.Tensor | None = None
     ) -> Samples:
-        """Return samples of the posterior of one image.
+        """Return samples of the posterior of one image, a problem with a batch of one.
 
-        Parameters
-        ----------
-        problem
-            The problem, with a batch of one.
-        prior
-            The prior that the configuration names.
-        generator
-            Source of all randomness.
-        start
-            What :meth:`prepare` returned for this image, complex (1, height, width).
+        ``start`` is what :meth:`prepare` returned for it, complex (1, height, width).
         """
 
     def sampling(self) -> dict[str, Any]:
@@ -130,7 +101,8 @@ class Sampler(Inference):
 
 def attach_learned(prior: nn.Module, inference: Inference, path: str) -> None:
     """Give a prior the numbers that its inference learns, as their logarithms."""
-    for name, value in inference.learned().items():
+    for name in inference.learns:
+        value = getattr(inference, name)
         require(0 < value < math.inf, f"{path}.{name} is {value!r}; allowed: finite and > 0")
         logarithm = nn.Parameter(torch.tensor(math.log(value)))
         prior.register_module(name, nn.ParameterDict({"logarithm": logarithm}))

@@ -19,30 +19,23 @@ class CurvaturePairs:
     :meth:`direction` applies the inverse Hessian of limited-memory BFGS (Nocedal and Wright, Numerical optimization,
     algorithm 7.4) whose initial matrix is a given solve, instead of a multiple of the identity. Pairs of non-positive
     curvature, s·y ≤ 0, are left out, so that the matrix stays positive definite.
-
-    Attributes
-    ----------
-    steps, changes
-        s and y, complex (size, batch, height, width).
-    weights
-        1/(s·y), float64 (size, batch); zero for an empty slot, which is ignored.
     """
 
     steps: torch.Tensor
+    """s, complex (size, batch, height, width)."""
     changes: torch.Tensor
+    """y, of the same shape."""
     weights: torch.Tensor
+    """1/(s·y), float64 (size, batch); zero for an empty slot, which is ignored."""
 
     @classmethod
     def empty(cls, size: int, like: torch.Tensor) -> Self:
-        """Return ``size`` ≥ 0 empty slots for every image of ``like``, complex (batch, height, width).
-
-        Without slots a direction is the solve itself.
-        """
+        """Return ``size`` ≥ 0 empty slots for every image of ``like``; without any a direction is the solve itself."""
         slots = like.new_zeros(size, *like.shape)
         return cls(slots, slots, torch.zeros(size, like.shape[0], dtype=torch.float64, device=like.device))
 
     def direction(self, gradient: torch.Tensor, solve: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Return −H∇C of every image, H the inverse Hessian; complex (batch, height, width)."""
+        """Return −H∇C of every image, H the inverse Hessian."""
         result = gradient.clone()
         coefficients = []
         for step, change, weight in zip(self.steps, self.changes, self.weights, strict=True):

@@ -44,29 +44,16 @@ def diffusion_posterior_sampling(
 
     Parameters
     ----------
-    A, masked_kspace
-        As for :func:`~direct_deepen.mm_map`.
+    A, masked_kspace, progress
+        As for :func:`~direct_deepen.mm_map`, and so are the errors.
     denoiser
         D, differentiable in its image.
     noise_levels
         σ_N > … > σ_1 > 0, per real component; N steps.
-    generator
-        Source of randomness.
     guidance
         ζ ≥ 0; 0 samples the prior.
-    num_samples
-        Independent runs, at least one.
-    max_images
-        Images given to the network at once.
-    progress
-        Show a progress bar, if standard error is a terminal: noise level, and ‖AD(x) − b‖.
-
-    Raises
-    ------
-    DeepenError
-        If an argument is out of range or the data are not finite.
-    DivergenceError
-        If a sample leaves the finite numbers.
+    num_samples, max_images
+        Independent runs, and how many images are given to the network at once.
 
     References
     ----------

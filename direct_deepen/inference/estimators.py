@@ -8,11 +8,8 @@ import torch
 from torch import nn
 
 from direct_deepen.inference.base import Estimate, Estimator, inferences, learned
-from direct_deepen.inference.equilibrium import differentiable_equilibrium, equilibrium
-from direct_deepen.inference.fixed_point import FixedPointResult
+from direct_deepen.inference.iterations import FixedPointResult, equilibrium, proximal_iteration, unrolled_gradient
 from direct_deepen.inference.mm_map import mm_map
-from direct_deepen.inference.proximal_iteration import proximal_iteration
-from direct_deepen.inference.unrolled_gradient import unrolled_gradient
 from direct_deepen.parts import setting
 from direct_deepen.physics.problem import Problem
 from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy
@@ -21,22 +18,15 @@ from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy
 @inferences("map")
 @dataclass
 class Map(Estimator):
-    """MAP by majorize-minimize, min ½‖Ax − b‖² + wE(x): :func:`~direct_deepen.mm_map`.
-
-    Attributes
-    ----------
-    prior_weight
-        w of the cost ½‖Ax − b‖² + wE(x).
-    tolerance
-        Relative change of the cost below which the iteration ends.
-    max_iterations
-        When it ends anyway.
-    """
+    """MAP by majorize-minimize, min ½‖Ax − b‖² + wE(x): :func:`~direct_deepen.mm_map`."""
 
     needs = "value_and_grad"
     prior_weight: float = setting(1.0, above=0)
+    """w of the cost ½‖Ax − b‖² + wE(x)."""
     tolerance: float = setting(1e-6, above=0)
+    """Relative change of the cost below which the iteration ends."""
     max_iterations: int = setting(500, least=1)
+    """When it ends anyway."""
 
     def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
         """Minimise the cost."""
@@ -44,7 +34,7 @@ class Map(Estimator):
         result = mm_map(
             problem.A,
             problem.masked_kspace,
-            weighted(prior, self.prior_weight),
+            SumEnergy([(self.prior_weight, cast("DifferentiableEnergy", prior))]),
             init=self.sense(problem),
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
@@ -63,21 +53,14 @@ class Map(Estimator):
 @inferences("proximal_iteration")
 @dataclass
 class ProximalIteration(Estimator):
-    """x ← D(x − sAᴴ(Ax − b)) until it stands still: :func:`~direct_deepen.inference.proximal_iteration`.
-
-    Attributes
-    ----------
-    step_size
-        s = α/η², below 2.
-    tolerance
-        Relative change of the image below which the iteration ends.
-    max_iterations
-        When it ends anyway.
-    """
+    """x ← D(x − sAᴴ(Ax − b)) until it stands still: :func:`~direct_deepen.inference.proximal_iteration`."""
 
     step_size: float = setting(1.0, above=0, below=2)
+    """s = α/η², below 2."""
     tolerance: float = setting(1e-6, above=0)
+    """Relative change of the image below which the iteration ends."""
     max_iterations: int = setting(500, least=1)
+    """When it ends anyway."""
 
     def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
         """Iterate."""
@@ -97,23 +80,14 @@ class ProximalIteration(Estimator):
 @inferences("unrolled_gradient")
 @dataclass
 class UnrolledGradient(Estimator):
-    """A fixed number of gradient steps with a learned step: :func:`~direct_deepen.inference.unrolled_gradient`.
-
-    Attributes
-    ----------
-    num_steps
-        K.
-    step_size
-        α before training, which learns it.
-    """
+    """A fixed number of gradient steps with a learned step: :func:`~direct_deepen.inference.unrolled_gradient`."""
 
     needs = "value_and_grad"
+    learns = ("step_size",)
     num_steps: int = setting(30, least=1)
+    """K."""
     step_size: float = setting(1.0, above=0)
-
-    def learned(self) -> dict[str, float]:
-        """Return the step α."""
-        return {"step_size": self.step_size}
+    """α before training, which learns it."""
 
     def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
         """Take the steps."""
@@ -140,64 +114,41 @@ class UnrolledGradient(Estimator):
 @inferences("equilibrium")
 @dataclass
 class Equilibrium(Estimator):
-    """The x with fλAᴴ(Ax − b) + x − H(x) = 0, λ learned: :func:`~direct_deepen.inference.equilibrium`.
+    """The x with fλAᴴ(Ax − b) + x − H(x) = 0, λ learned: :func:`~direct_deepen.inference.equilibrium`."""
 
-    Attributes
-    ----------
-    damping
-        α, at most 1; the result does not depend on it: ``tolerance`` is multiplied by it.
-    data_weight
-        λ before training, which learns it.
-    data_weight_factor
-        f, a factor on the learned λ in reconstruction; 1 is what training means.
-    tolerance
-        Relative change of the image below which the iteration ends.
-    max_iterations
-        When it ends anyway.
-    """
-
+    learns = ("data_weight",)
     damping: float = setting(1.0, above=0, most=1)
+    """α, at most 1; the result does not depend on it: ``tolerance`` is multiplied by it."""
     data_weight: float = setting(10.0, above=0)
+    """λ before training, which learns it."""
     data_weight_factor: float = setting(1.0, above=0)
+    """f, a factor on the learned λ in reconstruction; 1 is what training means."""
     tolerance: float = setting(1e-4, above=0)
+    """Relative change of the image below which the iteration ends."""
     max_iterations: int = setting(200, least=1)
-
-    def learned(self) -> dict[str, float]:
-        """Return the weight λ of the data."""
-        return {"data_weight": self.data_weight}
+    """When it ends anyway."""
 
     def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
         """Solve the equation."""
-        result = equilibrium(
-            problem.A,
-            problem.masked_kspace,
-            prior,
-            damping=self.damping,
-            data_weight=self.data_weight_factor * learned(prior, "data_weight"),
-            init=self.sense(problem),
-            tolerance=self.tolerance,
-            max_iterations=self.max_iterations,
-            progress=True,
-        )
-        return _fixed_point(result)
+        return _fixed_point(self._solve(problem, prior, self.data_weight_factor, differentiable=False))
 
     def differentiable(self, problem: Problem, prior: nn.Module) -> torch.Tensor:
         """Solve the equation, with the gradient of its solution."""
-        return differentiable_equilibrium(
+        return self._solve(problem, prior, 1.0, differentiable=True).image
+
+    def _solve(self, problem: Problem, prior: nn.Module, factor: float, *, differentiable: bool) -> FixedPointResult:
+        return equilibrium(
             problem.A,
             problem.masked_kspace,
             prior,
             damping=self.damping,
-            data_weight=learned(prior, "data_weight"),
+            data_weight=factor * learned(prior, "data_weight"),
             init=self.sense(problem),
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
+            differentiable=differentiable,
+            progress=not differentiable,
         )
-
-
-def weighted(prior: nn.Module, weight: float) -> DifferentiableEnergy:
-    """Return wE."""
-    return SumEnergy([(weight, cast("DifferentiableEnergy", prior))])
 
 
 def _fixed_point(result: FixedPointResult) -> Estimate:

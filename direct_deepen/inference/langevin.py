@@ -1,26 +1,23 @@
 """Langevin sampling of the posterior."""
 
-from dataclasses import dataclass, field
-from typing import TypedDict, Unpack
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from direct_deepen.errors import DivergenceError, require, require_choice, require_count, require_positive
-from direct_deepen.inference.curvature import image_norm
+from direct_deepen.errors import DivergenceError, require, require_choice, require_positive
+from direct_deepen.inference.cost import image_norm
 from direct_deepen.inference.langevin_kernel import Target, first_state, next_state
 from direct_deepen.inference.metric import DataMetric, Metric
 from direct_deepen.inference.options import grouped, refuse_unknown
 from direct_deepen.inference.samples import Samples
+from direct_deepen.parts import check_settings, setting
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.sense import require_finite_data, sense
 from direct_deepen.priors.energy import DifferentiableEnergy
 from direct_deepen.progress import progress_bar, show_metrics
-
-__all__ = ["STARTS", "Chains", "LangevinStep", "Samples", "langevin"]
-
-STARTS = ("noise", "sense")
 
 _FINITE_CHECK_INTERVAL = 20
 _SHOWN_CHAINS = 5
@@ -30,33 +27,22 @@ _INEXACT, _EXACT = 1e-3, 1e-9
 
 @dataclass(frozen=True)
 class Chains:
-    """How many chains run, how long, and which states are kept; a :class:`DeepenError` for numbers out of range.
+    """How many chains run, how long, and which states are kept; a :class:`DeepenError` for numbers out of range."""
 
-    Parameters
-    ----------
-    num_samples
-        Number of chains S, at least one.
-    num_steps
-        Steps of every chain, at least one.
-    keep
-        States kept of every chain: equally spaced after burn-in, the last one among them. Convergence diagnostics need
-        four or more.
-    burn_in
-        Steps that are never kept; half of them by default, none for ``keep`` = ``num_steps``.
-    max_images
-        Images given to the network at once; chains run in groups of that size.
-    """
-
-    num_samples: int = 1
-    num_steps: int = 100
+    num_samples: int = setting(1, least=1)
+    """Number of chains S."""
+    num_steps: int = setting(100, least=1)
+    """Steps of every chain."""
     keep: int = 1
+    """States kept of every chain: equally spaced after burn-in, the last one among them. Convergence diagnostics need
+    four or more."""
     burn_in: int | None = None
-    max_images: int = 32
+    """Steps that are never kept; half of them by default, none for ``keep`` = ``num_steps``."""
+    max_images: int = setting(32, least=1)
+    """Images given to the network at once; chains run in groups of that size."""
 
     def __post_init__(self) -> None:
-        require_count("num_steps", self.num_steps)
-        require_count("num_samples", self.num_samples)
-        require_count("max_images", self.max_images)
+        check_settings(self, "chains")
         most = self.num_steps - self.keep
         require(self.keep >= 1 and most >= 0, f"keep is {self.keep!r}; allowed: 1 to num_steps = {self.num_steps}")
         require(
@@ -78,43 +64,20 @@ class Chains:
 
 @dataclass(frozen=True)
 class LangevinStep:
-    """How a chain steps; a :class:`DeepenError` for numbers out of range.
+    """How a chain steps; a :class:`DeepenError` for numbers out of range."""
 
-    Parameters
-    ----------
-    size
-        τ > 0, fixed. By default it adapts to the curvature during burn-in, τ = min(1, 1.6/(‖A‖² + 2L)) with L the
-        largest ‖∇E(x_k) − ∇E(x_{k−1})‖/‖x_k − x_{k−1}‖ so far of that chain, and is then frozen: an adapting step is
-        no Markov chain. With a preconditioner the eigenvalues of PH take the place of ‖A‖² + 2L.
-    metropolis
-        Accept or refuse every step so that the target is exact (MALA); the adapting step then aims at an acceptance of
-        0.574. Costs of images have to be accurate to much less than ε²: prefer double precision.
-    preconditioner
-        μ > 0, of the size of the curvature of E (0.3 for the energies of this package); None for P = I, the paper's.
-    """
-
-    size: float | None = field(default=None, metadata={"keyword": "step_size"})
+    step_size: float | None = setting(None, above=0)
+    """τ, fixed. By default it adapts to the curvature during burn-in, τ = min(1, 1.6/(‖A‖² + 2L)) with L the
+    largest ‖∇E(x_k) − ∇E(x_{k−1})‖/‖x_k − x_{k−1}‖ so far of that chain, and is then frozen: an adapting step is
+    no Markov chain. With a preconditioner the eigenvalues of PH take the place of ‖A‖² + 2L."""
     metropolis: bool = False
-    preconditioner: float | None = None
+    """Accept or refuse every step so that the target is exact (MALA); the adapting step then aims at an acceptance of
+    0.574. Costs of images have to be accurate to much less than ε²: prefer double precision."""
+    preconditioner: float | None = setting(None, above=0)
+    """μ, of the size of the curvature of E (0.3 for the energies of this package); None for P = I, the paper's."""
 
     def __post_init__(self) -> None:
-        if self.size is not None:
-            require_positive("step_size", self.size)
-        if self.preconditioner is not None:
-            require_positive("preconditioner", self.preconditioner)
-
-
-class LangevinKeywords(TypedDict, total=False):
-    """The fields of :class:`Chains` and :class:`LangevinStep` as keywords, as earlier versions had them."""
-
-    num_samples: int
-    num_steps: int
-    keep: int
-    burn_in: int | None
-    max_images: int
-    step_size: float | None
-    metropolis: bool
-    preconditioner: float | None
+        check_settings(self, "step")
 
 
 @torch.no_grad()
@@ -130,7 +93,7 @@ def langevin(
     chains: Chains | None = None,
     step: LangevinStep | None = None,
     progress: bool = False,
-    **keywords: Unpack[LangevinKeywords],
+    **keywords: Any,
 ) -> Samples:
     r"""Sample the posterior ∝ exp(−2C(x)/ε²), C(x) = ½‖Ax − b‖² + E(x) (DEEPEN, equations 11 and 16).
 
@@ -154,8 +117,6 @@ def langevin(
         As for :func:`~direct_deepen.mm_map`, with any ‖A‖.
     noise_std
         ε > 0, per real component; √2 times the measurement noise η.
-    generator
-        Source of randomness.
     init
         ``noise``: zero-mean Gaussian noise, the paper's start. ``sense``: the SENSE solution plus noise of standard
         deviation ε. Or images, complex (batch, height, width) or (S, batch, height, width), used as they are.
@@ -163,16 +124,8 @@ def langevin(
         Standard deviation of the noise start, per real component. The default is the largest noise level that score
         matching shows to the energies of this package: wide against any posterior, and not where an energy has never
         been shaped. From ten times as much, 100 steps do not arrive (projects/quality).
-    chains
-        Number and length of the chains, and what is kept of them; by default one chain of 100 steps.
-    step
-        How they step; by default with an adapting step.
     **keywords
-        Fields of both groups (``step_size`` for ``size``) instead of the groups, as in earlier versions; to be removed.
-
-    Returns
-    -------
-    :class:`Samples`.
+        Fields of ``chains`` and ``step`` instead of these groups, as in earlier versions; to be removed.
 
     Notes
     -----
@@ -194,9 +147,9 @@ def langevin(
     """
     require_positive("noise_std", noise_std)
     require_positive("init_std", init_std)
-    old = dict(keywords)
-    chains, step = grouped("chains", Chains, chains, old), grouped("step", LangevinStep, step, old)
-    refuse_unknown("langevin", old)
+    chains = grouped("chains", Chains, chains, keywords)
+    step = grouped("step", LangevinStep, step, keywords)
+    refuse_unknown("langevin", keywords)
     require_finite_data(masked_kspace)
 
     # A refused step would otherwise depend on how exactly the proposal was solved for.
@@ -211,19 +164,16 @@ def langevin(
             _run(target, part, chains, step, generator, bar, number * group)
             for number, part in enumerate(starts.split(group))
         ]
+    images, histories = zip(*runs, strict=True)
     return Samples(
-        images=torch.cat([run.images for run in runs]).flatten(0, 1),
+        images=torch.cat(images).flatten(0, 1),
         # One at the start, and another for the first step size if none is given.
-        gradient_evaluations=(chains.num_steps + (2 if step.size is None else 1)) * starts.shape[:2].numel(),
+        gradient_evaluations=(chains.num_steps + (2 if step.step_size is None else 1)) * starts.shape[:2].numel(),
         chain=torch.arange(chains.num_samples).repeat_interleave(chains.keep),
         step=chains.kept_steps.repeat(chains.num_samples),
-        step_size=torch.cat([run.step_size for run in runs]),
-        cost_trace=torch.cat([run.cost_trace for run in runs], dim=1),
-        norm_trace=torch.cat([run.norm_trace for run in runs], dim=1),
-        curvature=torch.cat([run.curvature for run in runs]),
-        acceptance=torch.cat([run.acceptance for run in runs]),
         noise_std=noise_std,
         burn_in=chains.steps_of_burn_in,
+        **{name: torch.cat([history[name] for history in histories], dim=-2) for name in histories[0]},
     )
 
 
@@ -238,23 +188,11 @@ def _starts(
             f"init has shape {tuple(init.shape)}; allowed: {shape[1:]} or {shape}",
         )
         return init.to(image).expand(shape)
-    require_choice("init", init, STARTS)
+    require_choice("init", init, ("noise", "sense"))
     noise = complex_normal_like(image.expand(shape), generator=generator)
     if init == "noise":
         return init_std * noise
     return sense(target.A, target.masked_kspace) + target.noise_std * noise
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What :class:`Samples` says of a group of chains; images (chain, keep, batch, height, width)."""
-
-    images: torch.Tensor
-    step_size: torch.Tensor
-    cost_trace: torch.Tensor
-    norm_trace: torch.Tensor
-    curvature: torch.Tensor
-    acceptance: torch.Tensor
 
 
 def _run(
@@ -265,9 +203,13 @@ def _run(
     generator: torch.Generator,
     bar: tqdm,
     first_chain: int,
-) -> _Run:
-    """Run a group of chains, (chain, batch, height, width), the first of which is number ``first_chain``."""
-    state = first_state(target, start, options.size, options.metropolis, generator)
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Run a group of chains, (chain, batch, height, width), the first of which is number ``first_chain``.
+
+    Return the images kept (chain, keep, batch, height, width), and what else :class:`Samples` says of the chains, by
+    name, (..., chain, batch).
+    """
+    state = first_state(target, start, options.step_size, options.metropolis, generator)
     burn_in, kept_steps = chains.steps_of_burn_in, set(chains.kept_steps.tolist())
     accepted_sum = torch.zeros_like(state.step_size)
     # Allocated before the steps: allocated between their temporaries they would fragment memory.
@@ -276,7 +218,7 @@ def _run(
     kept = []
 
     for step in range(1, chains.num_steps + 1):
-        adapting = options.size is None and step <= burn_in
+        adapting = options.step_size is None and step <= burn_in
         state, accepted = next_state(target, state, generator, adapting_step=step if adapting else None)
         if step > burn_in:
             accepted_sum += accepted
@@ -288,14 +230,13 @@ def _run(
         if step in kept_steps:
             kept.append(state.terms.image)
         bar.update(len(start))
-    return _Run(
-        images=torch.stack(kept, dim=1),
-        step_size=state.step_size,
-        cost_trace=costs,
-        norm_trace=norms,
-        curvature=state.curvature,
-        acceptance=accepted_sum / (chains.num_steps - burn_in),
-    )
+    return torch.stack(kept, dim=1), {
+        "step_size": state.step_size,
+        "cost_trace": costs,
+        "norm_trace": norms,
+        "curvature": state.curvature,
+        "acceptance": accepted_sum / (chains.num_steps - burn_in),
+    }
 
 
 def _require_finite(norms: torch.Tensor, step: int, step_size: torch.Tensor, first_chain: int) -> None:

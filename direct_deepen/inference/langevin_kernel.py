@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from direct_deepen.inference.cost import CostTerms, inner_product
-from direct_deepen.inference.curvature import difference_quotient
+from direct_deepen.inference.cost import CostTerms, image_norm, inner_product
 from direct_deepen.inference.metric import Metric
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, norm_squared, over_chains
@@ -18,25 +17,20 @@ _ACCEPTANCE_TARGET = 0.574
 _ADAPTATION_DECAY = 0.6
 
 
+@dataclass
 class Target:
     """The density ∝ exp(−2C/ε²) of chains (chain, batch, height, width), and the metric P of the steps."""
 
-    def __init__(
-        self,
-        A: LinearOperator,
-        masked_kspace: torch.Tensor,
-        energy: DifferentiableEnergy,
-        noise_std: float,
-        metric: Metric,
-    ) -> None:
-        self.A = A
-        self.masked_kspace = masked_kspace
-        self.energy = energy
-        self.noise_std = noise_std
-        self.metric = metric
-        self.adjoint_data = A.adjoint(masked_kspace)
-        self.norm_squared = norm_squared(A, self.adjoint_data)
-        self.data_energy = 0.5 * masked_kspace.abs().square().flatten(1).sum(dim=1, dtype=torch.float64)
+    A: LinearOperator
+    masked_kspace: torch.Tensor
+    energy: DifferentiableEnergy
+    noise_std: float
+    metric: Metric
+
+    def __post_init__(self) -> None:
+        self.adjoint_data = self.A.adjoint(self.masked_kspace)
+        self.norm_squared = norm_squared(self.A, self.adjoint_data)
+        self.data_energy = 0.5 * self.masked_kspace.abs().square().flatten(1).sum(dim=1, dtype=torch.float64)
 
     def prior(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return E, real (chain, batch), and ∇E."""
@@ -83,7 +77,7 @@ def first_state(
         # The first step needs a curvature too: that between the start and a point one noise away.
         nudge = target.noise_std * complex_normal_like(start, generator=generator)
         _, nudged = target.prior(start + nudge)
-        curvature = _observed_curvature(nudge, nudged - terms.prior_gradient)
+        curvature = difference_quotient(nudge, nudged - terms.prior_gradient)
         size = _stable_step(target, curvature)
     else:
         curvature = torch.full_like(terms.cost, float("nan"))
@@ -113,7 +107,7 @@ def next_state(
         moved = replace(state, terms=there.where(accepted, here), slope=torch.where(accepted, slope, state.slope))
     if adapting_step is None:
         return moved, accepted
-    quotient = _observed_curvature(there.image - here.image, there.prior_gradient - here.prior_gradient)
+    quotient = difference_quotient(there.image - here.image, there.prior_gradient - here.prior_gradient)
     curvature = torch.maximum(state.curvature, quotient)
     log_scale = state.log_scale
     if state.slope is not None:
@@ -122,9 +116,15 @@ def next_state(
     return replace(moved, step_size=step_size, curvature=curvature, log_scale=log_scale), accepted
 
 
-def _observed_curvature(move: torch.Tensor, gradient_change: torch.Tensor) -> torch.Tensor:
-    """Difference quotient; 0 where it is not finite: Metropolis refuses such a point, and an unadjusted chain stops."""
-    return difference_quotient(move, gradient_change).double().nan_to_num(0.0, posinf=0.0)
+def difference_quotient(step: torch.Tensor, gradient_change: torch.Tensor) -> torch.Tensor:
+    """‖∇E(x + d) − ∇E(x)‖/‖d‖ of every image, a lower bound of the Lipschitz constant on the segment.
+
+    Zero where d = 0, and where it is not finite: Metropolis refuses such a point, and an unadjusted chain stops.
+    """
+    length = image_norm(step)
+    tiny = torch.finfo(length.dtype).tiny
+    quotient = torch.where(length > 0, image_norm(gradient_change) / length.clamp_min(tiny), 0.0)
+    return quotient.double().nan_to_num(0.0, posinf=0.0)
 
 
 def _stable_step(target: Target, curvature: torch.Tensor) -> torch.Tensor:

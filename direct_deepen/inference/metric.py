@@ -1,5 +1,7 @@
 """Metrics of Langevin steps, with noise of the matching covariance."""
 
+from dataclasses import dataclass
+
 import torch
 
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
@@ -25,42 +27,30 @@ class Metric:
         return norm_squared + curvature
 
 
+@dataclass(frozen=True)
 class DataMetric(Metric):
     """P = (AᴴA + μI)⁻¹, by conjugate gradients.
 
     Its noise is drawn exactly, as P(Aᴴz₁ + √μ z₂): perturb and solve (Orieux, Féron and Giovannelli, 2012).
-
-    Parameters
-    ----------
-    A
-        Forward model.
-    masked_kspace
-        b, complex (batch, coil, height, width); only its shape and type are used.
-    weight
-        μ > 0.
-    tolerance
-        Relative residual of the conjugate gradients.
     """
 
-    def __init__(self, A: LinearOperator, masked_kspace: torch.Tensor, weight: float, tolerance: float) -> None:
-        self.A = A
-        self.masked_kspace = masked_kspace
-        self.weight = weight
-        self.tolerance = tolerance
+    A: LinearOperator
+    masked_kspace: torch.Tensor
+    """b, complex (batch, coil, height, width); only its shape and type are used."""
+    weight: float
+    """μ > 0."""
+    tolerance: float
+    """Relative residual of the conjugate gradients."""
 
-    def solve(self, image: torch.Tensor, tolerance: float | None = None) -> torch.Tensor:
-        """Return Px of chains (chain, batch, height, width), to another relative residual if one is given."""
+    def solve(self, image: torch.Tensor) -> torch.Tensor:
+        """Return Px of chains (chain, batch, height, width)."""
 
         def inverse(flat: torch.Tensor) -> torch.Tensor:
             normal = over_chains(self.A).normal(flat.unflatten(0, image.shape[:2]))
             return normal.flatten(0, 1) + self.weight * flat
 
-        solution = conjugate_gradient(
-            inverse,
-            image.flatten(0, 1),
-            tolerance=self.tolerance if tolerance is None else tolerance,
-            max_iterations=_CG_ITERATIONS,
-        )
+        flat = image.flatten(0, 1)
+        solution = conjugate_gradient(inverse, flat, tolerance=self.tolerance, max_iterations=_CG_ITERATIONS)
         return solution.unflatten(0, image.shape[:2])
 
     def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

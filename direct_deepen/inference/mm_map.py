@@ -1,15 +1,15 @@
 """Maximum a posteriori reconstruction: majorize-minimize with conjugate gradients, with a quasi-Newton memory."""
 
-from dataclasses import dataclass, fields, replace
-from typing import TypedDict, Unpack
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from direct_deepen.errors import DivergenceError, require, require_count
-from direct_deepen.inference.cost import CostTerms, cost_terms, inner_product
-from direct_deepen.inference.curvature import image_norm, largest_curvature
+from direct_deepen.errors import DivergenceError
+from direct_deepen.inference.cost import CostTerms, cost_terms, image_norm, inner_product, largest_curvature
 from direct_deepen.inference.curvature_pairs import CurvaturePairs
 from direct_deepen.inference.options import grouped, refuse_unknown
+from direct_deepen.parts import check_settings, setting
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.operator import LinearOperator, SupportsSelection
 from direct_deepen.physics.sense import require_finite_data, sense
@@ -36,31 +36,21 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class MapResult:
-    """A MAP reconstruction and how it was reached.
-
-    Attributes
-    ----------
-    image
-        Complex (batch, height, width).
-    cost_history
-        C after every step tried, float64 (iterations + 1, batch). It never rises; it stays flat where a step was
-        refused, and once an image is done.
-    gradient_evaluations
-        Evaluations of ∇E summed over the batch, those for the estimate of L and for refused steps included.
-    converged
-        Boolean (batch,): the stopping rule was met, or no step could lower C any further.
-    curvature
-        L of the next majorizer that would be tried, real (batch,).
-    gradient_norm
-        ‖∇C‖ at the returned image, real (batch,).
-    """
+    """A MAP reconstruction and how it was reached."""
 
     image: torch.Tensor
+    """Complex (batch, height, width)."""
     cost_history: torch.Tensor
+    """C after every step tried, float64 (iterations + 1, batch). It never rises; it stays flat where a step was
+    refused, and once an image is done."""
     gradient_evaluations: int
+    """Evaluations of ∇E summed over the batch, those for the estimate of L and for refused steps included."""
     converged: torch.Tensor
+    """Boolean (batch,): the stopping rule was met, or no step could lower C any further."""
     curvature: torch.Tensor
+    """L of the next majorizer that would be tried, real (batch,)."""
     gradient_norm: torch.Tensor
+    """‖∇C‖ at the returned image, real (batch,)."""
 
     @property
     def iterations(self) -> int:
@@ -70,68 +60,35 @@ class MapResult:
 
 @dataclass(frozen=True)
 class Stopping:
-    """When an image is done; a :class:`DeepenError` for numbers out of range.
+    """When an image is done; a :class:`DeepenError` for numbers out of range."""
 
-    Parameters
-    ----------
-    tolerance
-        An image is done when |C(x_{n+1}) − C(x_n)| ≤ tolerance · C(x_n), the paper's rule, and the next holds too.
-    gradient_tolerance
-        ‖∇C(x_{n+1})‖ ≤ gradient_tolerance · ‖∇C(x_0)‖: a single short step is not yet a minimum. At a kink this may
-        never hold: five steps in a row within ``tolerance`` will do.
-    max_iterations
-        Limit on the steps tried, at least one; each costs one evaluation of E and ∇E.
-    """
-
-    tolerance: float = 1e-6
-    gradient_tolerance: float = 1e-3
-    max_iterations: int = 500
+    tolerance: float = setting(1e-6, above=0, infinite=True)
+    """An image is done when |C(x_{n+1}) − C(x_n)| ≤ tolerance · C(x_n), the paper's rule, and the next holds too."""
+    gradient_tolerance: float = setting(1e-3, above=0, infinite=True)
+    """‖∇C(x_{n+1})‖ ≤ gradient_tolerance · ‖∇C(x_0)‖: a single short step is not yet a minimum. At a kink this may
+    never hold: five steps in a row within ``tolerance`` will do."""
+    max_iterations: int = setting(500, least=1)
+    """Limit on the steps tried; each costs one evaluation of E and ∇E."""
 
     def __post_init__(self) -> None:
-        require(self.tolerance > 0, f"tolerance is {self.tolerance!r}; allowed: > 0")
-        require(self.gradient_tolerance > 0, f"gradient_tolerance is {self.gradient_tolerance!r}; allowed: > 0")
-        require_count("max_iterations", self.max_iterations)
+        check_settings(self, "stopping")
 
 
 @dataclass(frozen=True)
 class MapStep:
-    """How a step of :func:`mm_map` is computed; a :class:`DeepenError` for numbers out of range.
+    """How a step of :func:`mm_map` is computed; a :class:`DeepenError` for numbers out of range."""
 
-    Parameters
-    ----------
-    curvature
-        First L; estimated by default.
-    memory
-        Steps remembered, each with two images; 0 is the paper's plain majorize-minimize.
-    cg_tolerance, cg_iterations
-        Relative residual and limit of the inner conjugate gradients.
-    """
-
-    curvature: float | None = None
-    memory: int = 5
-    cg_tolerance: float = 1e-3
-    cg_iterations: int = 20
+    curvature: float | None = setting(None, above=0)
+    """First L; estimated by default."""
+    memory: int = setting(5, least=0)
+    """Steps remembered, each with two images; 0 is the paper's plain majorize-minimize."""
+    cg_tolerance: float = setting(1e-3, above=0)
+    """Relative residual of the inner conjugate gradients."""
+    cg_iterations: int = setting(20, least=1)
+    """Limit of the inner conjugate gradients."""
 
     def __post_init__(self) -> None:
-        require(
-            self.curvature is None or self.curvature > 0,
-            f"curvature is {self.curvature!r}; allowed: > 0, or None to estimate it",
-        )
-        require_count("memory", self.memory, 0)
-        require(self.cg_tolerance > 0, f"cg_tolerance is {self.cg_tolerance!r}; allowed: > 0")
-        require_count("cg_iterations", self.cg_iterations)
-
-
-class MapKeywords(TypedDict, total=False):
-    """The fields of :class:`Stopping` and :class:`MapStep` as keywords, as earlier versions had them."""
-
-    tolerance: float
-    gradient_tolerance: float
-    max_iterations: int
-    curvature: float | None
-    memory: int
-    cg_tolerance: float
-    cg_iterations: int
+        check_settings(self, "step")
 
 
 @torch.no_grad()
@@ -144,7 +101,7 @@ def mm_map(
     stopping: Stopping | None = None,
     step: MapStep | None = None,
     progress: bool = False,
-    **keywords: Unpack[MapKeywords],
+    **keywords: Any,
 ) -> MapResult:
     r"""Minimise C(x) = ½‖Ax − b‖² + E(x), monotonically (DEEPEN, equations 14 and 15).
 
@@ -174,24 +131,18 @@ def mm_map(
         Anything with ``value_and_grad``.
     init
         Start, complex (batch, height, width); SENSE with λ = 0.01 by default.
-    stopping
-        When an image is done, and the limit on the steps.
-    step
-        How a step is computed.
     progress
         Show a progress bar, if standard error is a terminal: E, C, the step 1/L, and the number of images left.
     **keywords
-        Fields of both groups instead of the groups, as in earlier versions; to be removed.
-
-    Returns
-    -------
-    :class:`MapResult`. With an operator that can be cut to a part of its batch, images that are done cost nothing more.
+        Fields of ``stopping`` and ``step`` instead of these groups, as in earlier versions; to be removed.
 
     Notes
     -----
     Guaranteed for every energy: C never rises from one iterate to the next. For energies with Lipschitz ∇E the iterates
     approach a stationary point (Lemma 2.1). For ``relu`` or ``absolute`` energies ∇E jumps; the iteration then ends
     where no step lowers C, which may be a kink rather than a stationary point.
+
+    With an operator that can be cut to a part of its batch, images that are done cost nothing more.
 
     Raises
     ------
@@ -200,9 +151,9 @@ def mm_map(
     DivergenceError
         If C or ∇C at the start is not finite, or becomes so.
     """
-    old = dict(keywords)
-    stopping, step = grouped("stopping", Stopping, stopping, old), grouped("step", MapStep, step, old)
-    refuse_unknown("mm_map", old)
+    stopping = grouped("stopping", Stopping, stopping, keywords)
+    step = grouped("step", MapStep, step, keywords)
+    refuse_unknown("mm_map", keywords)
     require_finite_data(masked_kspace)
     x = sense(A, masked_kspace) if init is None else init.clone()
     solver = _Solver(A, masked_kspace, energy, stopping, step)
@@ -250,7 +201,7 @@ class _State:
     done: torch.Tensor
 
     def __getitem__(self, index: torch.Tensor) -> "_State":
-        return _State(*(getattr(self, field.name)[index] for field in fields(self)))
+        return _State(*(tensors[index] for tensors in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -274,9 +225,14 @@ class _Solver:
             curvature = torch.full((batch,), self.step.curvature, dtype=torch.float64, device=image.device)
             evaluations = batch
         terms = cost_terms(self.A, self.masked_kspace, self.energy, image)
-        _require_finite(terms)
+        norms = image_norm(terms.gradient)
+        if not bool((torch.isfinite(terms.cost) & torch.isfinite(norms)).all()):
+            raise DivergenceError(
+                f"mm_map: cost {terms.cost.tolist()}, gradient norm {norms.tolist()}, image norm "
+                f"{image_norm(image).tolist()} at the start; allowed: finite values"
+            )
         # At a minimum the slope of the start is rounding error, which no later slope could be small against.
-        slope = self.stopping.gradient_tolerance * image_norm(terms.gradient)
+        slope = self.stopping.gradient_tolerance * norms
         flat_slope = torch.maximum(slope, _ROUNDING * image_norm(self.A.adjoint(self.masked_kspace)))
         none = torch.zeros(batch, dtype=torch.int64, device=image.device)
         pairs = CurvaturePairs.empty(self.step.memory, image)
@@ -324,12 +280,3 @@ class _Solver:
         # NaN compares false: a step into NaN is refused like any other bad one.
         accepted = (there.cost <= here.cost) & torch.where(state.pairs.filled(), there.cost <= sufficient, majorized)
         return there, accepted
-
-
-def _require_finite(terms: CostTerms) -> None:
-    norms = image_norm(terms.gradient)
-    if not bool((torch.isfinite(terms.cost) & torch.isfinite(norms)).all()):
-        raise DivergenceError(
-            f"mm_map: cost {terms.cost.tolist()}, gradient norm {norms.tolist()}, image norm "
-            f"{image_norm(terms.image).tolist()} at the start; allowed: finite values"
-        )

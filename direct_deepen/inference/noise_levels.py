@@ -13,19 +13,8 @@ def power_schedule(largest: float, smallest: float, count: int, *, exponent: flo
     .. math:: \sigma_i = \left( \sigma_{max}^{1/\rho} + \frac{i}{T - 1} (\sigma_{min}^{1/\rho} -
               \sigma_{max}^{1/\rho}) \right)^{\rho}
 
-    Parameters
-    ----------
-    largest, smallest
-        σ_max > σ_min > 0, per real component.
-    count
-        T ≥ 2.
-    exponent
-        ρ > 0: 1 is linear, larger ones dwell at low levels; ALPS uses 5.
-
-    Raises
-    ------
-    DeepenError
-        If an argument is out of range.
+    with T ≥ 2 levels, σ_max > σ_min > 0 per real component, and the ``exponent`` ρ > 0: 1 is linear, larger ones dwell
+    at low levels; ALPS uses 5. A :class:`DeepenError` for arguments out of range.
     """
     require_positive("smallest", smallest)
     require(smallest < largest < math.inf, f"largest is {largest!r}; allowed: finite and > smallest = {smallest!r}")
@@ -37,27 +26,17 @@ def power_schedule(largest: float, smallest: float, count: int, *, exponent: flo
     return [largest, *levels[1:-1], smallest]
 
 
-def variance_exploding_level(time: float, base: float) -> float:
-    r"""Return the noise level at a time of the variance-exploding diffusion dx = Λ^t dw (DEEPEN, section IV).
+def variance_exploding_schedule(count: int, base: float) -> list[float]:
+    r"""Return the levels of the diffusion dx = Λ^t dw at the times 1, 1 − 1/N, …, 1/N (DEEPEN, section IV).
 
     .. math:: \sigma(t)^2 = \frac{\Lambda^{2t} - 1}{2 \log \Lambda}
 
-    Parameters
-    ----------
-    time
-        t ≥ 0; one is the end of the diffusion.
-    base
-        Λ > 1.
+    for a ``base`` Λ > 1 and N ≥ 1; a :class:`DeepenError` for others.
     """
-    require(0 <= time < math.inf, f"time is {time!r}; allowed: finite and >= 0")
-    require(1 < base < math.inf, f"base is {base!r}; allowed: finite and > 1")
-    return math.sqrt(math.expm1(2 * time * math.log(base)) / (2 * math.log(base)))
-
-
-def variance_exploding_schedule(count: int, base: float) -> list[float]:
-    """Return the levels at times 1, 1 − 1/N, …, 1/N of :func:`variance_exploding_level`, N = ``count`` of them."""
     require_count("count", count)
-    return [variance_exploding_level(step / count, base) for step in range(count, 0, -1)]
+    require(1 < base < math.inf, f"base is {base!r}; allowed: finite and > 1")
+    logarithm = math.log(base)
+    return [math.sqrt(math.expm1(2 * (step / count) * logarithm) / (2 * logarithm)) for step in range(count, 0, -1)]
 
 
 def require_falling(noise_levels: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""Groups of options, and the keywords of earlier versions that say the same one by one."""
+"""Groups of options, and the keywords of earlier versions that say the same one by one; to be removed."""
 
 from dataclasses import fields
 from typing import Any
@@ -9,21 +9,16 @@ from direct_deepen.errors import require
 def grouped[Group](name: str, kind: type[Group], group: Group | None, keywords: dict[str, Any]) -> Group:
     """Return the group of options ``name``: the one that is given, or one made of keywords, or the defaults.
 
-    Keywords of the group are taken out of ``keywords``. They are the names of its fields, or what the metadata
-    ``keyword`` of a field says.
-
-    Raises
-    ------
-    DeepenError
-        If there are both a group and keywords of it.
+    Keywords of the group, the names of its fields, are taken out of ``keywords``. A :class:`DeepenError` if there are
+    both a group and keywords of it.
     """
-    field_of = {field.metadata.get("keyword", field.name): field.name for field in fields(kind)}  # type: ignore[arg-type]
-    given = {keyword: keywords.pop(keyword) for keyword in field_of if keyword in keywords}
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    given = {name: keywords.pop(name) for name in names if name in keywords}
     require(
         group is None or not given,
         f"{', '.join(given)} given beside {name}; allowed: either, and best {name}={kind.__name__}(...) alone",
     )
-    return kind(**{field_of[keyword]: value for keyword, value in given.items()}) if group is None else group
+    return kind(**given) if group is None else group
 
 
 def refuse_unknown(function: str, keywords: dict[str, Any]) -> None:

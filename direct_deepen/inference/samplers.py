@@ -9,19 +9,18 @@ from torch import nn
 from direct_deepen.errors import require
 from direct_deepen.inference.annealed_langevin import (
     annealed_langevin,
-    annealed_map,
+    mask_shaped_noise,
     preconditioned_annealed_langevin,
 )
 from direct_deepen.inference.base import Estimate, Sampler, inferences
-from direct_deepen.inference.conditional_noise import mask_shaped_noise
 from direct_deepen.inference.diffusion_sampling import diffusion_posterior_sampling
-from direct_deepen.inference.estimators import Map, weighted
+from direct_deepen.inference.estimators import Map
 from direct_deepen.inference.langevin import langevin
 from direct_deepen.inference.noise_levels import power_schedule, variance_exploding_schedule
 from direct_deepen.inference.samples import Samples
 from direct_deepen.parts import setting
 from direct_deepen.physics.problem import Problem
-from direct_deepen.priors import NoiseConditionalEnergy, ReducedPrecision
+from direct_deepen.priors import DifferentiableEnergy, NoiseConditionalEnergy, ReducedPrecision, SumEnergy
 
 
 @inferences("langevin")
@@ -30,29 +29,20 @@ class Langevin(Sampler, Map):
     """Langevin chains of ½‖Ax − b‖² + wE(x), with the MAP image beside them: :func:`~direct_deepen.langevin`.
 
     ``prior_weight``, ``tolerance`` and ``max_iterations`` are those of :class:`~direct_deepen.inference.Map`.
-
-    Attributes
-    ----------
-    num_steps
-        Steps of every chain.
-    keep
-        States kept of every chain; R̂ needs four.
-    start
-        ``sense``, ``noise`` or ``map``: where the chains start.
-    step_size
-        τ; null adapts it during burn-in.
-    preconditioner
-        μ of chains that step in the metric of the data, which converge in a quarter of the steps; null for the paper's.
-    convolutions
-        ``float32``, or ``bfloat16``: precision of the convolutions in the gradients of the chains. MAP keeps float32.
     """
 
     num_steps: int = setting(100, least=1)
+    """Steps of every chain."""
     keep: int = setting(4, least=1)
+    """States kept of every chain; R̂ needs four."""
     start: str = setting("map", choices=("sense", "noise", "map"))
+    """``sense``, ``noise`` or ``map``: where the chains start."""
     step_size: float | None = setting(None, above=0)
+    """τ; null adapts it during burn-in."""
     preconditioner: float | None = setting(None, above=0)
+    """μ of chains in the metric of the data, which converge in a quarter of the steps; null for the paper's."""
     convolutions: str = setting("float32", choices=("float32", "bfloat16"))
+    """``float32``, or ``bfloat16``: precision of the convolutions in the gradients of the chains. MAP keeps float32."""
 
     def check(self, path: str) -> None:
         """Check what limits do not say."""
@@ -72,11 +62,13 @@ class Langevin(Sampler, Map):
         """Run the chains of one image; without ``start`` MAP comes first."""
         if start is None and self.start == "map":
             start = self.solve(problem, prior).image
-        energy = weighted(prior, 1.0) if self.convolutions == "float32" else ReducedPrecision(cast("Any", prior))
+        energy = cast("DifferentiableEnergy", prior)
+        if self.convolutions == "bfloat16":
+            energy = ReducedPrecision(energy)
         return langevin(
             problem.A,
             problem.masked_kspace,
-            weighted(cast("nn.Module", energy), self.prior_weight),
+            SumEnergy([(self.prior_weight, energy)]),
             noise_std=self.shared.noise_std,
             num_steps=self.num_steps,
             num_samples=self.num_samples,
@@ -94,21 +86,14 @@ class Langevin(Sampler, Map):
 @inferences("diffusion_sampling")
 @dataclass
 class DiffusionSampling(Sampler):
-    """Guided reverse diffusion (DPS): :func:`~direct_deepen.inference.diffusion_posterior_sampling`.
-
-    Attributes
-    ----------
-    num_steps
-        N, from time one to 1/N.
-    base
-        Λ of the variance-exploding diffusion: σ(t)² = (Λ^{2t} − 1)/(2 log Λ).
-    guidance
-        ζ, the length of the step towards the data.
-    """
+    """Guided reverse diffusion (DPS): :func:`~direct_deepen.inference.diffusion_posterior_sampling`."""
 
     num_steps: int = setting(1000, least=1)
+    """N, from time one to 1/N."""
     base: float = setting(25.0, above=1)
+    """Λ of the variance-exploding diffusion: σ(t)² = (Λ^{2t} − 1)/(2 log Λ)."""
     guidance: float = setting(1.0, least=0)
+    """ζ, the length of the step towards the data."""
 
     def sample(
         self, problem: Problem, prior: nn.Module, generator: torch.Generator, start: torch.Tensor | None = None
@@ -133,39 +118,27 @@ ALPS_RULES = ("conditional", "mask_shaped", "langevin", "metropolis", "map")
 @inferences("annealed_langevin")
 @dataclass
 class AnnealedLangevin(Sampler):
-    """Annealed Langevin posterior sampling (ALPS): :func:`~direct_deepen.inference.annealed_langevin`.
-
-    Attributes
-    ----------
-    rule
-        ``conditional``: the authors' draws around denoised means. ``mask_shaped``: the same with their shortcut for the
-        noise, which leaves the coils out. ``langevin``, ``metropolis``: preconditioned steps that have the posterior as
-        their limit, or exactly. ``map``: the authors' rule without noise, one image.
-    noise_std
-        η, the measurement noise per real component, in scaled intensities.
-    num_levels
-        Noise levels of the schedule.
-    largest_noise_std
-        The first of them.
-    smallest_noise_std
-        The last of them.
-    exponent
-        ρ of the schedule: how unevenly they are spaced.
-    inner_steps
-        K at every level.
-    step_size
-        h of ``langevin`` and ``metropolis``.
-    """
+    """Annealed Langevin posterior sampling (ALPS): :func:`~direct_deepen.inference.annealed_langevin`."""
 
     needs = "at"
     rule: str = setting("conditional", choices=ALPS_RULES)
+    """``conditional``: the authors' draws around denoised means. ``mask_shaped``: the same with their shortcut for the
+    noise, which leaves the coils out. ``langevin``, ``metropolis``: preconditioned steps that have the posterior as
+    their limit, or exactly. ``map``: the authors' rule without noise, one image."""
     noise_std: float = setting(0.007, above=0)
+    """η, the measurement noise per real component, in scaled intensities."""
     num_levels: int = setting(10, least=2)
+    """Noise levels of the schedule."""
     largest_noise_std: float = setting(1.0, above=0)
+    """The first of them."""
     smallest_noise_std: float = setting(0.01, above=0)
+    """The last of them."""
     exponent: float = setting(5.0, above=0)
+    """ρ of the schedule: how unevenly they are spaced."""
     inner_steps: int = setting(5, least=1)
+    """K at every level."""
     step_size: float = setting(0.5, above=0)
+    """h of ``langevin`` and ``metropolis``."""
 
     def check(self, path: str) -> None:
         """Check what limits do not say."""
@@ -181,18 +154,19 @@ class AnnealedLangevin(Sampler):
     ) -> Samples:
         """Sample by the rule."""
         energy_at = cast("NoiseConditionalEnergy", prior).at
+        levels = power_schedule(
+            self.largest_noise_std, self.smallest_noise_std, self.num_levels, exponent=self.exponent
+        )
+        without_noise = self.rule == "map"
         shared: dict[str, Any] = {
             "noise_std": self.noise_std,
-            "noise_levels": power_schedule(
-                self.largest_noise_std, self.smallest_noise_std, self.num_levels, exponent=self.exponent
-            ),
+            "noise_levels": levels,
             "inner_steps": self.inner_steps,
+            "generator": None if without_noise else generator,
+            "num_samples": 1 if without_noise else self.num_samples,
+            "max_images": self.max_images,
             "progress": True,
         }
-        if self.rule == "map":
-            image = annealed_map(problem.A, problem.masked_kspace, energy_at, **shared)
-            return Samples.independent(image[None], self.num_levels * self.inner_steps)
-        shared |= {"num_samples": self.num_samples, "max_images": self.max_images, "generator": generator}
         if self.rule in ("langevin", "metropolis"):
             return preconditioned_annealed_langevin(
                 problem.A,

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 
 from direct_deepen.errors import DivergenceError, require_count
-from direct_deepen.inference.curvature import image_norm
+from direct_deepen.inference.cost import image_norm
 
 
 @dataclass(frozen=True)
@@ -16,73 +16,43 @@ class Samples:
 
     Independent samples are chains of which one state each was kept. Samplers without a history of chains leave
     everything after ``chain`` at ``None``.
-
-    Attributes
-    ----------
-    images
-        Complex (chains·keep, batch, height, width).
-    gradient_evaluations
-        Evaluations of ∇E, or of the network where there is no energy, summed over chains and batch.
-    chain
-        Integers (chains·keep,): the chain a sample comes from.
-    step
-        Integers (chains·keep,): the step, from 1, that a sample is the result of.
-    step_size
-        The τ of every kept step, real (chains, batch).
-    cost_trace
-        C after every step, float64 (num_steps, chains, batch).
-    norm_trace
-        ‖x‖ after every step, real (num_steps, chains, batch).
-    curvature
-        Largest difference quotient of ∇E seen during burn-in, real (chains, batch); not a number for fixed steps.
-    acceptance
-        Share of proposals accepted after burn-in, real (chains, batch); one without Metropolis adjustment.
-    noise_std
-        ε: the target is ∝ exp(−2C/ε²).
-    burn_in
-        Steps before the first that could be kept.
     """
 
     images: torch.Tensor
+    """Complex (chains·keep, batch, height, width)."""
     gradient_evaluations: int
+    """Evaluations of ∇E, or of the network where there is no energy, summed over chains and batch."""
     chain: torch.Tensor
+    """Integers (chains·keep,): the chain a sample comes from."""
     step: torch.Tensor | None = None
+    """Integers (chains·keep,): the step, from 1, that a sample is the result of."""
     step_size: torch.Tensor | None = None
+    """The τ of every kept step, real (chains, batch)."""
     cost_trace: torch.Tensor | None = None
+    """C after every step, float64 (num_steps, chains, batch)."""
     norm_trace: torch.Tensor | None = None
+    """‖x‖ after every step, real (num_steps, chains, batch)."""
     curvature: torch.Tensor | None = None
+    """Largest difference quotient of ∇E during burn-in, real (chains, batch); not a number for fixed steps."""
     acceptance: torch.Tensor | None = None
+    """Share of proposals accepted after burn-in, real (chains, batch); one without Metropolis adjustment."""
     noise_std: float | None = None
+    """ε: the target is ∝ exp(−2C/ε²)."""
     burn_in: int | None = None
+    """Steps before the first that could be kept."""
 
     @classmethod
     def independent(cls, images: torch.Tensor, gradient_evaluations: int) -> Self:
         """Return independent samples, complex (sample, batch, height, width): one state of every chain."""
         return cls(images, gradient_evaluations, torch.arange(len(images)))
 
-    @property
-    def num_chains(self) -> int:
-        """Number of chains."""
-        return int(self.chain[-1]) + 1
-
-    @property
-    def keep(self) -> int:
-        """Number of samples kept of every chain."""
-        return len(self.images) // self.num_chains
-
     def by_chain(self) -> torch.Tensor:
         """Return the images as (chain, keep, batch, height, width)."""
-        return self.images.unflatten(0, (self.num_chains, self.keep))
+        return self.images.unflatten(0, (int(self.chain[-1]) + 1, -1))
 
 
 def group_sizes(num_samples: int, batch: int, max_images: int) -> Iterator[int]:
-    """Yield how many samples run at once, for ``batch`` images each, until all have.
-
-    Raises
-    ------
-    DeepenError
-        If a number is below one.
-    """
+    """Yield how many samples run at once, for ``batch`` images each, until all have."""
     require_count("num_samples", num_samples)
     require_count("max_images", max_images)
     size = max(1, max_images // batch)

@@ -148,5 +148,5 @@ def _reconstructed(update: Update) -> torch.Tensor:
 
 
 def _learned(update: Update) -> dict[str, float]:
-    names = update.inference.learned()
+    names = update.inference.learns
     return {f"train/learned_{name}": float(learned(update.prior, name).detach()) for name in names}

@@ -4,8 +4,8 @@
        :section: model
 
 reads them off a settings class: keys and defaults from its fields, meanings from the docstrings of
-it and its bases. With ``:arguments: module.Class`` only the keys that are arguments of a prior are
-listed, and their meanings come from the parameters of that class too.
+it, its bases and their fields. With ``:arguments: module.Class`` only the keys that are arguments
+of a prior are listed, and their meanings come from the parameters of that class too.
 """
 
 import importlib
@@ -19,6 +19,7 @@ from docstrings import with_escaped_bars
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 from direct_deepen.engines.models import PriorConfig
@@ -49,12 +50,19 @@ class Key:
 
 
 def meanings(settings: type) -> dict[str, str]:
-    """Return what the docstrings of a settings class and its bases say of their attributes."""
+    """Return what a settings class and its bases say of their attributes."""
     found: dict[str, str] = {}
     for base in reversed(settings.__mro__):
         for section in _ATTRIBUTES.findall(inspect.cleandoc(base.__dict__.get("__doc__") or "")):
             for names, text in _ENTRY.findall(section + "\n"):
                 found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+        if is_dataclass(base):
+            documented = ModuleAnalyzer.for_module(base.__module__).find_attr_docs()
+            found |= {
+                name: " ".join(lines).strip()
+                for (owner, name), lines in documented.items()
+                if owner == base.__qualname__
+            }
     return found
 
 

@@ -30,8 +30,7 @@ from direct_deepen.evaluation.classical import CLASSICAL
 from direct_deepen.evaluation.methods import best_value, classical
 from direct_deepen.evaluation.metrics import quality
 from direct_deepen.evaluation.tables import write_csv
-from direct_deepen.inference.cost import cost_terms
-from direct_deepen.inference.curvature import largest_curvature
+from direct_deepen.inference.cost import cost_terms, largest_curvature
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.priors import Energy

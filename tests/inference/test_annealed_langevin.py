@@ -10,7 +10,6 @@ from direct_deepen import SenseOperator
 from direct_deepen.errors import DivergenceError
 from direct_deepen.inference import (
     annealed_langevin,
-    annealed_map,
     mask_shaped_noise,
     preconditioned_annealed_langevin,
 )
@@ -186,9 +185,8 @@ def test_the_preconditioned_chain_meets_the_posterior_of_the_smoothed_prior(prob
 
 def test_without_noise_the_rule_is_deterministic_and_a_fixed_point_is_the_minimum(problem):
     A, data = problem
-    first, second = (
-        annealed_map(A, data, energy_at, noise_std=ETA, noise_levels=[2.0, 0.5], inner_steps=400) for _ in range(2)
-    )
+    arguments = {"noise_std": ETA, "noise_levels": [2.0, 0.5], "inner_steps": 400, "generator": None}
+    first, second = (annealed_langevin(A, data, energy_at, **arguments).images[0] for _ in range(2))
     assert torch.equal(first, second)
     assert first.shape == (1, 1, 6)
     # The minimum of ‖Ax − b‖²/2η² + E_σ/σ² at the last σ is the mean of that posterior.

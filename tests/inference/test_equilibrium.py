@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from direct_deepen.inference.equilibrium import differentiable_equilibrium, equilibrium
+from direct_deepen.inference import equilibrium
 from direct_deepen.priors import Denoiser
 
 TIGHT = {"tolerance": 1e-10, "max_iterations": 3000}
@@ -75,7 +75,8 @@ def test_the_implicit_gradient_is_that_of_unrolled_autograd(problem, draw):
         return image.detach(), [weight.grad, *(parameter.grad for parameter in network.parameters())]
 
     def implicit(network, weight):
-        return differentiable_equilibrium(A, kspace, network, damping=damping, data_weight=weight, init=start, **TIGHT)
+        options = {"damping": damping, "init": start, "differentiable": True}
+        return equilibrium(A, kspace, network, data_weight=weight, **options, **TIGHT).image
 
     def unrolled(network, weight):
         # The same iteration with a dense inverse, so that autograd goes through all of it.
@@ -96,12 +97,13 @@ def test_the_implicit_gradient_is_that_of_unrolled_autograd(problem, draw):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_without_gradients_enabled_there_is_no_graph(problem):
+def test_without_gradients_enabled_or_asked_for_there_is_no_graph(problem):
     A, kspace, start = problem
     weight = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     with torch.no_grad():
-        image = differentiable_equilibrium(A, kspace, contraction(), damping=0.5, data_weight=weight, init=start)
-    assert not image.requires_grad
+        result = equilibrium(A, kspace, contraction(), damping=0.5, data_weight=weight, init=start, differentiable=True)
+    assert not result.image.requires_grad
+    assert not equilibrium(A, kspace, contraction(), damping=0.5, data_weight=weight, init=start).image.requires_grad
 
 
 @pytest.mark.parametrize(("key", "value"), [("damping", 0.0), ("data_weight", 0.0), ("data_weight", float("inf"))])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from direct_deepen.errors import DivergenceError
-from direct_deepen.inference.fixed_point import iterate_to_fixed_point
+from direct_deepen.inference.iterations import iterate_to_fixed_point
 
 
 def test_it_ends_at_the_fixed_point_and_counts(draw):

@@ -45,8 +45,6 @@ def annealed(sampler):
 
     def run(A, b, prior):
         arguments = {"noise_std": 1e-5, "noise_levels": [1e-4, 0.5e-4, 1e-5], "inner_steps": 8}
-        if sampler is inference.annealed_map:
-            return sampler(A, b, lambda level: prior, **arguments)
         return sampler(A, b, lambda level: prior, **arguments, generator=torch.Generator().manual_seed(0)).images[0]
 
     return run
@@ -57,7 +55,6 @@ INFERENCES = {
     "mm_map": (lambda A, b, p: inference.mm_map(A, b, p, tolerance=1e-9).image, QuadraticEnergy, NoEnergy()),
     "langevin": (by_langevin, QuadraticEnergy, NoEnergy()),
     "annealed_langevin": (annealed(inference.annealed_langevin), QuadraticEnergy, NoEnergy()),
-    "annealed_map": (annealed(inference.annealed_map), QuadraticEnergy, NoEnergy()),
     "preconditioned_annealed_langevin": (
         annealed(inference.preconditioned_annealed_langevin),
         QuadraticEnergy,
@@ -75,11 +72,6 @@ INFERENCES = {
     ),
     "equilibrium": (
         lambda A, b, p: inference.equilibrium(A, b, p, data_weight=2.0, tolerance=1e-8).image,
-        ImageNetwork,
-        identity,
-    ),
-    "differentiable_equilibrium": (
-        lambda A, b, p: inference.differentiable_equilibrium(A, b, p, data_weight=torch.tensor(2.0), tolerance=1e-8),
         ImageNetwork,
         identity,
     ),

@@ -95,7 +95,7 @@ def test_states_are_kept_at_equal_distances_after_burn_in_the_last_one_among_the
     assert int(distances.max() - distances.min()) <= 1  # as equal as integers can be
     assert samples.step.tolist() == steps.tolist() * 3
     assert samples.chain.tolist() == [chain for chain in range(3) for _ in range(keep)]
-    assert (samples.num_chains, samples.keep) == (3, keep)
+    assert samples.by_chain().shape[:2] == (3, keep)
     assert samples.images.shape == (3 * keep, 2, 8, 8)
     assert samples.cost_trace.shape == samples.norm_trace.shape == (num_steps, 3, 2)
     assert samples.step_size.shape == samples.acceptance.shape == samples.curvature.shape == (3, 2)

@@ -9,7 +9,6 @@ import pytest
 from direct_deepen.inference.noise_levels import (
     power_schedule,
     require_falling,
-    variance_exploding_level,
     variance_exploding_schedule,
 )
 
@@ -31,17 +30,11 @@ def test_levels_fall_between_the_ends_that_were_asked_for():
 
 
 def test_the_exploding_variance_is_the_integral_of_the_squared_diffusion():
-    base, time = 25.0, 0.7
-    steps = (np.arange(100_000) + 0.5) / 100_000 * time
-    # dx = Λ^t dw; midpoint rule.
-    variance = np.mean(base ** (2 * steps)) * time
-    assert variance_exploding_level(time, base) ** 2 == pytest.approx(variance, rel=1e-8)
-    assert variance_exploding_level(0.0, base) == 0
-
-
-def test_the_exploding_schedule_ends_one_step_above_zero():
-    levels = variance_exploding_schedule(4, 25.0)
-    assert levels == [variance_exploding_level(time, 25.0) for time in (1.0, 0.75, 0.5, 0.25)]
+    base, levels = 25.0, variance_exploding_schedule(10, 25.0)
+    for time, level in zip(np.arange(10, 0, -1) / 10, levels, strict=True):
+        steps = (np.arange(100_000) + 0.5) / 100_000 * time
+        # dx = Λ^t dw; midpoint rule.
+        assert level**2 == pytest.approx(np.mean(base ** (2 * steps)) * time, rel=1e-8)
     require_falling(levels)
 
 
@@ -53,8 +46,7 @@ def test_the_exploding_schedule_ends_one_step_above_zero():
         (lambda: power_schedule(math.inf, 1.0, 5), "largest"),
         (lambda: power_schedule(2.0, 1.0, 1), "count"),
         (lambda: power_schedule(2.0, 1.0, 3, exponent=0.0), "exponent"),
-        (lambda: variance_exploding_level(-0.1, 25.0), "time"),
-        (lambda: variance_exploding_level(0.5, 1.0), "base"),
+        (lambda: variance_exploding_schedule(4, 1.0), "base"),
         (lambda: variance_exploding_schedule(0, 25.0), "count"),
         (lambda: require_falling([]), "noise_levels"),
         (lambda: require_falling([1.0, 0.0]), "noise_levels"),

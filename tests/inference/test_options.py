@@ -1,23 +1,20 @@
 """Groups of options, and the keywords of earlier versions."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 
 import pytest
 
-from direct_deepen.inference import Chains, LangevinStep, MapStep, Stopping
-from direct_deepen.inference.langevin import LangevinKeywords
-from direct_deepen.inference.mm_map import MapKeywords
 from direct_deepen.inference.options import grouped, refuse_unknown
 
 
 @dataclass(frozen=True)
 class Group:
-    size: float = field(default=1.0, metadata={"keyword": "group_size"})
+    size: float = 1.0
     count: int = 2
 
 
 def test_keywords_make_a_group_and_are_taken_out():
-    keywords = {"group_size": 3.0, "other": None}
+    keywords = {"size": 3.0, "other": None}
     assert grouped("group", Group, None, keywords) == Group(3.0, 2)
     assert keywords == {"other": None}
 
@@ -28,19 +25,11 @@ def test_a_group_is_used_as_it_is_and_none_means_the_defaults():
 
 
 def test_a_group_beside_its_keywords_is_refused(one_line_error):
-    with one_line_error("group_size, count", "group", "Group(...)"):
-        grouped("group", Group, Group(), {"group_size": 1.0, "count": 2})
+    with one_line_error("size, count", "group", "Group(...)"):
+        grouped("group", Group, Group(), {"size": 1.0, "count": 2})
 
 
 def test_an_unknown_keyword_is_refused_as_python_does():
     refuse_unknown("function", {})
     with pytest.raises(TypeError, match=r"function\(\) got an unexpected keyword argument 'colour'"):
         refuse_unknown("function", {"colour": 1})
-
-
-@pytest.mark.parametrize(
-    ("keywords", "groups"), [(LangevinKeywords, (Chains, LangevinStep)), (MapKeywords, (Stopping, MapStep))]
-)
-def test_keywords_are_the_fields_of_the_groups(keywords, groups):
-    expected = {f.metadata.get("keyword", f.name) for group in groups for f in fields(group)}
-    assert set(keywords.__annotations__) == expected

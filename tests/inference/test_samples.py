@@ -32,7 +32,7 @@ def test_an_image_that_is_not_finite_is_told_with_its_level(one_line_error, draw
 
 def test_independent_samples_are_chains_of_one_state(draw):
     samples = Samples.independent(draw(5, 2, 3, 3), gradient_evaluations=7)
-    assert (samples.num_chains, samples.keep, samples.gradient_evaluations) == (5, 1, 7)
+    assert samples.gradient_evaluations == 7
     assert samples.chain.tolist() == [0, 1, 2, 3, 4]
     assert torch.equal(samples.by_chain(), samples.images[:, None])
     assert samples.step_size is samples.cost_trace is samples.burn_in is None
