@@ -51,10 +51,7 @@ class Estimator(Inference):
         """Return the images of a batch; called without a graph."""
 
     def differentiable(self, problem: Problem, prior: nn.Module) -> torch.Tensor:
-        """Return the images of a batch with a graph to the weights, for objectives that train through the inference.
-
-        A :class:`DeepenError` if it cannot be trained through.
-        """
+        """Return the images of a batch with a graph to the weights; a :class:`DeepenError` if there is none."""
         raise DeepenError(f"model.inference.name: {type(self).__name__} has no gradient to train through")
 
 
@@ -87,10 +84,7 @@ class Sampler(Inference):
     def sample(
         self, problem: Problem, prior: nn.Module, generator: torch.Generator, start: torch.Tensor | None = None
     ) -> Samples:
-        """Return samples of the posterior of one image, a problem with a batch of one.
-
-        ``start`` is what :meth:`prepare` returned for it, complex (1, height, width).
-        """
+        """Return samples of one image, a batch of one; ``start``, (1, height, width), is that of :meth:`prepare`."""
 
     def sampling(self) -> dict[str, Any]:
         """Return what samples depend on: the class, and the settings but those of what is done with samples."""

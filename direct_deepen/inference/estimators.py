@@ -9,7 +9,7 @@ from torch import nn
 
 from direct_deepen.inference.base import Estimate, Estimator, inferences, learned
 from direct_deepen.inference.iterations import FixedPointResult, equilibrium, proximal_iteration, unrolled_gradient
-from direct_deepen.inference.mm_map import mm_map
+from direct_deepen.inference.mm_map import Stopping, mm_map
 from direct_deepen.parts import setting
 from direct_deepen.physics.problem import Problem
 from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy
@@ -36,8 +36,7 @@ class Map(Estimator):
             problem.masked_kspace,
             SumEnergy([(self.prior_weight, cast("DifferentiableEnergy", prior))]),
             init=self.sense(problem),
-            tolerance=self.tolerance,
-            max_iterations=self.max_iterations,
+            stopping=Stopping(self.tolerance, max_iterations=self.max_iterations),
             progress=True,
         )
         batch = len(problem.names)

@@ -153,10 +153,8 @@ def equilibrium(
         As for :func:`~direct_deepen.mm_map`, and so are the errors.
     denoiser
         H, complex (batch, height, width) → the same.
-    damping
-        α, above zero.
-    data_weight
-        λ, above zero; a scalar tensor to have a gradient to it.
+    damping, data_weight
+        α and λ, above zero; λ a scalar tensor to have a gradient to it.
     tolerance, max_iterations
         Stopping rule, :func:`iterate_to_fixed_point`.
 
@@ -239,8 +237,7 @@ def unrolled_gradient(
     num_steps
         K ≥ 1.
     """
-    value = float(torch.as_tensor(step_size).detach())
-    require_positive("step_size", value)
+    require_positive("step_size", float(torch.as_tensor(step_size).detach()))
     require_count("num_steps", num_steps)
     require_finite_data(masked_kspace)
     x = sense(A, masked_kspace) if init is None else init

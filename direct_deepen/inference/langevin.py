@@ -12,7 +12,7 @@ from direct_deepen.inference.langevin_kernel import Target, first_state, next_st
 from direct_deepen.inference.metric import DataMetric, Metric
 from direct_deepen.inference.options import grouped, refuse_unknown
 from direct_deepen.inference.samples import Samples
-from direct_deepen.parts import check_settings, setting
+from direct_deepen.parts import setting
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.sense import require_finite_data, sense
@@ -27,7 +27,7 @@ _INEXACT, _EXACT = 1e-3, 1e-9
 
 @dataclass(frozen=True)
 class Chains:
-    """How many chains run, how long, and which states are kept; a :class:`DeepenError` for numbers out of range."""
+    """How many chains run, how long, and which states are kept."""
 
     num_samples: int = setting(1, least=1)
     """Number of chains S."""
@@ -41,13 +41,13 @@ class Chains:
     max_images: int = setting(32, least=1)
     """Images given to the network at once; chains run in groups of that size."""
 
-    def __post_init__(self) -> None:
-        check_settings(self, "chains")
-        most = self.num_steps - self.keep
-        require(self.keep >= 1 and most >= 0, f"keep is {self.keep!r}; allowed: 1 to num_steps = {self.num_steps}")
+    def check(self, path: str) -> None:
+        """Check what limits do not say."""
+        most, keep, burn_in = self.num_steps - self.keep, self.keep, self.burn_in
+        require(keep >= 1 and most >= 0, f"{path}.keep is {keep!r}; allowed: 1 to num_steps = {self.num_steps}")
         require(
-            self.burn_in is None or 0 <= self.burn_in <= most,
-            f"burn_in is {self.burn_in!r}; allowed: 0 to num_steps - keep = {most}",
+            burn_in is None or 0 <= burn_in <= most,
+            f"{path}.burn_in is {burn_in!r}; allowed: 0 to num_steps - keep = {most}",
         )
 
     @property
@@ -64,7 +64,7 @@ class Chains:
 
 @dataclass(frozen=True)
 class LangevinStep:
-    """How a chain steps; a :class:`DeepenError` for numbers out of range."""
+    """How a chain steps."""
 
     step_size: float | None = setting(None, above=0)
     """τ, fixed. By default it adapts to the curvature during burn-in, τ = min(1, 1.6/(‖A‖² + 2L)) with L the
@@ -75,9 +75,6 @@ class LangevinStep:
     0.574. Costs of images have to be accurate to much less than ε²: prefer double precision."""
     preconditioner: float | None = setting(None, above=0)
     """μ, of the size of the curvature of E (0.3 for the energies of this package); None for P = I, the paper's."""
-
-    def __post_init__(self) -> None:
-        check_settings(self, "step")
 
 
 @torch.no_grad()
@@ -158,8 +155,8 @@ def langevin(
     target = Target(A, masked_kspace, energy, noise_std, metric)
     starts = _starts(target, init, init_std, chains.num_samples, generator)
     group = max(1, chains.max_images // starts.shape[1])
-    total = chains.num_steps * chains.num_samples
-    with progress_bar(total=total, name="Langevin", unit="step", shown=progress) as bar:
+    steps = chains.num_steps * chains.num_samples
+    with progress_bar(name="Langevin", unit="step", total=steps, shown=progress) as bar:
         runs = [
             _run(target, part, chains, step, generator, bar, number * group)
             for number, part in enumerate(starts.split(group))

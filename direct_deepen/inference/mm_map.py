@@ -9,7 +9,7 @@ from direct_deepen.errors import DivergenceError
 from direct_deepen.inference.cost import CostTerms, cost_terms, image_norm, inner_product, largest_curvature
 from direct_deepen.inference.curvature_pairs import CurvaturePairs
 from direct_deepen.inference.options import grouped, refuse_unknown
-from direct_deepen.parts import check_settings, setting
+from direct_deepen.parts import setting
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.operator import LinearOperator, SupportsSelection
 from direct_deepen.physics.sense import require_finite_data, sense
@@ -60,7 +60,7 @@ class MapResult:
 
 @dataclass(frozen=True)
 class Stopping:
-    """When an image is done; a :class:`DeepenError` for numbers out of range."""
+    """When an image is done."""
 
     tolerance: float = setting(1e-6, above=0, infinite=True)
     """An image is done when |C(x_{n+1}) − C(x_n)| ≤ tolerance · C(x_n), the paper's rule, and the next holds too."""
@@ -70,13 +70,10 @@ class Stopping:
     max_iterations: int = setting(500, least=1)
     """Limit on the steps tried; each costs one evaluation of E and ∇E."""
 
-    def __post_init__(self) -> None:
-        check_settings(self, "stopping")
-
 
 @dataclass(frozen=True)
 class MapStep:
-    """How a step of :func:`mm_map` is computed; a :class:`DeepenError` for numbers out of range."""
+    """How a step of :func:`mm_map` is computed."""
 
     curvature: float | None = setting(None, above=0)
     """First L; estimated by default."""
@@ -86,9 +83,6 @@ class MapStep:
     """Relative residual of the inner conjugate gradients."""
     cg_iterations: int = setting(20, least=1)
     """Limit of the inner conjugate gradients."""
-
-    def __post_init__(self) -> None:
-        check_settings(self, "step")
 
 
 @torch.no_grad()
@@ -140,9 +134,8 @@ def mm_map(
     -----
     Guaranteed for every energy: C never rises from one iterate to the next. For energies with Lipschitz ∇E the iterates
     approach a stationary point (Lemma 2.1). For ``relu`` or ``absolute`` energies ∇E jumps; the iteration then ends
-    where no step lowers C, which may be a kink rather than a stationary point.
-
-    With an operator that can be cut to a part of its batch, images that are done cost nothing more.
+    where no step lowers C, which may be a kink rather than a stationary point. With an operator that can be cut to a
+    part of its batch, images that are done cost nothing more.
 
     Raises
     ------

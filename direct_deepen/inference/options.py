@@ -4,21 +4,24 @@ from dataclasses import fields
 from typing import Any
 
 from direct_deepen.errors import require
+from direct_deepen.parts import check_settings
 
 
 def grouped[Group](name: str, kind: type[Group], group: Group | None, keywords: dict[str, Any]) -> Group:
     """Return the group of options ``name``: the one that is given, or one made of keywords, or the defaults.
 
     Keywords of the group, the names of its fields, are taken out of ``keywords``. A :class:`DeepenError` if there are
-    both a group and keywords of it.
+    both a group and keywords of it, or if a number is out of range.
     """
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    given = {name: keywords.pop(name) for name in names if name in keywords}
+    given = {key: keywords.pop(key) for key in names if key in keywords}
     require(
         group is None or not given,
         f"{', '.join(given)} given beside {name}; allowed: either, and best {name}={kind.__name__}(...) alone",
     )
-    return kind(**given) if group is None else group
+    result = kind(**given) if group is None else group
+    check_settings(result, name)
+    return result
 
 
 def refuse_unknown(function: str, keywords: dict[str, Any]) -> None:

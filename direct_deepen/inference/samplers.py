@@ -15,7 +15,7 @@ from direct_deepen.inference.annealed_langevin import (
 from direct_deepen.inference.base import Estimate, Sampler, inferences
 from direct_deepen.inference.diffusion_sampling import diffusion_posterior_sampling
 from direct_deepen.inference.estimators import Map
-from direct_deepen.inference.langevin import langevin
+from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
 from direct_deepen.inference.noise_levels import power_schedule, variance_exploding_schedule
 from direct_deepen.inference.samples import Samples
 from direct_deepen.parts import setting
@@ -70,14 +70,10 @@ class Langevin(Sampler, Map):
             problem.masked_kspace,
             SumEnergy([(self.prior_weight, energy)]),
             noise_std=self.shared.noise_std,
-            num_steps=self.num_steps,
-            num_samples=self.num_samples,
-            keep=self.keep,
             init=start if start is not None and self.start == "map" else self.start,
             init_std=self.shared.noise_start_std,
-            step_size=self.step_size,
-            preconditioner=self.preconditioner,
-            max_images=self.max_images,
+            chains=Chains(self.num_samples, self.num_steps, self.keep, max_images=self.max_images),
+            step=LangevinStep(self.step_size, preconditioner=self.preconditioner),
             generator=generator,
             progress=True,
         )
