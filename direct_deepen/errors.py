@@ -24,6 +24,11 @@ def optional_import(extra: str, need: str) -> Iterator[None]:
         raise DeepenError(f"{need}: pip install 'direct-deepen[{extra}]'") from error
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return (str(error).splitlines() or [""])[0]
+
+
 def require(condition: bool, message: str) -> None:
     """Raise :class:`DeepenError` with ``message`` unless ``condition`` holds."""
     if not condition:

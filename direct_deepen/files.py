@@ -5,15 +5,13 @@ import glob
 import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import h5py
-import numpy as np
 
-from direct_deepen.errors import DeepenError, require
+from direct_deepen.errors import DeepenError, first_line, require
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
@@ -45,15 +43,26 @@ def write_text(path: Path, text: str) -> None:
     write_file(path, text.encode())
 
 
-def write_hdf5(path: Path, datasets: Iterable[tuple[str, np.ndarray | bytes]], attributes: Mapping[str, Any]) -> None:
-    """Write datasets by name, taken one after another, and attributes; errors are those of :func:`write_file`."""
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Write what this context puts into an HDF5 file; errors are those of :func:`write_file`."""
     # In memory first: HDF5 crashes (segmentation fault) if the disk is full when it closes a file.
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
-        file.attrs.update(attributes)
-        for name, array in datasets:
-            file.create_dataset(name, data=array)
+        yield file
     write_file(path, content.getvalue())
+
+
+@contextmanager
+def open_hdf5(path: Path, what: str) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading; errors of reading, within the context too, say that it is no ``what``."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except DeepenError:
+        raise
+    except (OSError, RuntimeError, TypeError) as error:
+        raise DeepenError(f"{path}: no {what}: {first_line(error)}") from error
 
 
 def require_free_space(folder: Path, size: int) -> None:

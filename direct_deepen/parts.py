@@ -15,16 +15,9 @@ from direct_deepen.errors import DeepenError, require
 
 @dataclass(frozen=True)
 class Limits:
-    """What a setting may be. Numbers are finite unless ``infinite``; no comparison holds for NaN.
+    """What a setting may be: within limits, exclusive and inclusive ones, or one of ``choices``.
 
-    Attributes
-    ----------
-    above, least, below, most
-        Limits of a number, exclusive and inclusive ones; None for none.
-    choices
-        The only values allowed; empty for all.
-    infinite
-        Whether infinity is allowed, which switches a limit off.
+    Numbers are finite unless ``infinite``; no comparison holds for NaN.
     """
 
     above: float | None = None
@@ -80,22 +73,15 @@ def check_settings(settings: Any, path: str) -> None:
 
 @dataclass
 class SharedSettings:
-    """What objective and inference both know.
-
-    Attributes
-    ----------
-    noise_std
-        ε of the posterior ∝ exp(−2C/ε²), per real component, in scaled intensities: √2 times the measurement noise.
-    noise_start_std
-        Standard deviation per real component of the Gaussian noise that chains of start ``noise`` begin with, in
-        training and inference alike: no more than score matching has shown the energy.
-    sense_regularization
-        λ of the SENSE solution that reconstructions start from.
-    """
+    """What objective and inference both know."""
 
     noise_std: float = setting(0.01, above=0)
+    """ε of the posterior ∝ exp(−2C/ε²), per real component, in scaled intensities: √2 times the measurement noise."""
     noise_start_std: float = setting(0.1, above=0)
+    """Standard deviation per real component of the Gaussian noise that chains of start ``noise`` begin with, in
+    training and inference alike: no more than score matching has shown the energy."""
     sense_regularization: float = setting(0.01, above=0)
+    """λ of the SENSE solution that reconstructions start from."""
 
 
 class Part:

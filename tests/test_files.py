@@ -6,13 +6,12 @@ import shutil
 import subprocess
 import sys
 
-import h5py
 import numpy as np
 import pytest
 import torch
 
 from direct_deepen.errors import DeepenError
-from direct_deepen.files import disk_errors_reported, require_free_space, write_file, write_hdf5, write_text
+from direct_deepen.files import disk_errors_reported, new_hdf5, open_hdf5, require_free_space, write_file, write_text
 
 
 def test_a_file_is_written_with_its_folders_and_replaces_an_older_one(tmp_path):
@@ -27,8 +26,10 @@ def test_a_file_is_written_with_its_folders_and_replaces_an_older_one(tmp_path):
 
 def test_arrays_and_attributes_are_read_as_they_were_written(tmp_path):
     images = np.arange(6).reshape(2, 3) * (1 + 2j)
-    write_hdf5(tmp_path / "a.h5", [("images", images), ("text", b"bytes")], {"unit": "T", "levels": [0.1, 0.9]})
-    with h5py.File(tmp_path / "a.h5") as file:
+    with new_hdf5(tmp_path / "a.h5") as file:
+        file["images"], file["text"] = images, b"bytes"
+        file.attrs.update({"unit": "T", "levels": [0.1, 0.9]})
+    with open_hdf5(tmp_path / "a.h5", "file") as file:
         assert list(file) == ["images", "text"]
         np.testing.assert_array_equal(file["images"], images)
         assert file["text"][()] == b"bytes"
@@ -42,8 +43,12 @@ def test_a_full_disk_leaves_the_older_file_and_no_other(tmp_path, full_disk, one
     before = path.read_bytes()
     with full_disk(), one_line_error(f"{path}: cannot be written: No space left on device"):
         write_text(path, "b")
-    with full_disk(), one_line_error(f"{tmp_path / 'new.h5'}: cannot be written"):
-        write_hdf5(tmp_path / "new.h5", [("a", np.zeros(3))], {})
+    with (
+        full_disk(),
+        one_line_error(f"{tmp_path / 'new.h5'}: cannot be written"),
+        new_hdf5(tmp_path / "new.h5") as file,
+    ):
+        file["a"] = np.zeros(3)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -53,11 +58,12 @@ import resource, sys
 import numpy as np
 from pathlib import Path
 from direct_deepen.errors import DeepenError
-from direct_deepen.files import write_hdf5
+from direct_deepen.files import new_hdf5
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:
-    write_hdf5(Path(sys.argv[1]), [("small", np.zeros(1000))], {})
+    with new_hdf5(Path(sys.argv[1])) as file:
+        file["small"] = np.zeros(1000)
 except DeepenError as error:
     sys.exit(f"refused: {error}")
 """

@@ -22,7 +22,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from direct_deepen.data.batch import NamedSlices, problem_from_batch, reference_image
 from direct_deepen.data.coil_maps import coil_maps_of_batch
 from direct_deepen.data.fastmri_file import open_volume, require_fully_sampled, require_masks_of_files
-from direct_deepen.errors import DeepenError, require
+from direct_deepen.errors import DeepenError, first_line, require
 from direct_deepen.physics.problem import Problem
 
 _logger = logging.getLogger(__name__)
@@ -30,25 +30,17 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Case:
-    """One slice: its problem and its reference, both in scaled intensities.
-
-    Attributes
-    ----------
-    volume, slice_number
-        Name of the file, and number of the slice in it.
-    problem
-        Operator, data and scale, with a batch of one; its scale takes images to the units of the file.
-    reference
-        Coil-combined fully sampled image, complex (1, height, width).
-    reconstruction_size
-        Height and width by the header of the file, which ``inference.crop: header`` crops images to.
-    """
+    """One slice: its problem and its reference, both in scaled intensities."""
 
     volume: str
     slice_number: int
+    """Number in the file of that name."""
     problem: Problem
+    """Operator, data and scale, with a batch of one; its scale takes images to the units of the file."""
     reference: torch.Tensor
+    """Coil-combined fully sampled image, complex (1, height, width)."""
     reconstruction_size: tuple[int, int] | None = None
+    """Height and width by the header of the file, which ``inference.crop: header`` crops images to."""
 
 
 def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mapping[str, Any] | None = None) -> Any:
@@ -64,7 +56,7 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
         If the configuration or the folder is missing or holds no volume, a volume is undersampled already or lacks a
         mask that is asked for, or a key is wrong.
     """
-    require(configuration.is_file(), f"{configuration}: no such configuration file")
+    require(configuration.is_file(), f"{configuration}: no such file")
     require(data_root.is_dir(), f"{data_root}: no such folder of HDF5 volumes")
     files = sorted(data_root.glob("*.h5"))
     require(len(files) > 0, f"{data_root}: holds no .h5 file")
@@ -84,8 +76,7 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
     except DeepenError as error:
         raise DeepenError(f"{configuration}: {error}") from error
     except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
-        message = str(error).splitlines()[0]
-        raise DeepenError(f"{configuration}: inference.dataset: {message}") from error
+        raise DeepenError(f"{configuration}: inference.dataset: {first_line(error)}") from error
     engine = SimpleNamespace(forward_operator=fft2, backward_operator=ifft2)
     built = build_inference_transforms(SimpleNamespace(engine=engine), masking, merged)
     # DIRECT logs every file; a command that reads them twice should not.

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import torch
 
-from direct_deepen.errors import DeepenError, require
-from direct_deepen.files import write_hdf5
+from direct_deepen.errors import require
+from direct_deepen.files import new_hdf5, open_hdf5
 from direct_deepen.physics.fourier import ifft2
 
 _RESAMPLING = (("cropping", "crop"), ("augmentation", "rescale"), ("augmentation", "pad"))
@@ -51,13 +51,10 @@ def ismrmrd_header(num_slices: int, rows: int, columns: int) -> str:
 @contextmanager
 def open_volume(path: Path) -> Iterator[h5py.File]:
     """Open a volume for reading; :class:`DeepenError` if it cannot be read, or holds no array ``kspace``."""
-    try:
-        with h5py.File(path, "r") as file:
-            shape = getattr(file.get("kspace"), "shape", ())
-            require(len(shape) > 0, f"{path}: no fastMRI volume: it holds no array `kspace`")
-            yield file
-    except OSError as error:
-        raise DeepenError(f"{path}: no fastMRI volume: {str(error).splitlines()[0]}") from error
+    with open_hdf5(path, "fastMRI volume") as file:
+        shape = getattr(file.get("kspace"), "shape", ())
+        require(len(shape) > 0, f"{path}: no fastMRI volume: it holds no array `kspace`")
+        yield file
 
 
 def write_fastmri_volume(
@@ -107,7 +104,10 @@ def write_fastmri_volume(
         "norm": float(np.linalg.norm(reconstruction)),
         **(attributes or {}),
     }
-    write_hdf5(path, contents.items(), labels)
+    with new_hdf5(path) as file:
+        file.attrs.update(labels)
+        for name, content in contents.items():
+            file[name] = content
 
 
 # ---- Volumes that were undersampled when they were measured

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from direct_deepen.engines.checkpoints import digest_of, weights_of
+from direct_deepen.engines.configuration import read_yaml
 from direct_deepen.errors import DeepenError, require, require_positive
 from direct_deepen.files import write_text
 from direct_deepen.inference import Sampler
@@ -26,29 +26,19 @@ _HEADER = """\
 
 @dataclass
 class Calibration:
-    """A fitted scale.
-
-    Attributes
-    ----------
-    std_scale
-        s of :meth:`~direct_deepen.Posterior.rescaled`.
-    level, coverage_before
-        The nominal coverage that it was fitted for, and the coverage of the validation data without the scale.
-    volumes, slices
-        How many it was fitted to.
-    weights_sha256
-        See :func:`~direct_deepen.engines.checkpoints.digest_of`.
-    sampling, seed
-        How the samples were drawn: settings of the inference by key, and the seed.
-    """
+    """A fitted scale, and how the samples that it was fitted to were drawn."""
 
     std_scale: float
+    """s of :meth:`~direct_deepen.Posterior.rescaled`."""
     level: float
     coverage_before: float
+    """Coverage of intervals of the nominal ``level`` in the validation data, without the scale."""
     volumes: int
     slices: int
     weights_sha256: str
+    """See :func:`~direct_deepen.engines.checkpoints.digest_of`."""
     sampling: dict[str, Any]
+    """Settings of the inference by key."""
     seed: int
     direct_deepen_version: str
     torch_version: str
@@ -83,11 +73,10 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 
 def read_calibration(path: Path) -> Calibration:
     """Read a calibration; a :class:`DeepenError` says what a file is that is none."""
-    require(path.is_file(), f"{path}: no such calibration")
+    content = read_yaml(path)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Calibration), OmegaConf.load(path))
-        calibration = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        calibration = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Calibration), content))
+    except OmegaConfBaseException as error:
         raise DeepenError(f"{path}: no calibration: {' '.join(str(error).split())}") from error
     assert isinstance(calibration, Calibration)
     require_positive(f"{path}: std_scale", calibration.std_scale)

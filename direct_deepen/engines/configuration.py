@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from direct_deepen.engines.settings import plain, system_of
-from direct_deepen.errors import DeepenError, require
+from direct_deepen.errors import DeepenError, first_line, require
 
 _SHARED = "transforms"
 """The key that stands for the transforms of training, validation and inference, which are to be equal."""
@@ -25,11 +25,11 @@ def changed_configuration(source: Path, overlays: Sequence[Path], changes: Seque
     The key ``transforms`` of ``overlays`` is that of all three datasets; changes are ``key.in.dots=value``, in YAML.
     A file that cannot be read, an unknown key, a value that is not allowed: a :class:`DeepenError` names it.
     """
-    overlay = OmegaConf.merge(*map(read_configuration, overlays), _parsed(changes))
+    overlay = OmegaConf.merge(*map(read_yaml, overlays), _parsed(changes))
     shared = overlay.pop(_SHARED, {})
     try:
         _typed(OmegaConf.create({_SHARED: TransformsConfig}), OmegaConf.create({_SHARED: shared}))
-        result = OmegaConf.merge(read_configuration(source), overlay)
+        result = OmegaConf.merge(read_yaml(source), overlay)
         typed = _typed(_schema(result), result)
         for dataset in _datasets(result):
             dataset[_SHARED] = OmegaConf.merge(dataset.get(_SHARED, {}), shared)
@@ -52,14 +52,14 @@ def text_of(content: dict[str, Any], comment: str) -> str:
     return f"# {' '.join(comment.split())}\n{text}"
 
 
-def read_configuration(path: Path) -> DictConfig:
+def read_yaml(path: Path) -> DictConfig:
     """Return the content of a file of configuration; an error names the file."""
-    require(path.is_file(), f"{path}: no such configuration file")
+    require(path.is_file(), f"{path}: no such file")
     try:
         content = OmegaConf.load(path)
     except (OmegaConfBaseException, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DeepenError(f"{path}: {first_line(error)}") from error
-    require(isinstance(content, DictConfig), f"{path}: no configuration: it holds no keys")
+    require(isinstance(content, DictConfig), f"{path}: holds no keys")
     return content
 
 
@@ -119,11 +119,6 @@ def _typed(schema: DictConfig, config: DictConfig) -> DictConfig:
         near = [name for name in known if name.rpartition(".")[2] == last] + get_close_matches(key, known)
         hint = f"; near it: {', '.join(dict.fromkeys(near[:3]))}" if near else ""
         raise DeepenError(f"{key}: no such key{hint}") from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an exception says."""
-    return str(error).splitlines()[0]
 
 
 def _keys(section: DictConfig, prefix: str = "") -> Iterator[str]:

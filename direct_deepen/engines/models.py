@@ -57,18 +57,13 @@ class ConvEnergyConfig(NetworkConfig):
 
 @dataclass
 class NoiseConditionalEnergyConfig(PriorConfig):
-    """Keys of :class:`direct_deepen.priors.NoiseConditionalEnergy`, and the decay of the average of its weights.
-
-    Attributes
-    ----------
-    average_decay
-        d_max of :class:`direct_deepen.priors.Averaged`.
-    """
+    """Keys of :class:`direct_deepen.priors.NoiseConditionalEnergy`, and the decay of the average of its weights."""
 
     channels: list[int] = field(default_factory=lambda: [32, 64, 128])
     num_blocks: int = 2
     image_std: float = 0.3
     average_decay: float = 0.999
+    """d_max of :class:`direct_deepen.priors.Averaged`."""
 
 
 @dataclass
@@ -82,18 +77,12 @@ class DiffusionDenoiserConfig(NoiseConditionalEnergyConfig):
 
 @dataclass
 class ExternalConfig(PriorConfig):
-    """Keys of a prior of another package.
-
-    Attributes
-    ----------
-    prior
-        Its import path, ``my_module:MyEnergy``, or the name of an entry point of the group ``direct_deepen.priors``.
-    arguments
-        What its constructor is given.
-    """
+    """Keys of a prior of another package."""
 
     prior: str = ""
+    """Its import path, ``my_module:MyEnergy``, or the name of an entry point of the group ``direct_deepen.priors``."""
     arguments: dict[str, Any] = field(default_factory=dict)
+    """What its constructor is given."""
 
 
 class DirectModel(nn.Module):

@@ -14,18 +14,12 @@ from direct_deepen.posterior import Posterior
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Reconstruction of a batch in the units of the batch.
-
-    Attributes
-    ----------
-    image
-        What the configuration asks for, complex (batch, height, width).
-    arrays
-        Datasets of the posterior file, each with the batch first.
-    """
+    """Reconstruction of a batch in the units of the batch."""
 
     image: torch.Tensor
+    """What the configuration asks for, complex (batch, height, width)."""
     arrays: dict[str, torch.Tensor]
+    """Datasets of the posterior file, each with the batch first."""
 
 
 @torch.no_grad()

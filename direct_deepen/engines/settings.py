@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from direct_deepen.data.coil_maps import COIL_MAPS
-from direct_deepen.errors import DeepenError
+from direct_deepen.errors import DeepenError, first_line
 from direct_deepen.inference import Inference, inferences
 from direct_deepen.objectives import Objective, objectives
 from direct_deepen.parts import Part, Registry, SharedSettings, check_settings, setting
@@ -16,20 +16,15 @@ from direct_deepen.parts import Part, Registry, SharedSettings, check_settings, 
 
 @dataclass
 class EngineSettings(SharedSettings):
-    """What the engine reads from the model section, whatever the system.
-
-    Attributes
-    ----------
-    coil_maps
-        ``direct``: as DIRECT's transforms estimate them. ``espirit``: by sigpy, from the fully sampled centre of the
-        masked k-space, cached on disk.
-    objective, inference
-        Training, and reconstruction: ``name``, and the settings of the part of that name.
-    """
+    """What the engine reads from the model section, whatever the system."""
 
     coil_maps: str = setting("direct", choices=COIL_MAPS)
+    """``direct``: as DIRECT's transforms estimate them. ``espirit``: by sigpy, from the fully sampled centre of the
+    masked k-space, cached on disk."""
     objective: dict[str, Any] = field(default_factory=lambda: {"name": "contrastive"})
+    """Training: ``name``, and the settings of the part of that name."""
     inference: dict[str, Any] = field(default_factory=lambda: {"name": "map"})
+    """Reconstruction: ``name``, and the settings of the part of that name."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ def _structured(kind: Any, values: Mapping[str, Any], path: str) -> Any:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(dict(values))))
     except OmegaConfBaseException as error:
         key, allowed = f"{path}.{error.full_key}" if error.full_key else path, ", ".join(kind.__dataclass_fields__)
-        raise DeepenError(f"{key}: {str(error).splitlines()[0]}; allowed: {allowed}") from error
+        raise DeepenError(f"{key}: {first_line(error)}; allowed: {allowed}") from error
 
 
 def plain(section: Mapping[Any, Any]) -> dict[str, Any]:

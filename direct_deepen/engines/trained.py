@@ -10,10 +10,10 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from direct_deepen.engines.checkpoints import require_weights_of, weights_of
-from direct_deepen.engines.configuration import first_line, keys_of_model, read_configuration
+from direct_deepen.engines.configuration import keys_of_model, read_yaml
 from direct_deepen.engines.models import DiffusionDenoiser
 from direct_deepen.engines.settings import System, plain, system_of
-from direct_deepen.errors import DeepenError, require
+from direct_deepen.errors import DeepenError, first_line, require
 
 _logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def load_denoiser(checkpoint: Path, configuration: Path) -> nn.Module:
 
 def _model_section(configuration: Path) -> dict[str, Any]:
     """Return the model section of a configuration, with defaults for keys that are left out."""
-    content = read_configuration(configuration)
+    content = read_yaml(configuration)
     try:
         name = str(OmegaConf.select(content, "model.model_name"))
         require(name.startswith("deepen."), f"model_name is {name!r}; allowed: deepen.priors.<Class>")

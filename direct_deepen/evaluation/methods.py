@@ -190,7 +190,7 @@ def _by_direct(engine: Any, configuration: Path, problem: Path, data_root: Path,
 
 def _engine(configuration: Path, checkpoint: Path, seed: int, device: str) -> Any:
     """Build DIRECT's engine of a configuration, with the weights of a checkpoint."""
-    require(configuration.is_file(), f"{configuration}: no such configuration file")
+    require(configuration.is_file(), f"{configuration}: no such file")
     set_all_seeds(seed)
     with tempfile.TemporaryDirectory() as scratch:
         environment = setup_inference_environment("run", Path(scratch), device, 0, False, configuration)

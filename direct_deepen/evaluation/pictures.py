@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import torch
 
-from direct_deepen.files import write_hdf5
+from direct_deepen.files import new_hdf5
 
 IMAGES, DEVIATIONS, REFERENCES = "images.h5", "std.h5", "references.h5"
 
@@ -27,7 +27,9 @@ class Picture:
 
 def write_images(path: Path, images: Mapping[str, torch.Tensor]) -> None:
     """Write magnitudes by name, ``<row>/<slice>``, so that a reader never finds half a file."""
-    write_hdf5(path, ((name, image.abs().float().cpu().numpy()) for name, image in images.items()), {})
+    with new_hdf5(path) as file:
+        for name, image in images.items():
+            file[name] = image.abs().float().cpu().numpy()
 
 
 def read_pictures(references: Path, folders: Sequence[Path], *, count: int) -> list[Picture]:

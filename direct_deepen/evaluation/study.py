@@ -4,11 +4,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
-from direct_deepen.errors import DeepenError, require, require_choice
+from direct_deepen.engines.configuration import read_yaml
+from direct_deepen.errors import DeepenError, first_line, require, require_choice
 from direct_deepen.evaluation.classical import CLASSICAL, ZERO_FILLED
 
 KINDS = ("classical", "configuration", "predictions")
@@ -78,24 +78,15 @@ class Study:
 
 
 def load_study(path: Path) -> Study:
-    """Read a study.
-
-    Raises
-    ------
-    DeepenError
-        If the file is missing or no YAML, a key is missing or unknown, or a value is not allowed.
-    """
-    require(path.is_file(), f"{path}: no such study")
+    """Read a study, with all of its keys and values checked."""
+    content = read_yaml(path)
     try:
-        content = OmegaConf.load(path)
-        require(isinstance(content, DictConfig), f"{path}: holds no keys; allowed: those of a study")
         study = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), content))
     except ConfigKeyError as error:
         allowed = ", ".join(field.name for field in fields(error.object_type or Study))
         raise DeepenError(f"{path}: {error.full_key} is no key; allowed: {allowed}") from error
-    except (OmegaConfBaseException, UnicodeDecodeError, YAMLError) as error:
-        where = getattr(error, "full_key", None) or "no study"
-        raise DeepenError(f"{path}: {where}: {str(error).splitlines()[0]}") from error
+    except OmegaConfBaseException as error:
+        raise DeepenError(f"{path}: {error.full_key}: {first_line(error)}") from error
     assert isinstance(study, Study)
     for name in ("problems", "methods"):
         require(len(getattr(study, name)) > 0, f"{path}: {name} is empty; allowed: one or more names")

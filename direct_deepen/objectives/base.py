@@ -16,94 +16,62 @@ from direct_deepen.physics.problem import Problem
 
 @dataclass
 class GuardSettings:
-    """What the guard takes for trouble, besides NaN, infinity and chains that diverge.
-
-    Attributes
-    ----------
-    max_gap
-        Limit of |E⁺ − E⁻| in units of E₀, the energy of data noise.
-    max_curvature
-        Limit of the difference quotients of ∇E along the chains.
-    interval
-        Good updates between two remembered states.
-    max_rollbacks
-        Rollbacks before training ends with an error; 0 ends it at the first trouble.
-    """
+    """What the guard takes for trouble, besides NaN, infinity and chains that diverge."""
 
     max_gap: float = setting(20.0, above=0, infinite=True)
+    """Limit of |E⁺ − E⁻| in units of E₀, the energy of data noise."""
     max_curvature: float = setting(4.0, above=0, infinite=True)
+    """Limit of the difference quotients of ∇E along the chains."""
     interval: int = setting(10, least=1)
+    """Good updates between two remembered states."""
     max_rollbacks: int = setting(10, least=0)
+    """Rollbacks before training ends with an error; 0 ends it at the first trouble."""
 
 
 @dataclass(frozen=True)
 class Update:
-    """What an update of the weights has to go by.
-
-    Attributes
-    ----------
-    model
-        What is called for a loss with a graph: the prior, or its wrapper for parallel training.
-    reference
-        Fully sampled images in scaled intensities, complex (batch, height, width).
-    problem
-        Undersampled data of the same images.
-    generator
-        Source of all randomness of the iteration.
-    load_denoiser
-        Reads the network of a trained diffusion from its checkpoint and its configuration.
-    """
+    """What an update of the weights has to go by."""
 
     model: nn.Module
+    """What is called for a loss with a graph: the prior, or its wrapper for parallel training."""
     prior: nn.Module
     inference: Inference
     reference: torch.Tensor
+    """Fully sampled images in scaled intensities, complex (batch, height, width)."""
     problem: Problem
+    """Undersampled data of the same images."""
     iteration: int
     generator: torch.Generator
+    """Source of all randomness of the iteration."""
     load_denoiser: Callable[[Path, Path], nn.Module]
+    """Reads the network of a trained diffusion from its checkpoint and its configuration."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of an update, and what the guard and the log are to know.
-
-    Attributes
-    ----------
-    value
-        Scalar with a graph to the weights.
-    name
-        What it is logged as; DIRECT shows names with ``loss`` in them.
-    metrics
-        Numbers to be logged.
-    gap
-        |E⁺ − E⁻| in units of E₀; zero where there are no samples.
-    curvature
-        Largest difference quotient of ∇E along the chains; zero where none was seen.
-    """
+    """The loss of an update, and what the guard and the log are to know."""
 
     value: torch.Tensor
+    """Scalar with a graph to the weights."""
     name: str
+    """What it is logged as; DIRECT shows names with ``loss`` in them."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    """Numbers to be logged."""
     gap: float = 0.0
+    """|E⁺ − E⁻| in units of E₀; zero where there are no samples."""
     curvature: float = 0.0
+    """Largest difference quotient of ∇E along the chains; zero where none was seen."""
 
 
 @dataclass
 class Objective(Part, ABC):
-    """Base of the objectives that ``model.objective.name`` chooses; a subclass is a dataclass of its settings.
-
-    Attributes
-    ----------
-    random_phase
-        Share of the training slices that get a smooth phase drawn at random, for priors that are to serve with coil
-        maps of any phase. DIRECT's maps leave images real; a prior trained on these alone takes a phase for an error.
-    guard
-        When training goes back to an earlier state with half the learning rate.
-    """
+    """Base of the objectives that ``model.objective.name`` chooses; a subclass is a dataclass of its settings."""
 
     random_phase: float = setting(0.0, least=0, most=1)
+    """Share of the training slices that get a smooth phase drawn at random, for priors that are to serve with coil maps
+    of any phase. DIRECT's maps leave images real; a prior trained on these alone takes a phase for an error."""
     guard: GuardSettings = field(default_factory=GuardSettings)
+    """When training goes back to an earlier state with half the learning rate."""
 
     @abstractmethod
     def loss(self, update: Update) -> Loss:

@@ -56,34 +56,24 @@ def energy_unit(num_pixels: int, noise_std: float) -> float:
 @objectives("contrastive")
 @dataclass
 class Contrastive(Objective):
-    """Denoising score matching (warm start), then :func:`contrastive_loss` against samples of Langevin chains.
-
-    Attributes
-    ----------
-    warm_start_iterations
-        Iterations of denoising score matching before the contrastive ones.
-    warm_start_noise_std
-        Largest noise level of score matching, per real component, in scaled intensities.
-    warm_start_energy_weight
-        λ of the term that takes the energy of noise-free images to zero during score matching. Without it MAP leaves
-        the images for spurious minima of lower energy.
-    data_noise_factor
-        c: true images get noise of standard deviation c·ε per real component. Samples carry noise of at least ε, which
-        no energy can explain below c = 1; √2 is a variance of 2ε².
-    energy_penalty
-        α of α·mean(E⁺² + E⁻²)/E₀, which holds images at the bottom during contrastive training; E₀ = Pε²/2 is the
-        energy of data noise in P pixels. Training is stable without it, but MAP finds stripes of lower energy.
-    chains
-        The chains that draw x⁻.
-    """
+    """Denoising score matching (warm start), then :func:`contrastive_loss` against samples of Langevin chains."""
 
     needs = "value_and_grad"
     warm_start_iterations: int = setting(1000, least=0)
+    """Iterations of denoising score matching before the contrastive ones."""
     warm_start_noise_std: float = setting(0.1, above=0)
+    """Largest noise level of score matching, per real component, in scaled intensities."""
     warm_start_energy_weight: float = setting(0.3, least=0)
+    """λ of the term that takes the energy of noise-free images to zero during score matching. Without it MAP leaves the
+    images for spurious minima of lower energy."""
     data_noise_factor: float = setting(2**0.5, above=0)
+    """c: true images get noise of standard deviation c·ε per real component. Samples carry noise of at least ε, which
+    no energy can explain below c = 1; √2 is a variance of 2ε²."""
     energy_penalty: float = setting(0.01, least=0)
+    """α of α·mean(E⁺² + E⁻²)/E₀, which holds images at the bottom during contrastive training; E₀ = Pε²/2 is the energy
+    of data noise in P pixels. Training is stable without it, but MAP finds stripes of lower energy."""
     chains: ChainSettings = field(default_factory=ChainSettings)
+    """The chains that draw x⁻."""
 
     def __post_init__(self) -> None:
         self.stored_chains = PersistentChains(self.chains.max_stored)

@@ -74,16 +74,12 @@ def distillation_loss(
 @objectives("diffusion")
 @dataclass
 class Diffusion(Objective):
-    """Denoising score matching over noise levels whose logarithms are uniform (DPS): :func:`diffusion_loss`.
-
-    Attributes
-    ----------
-    smallest_noise_std, largest_noise_std
-        Ends of the range, per real component, in scaled intensities.
-    """
+    """Denoising score matching over noise levels whose logarithms are uniform (DPS): :func:`diffusion_loss`."""
 
     smallest_noise_std: float = setting(0.005, above=0)
+    """Smallest noise level, per real component, in scaled intensities."""
     largest_noise_std: float = setting(10.0, above=0)
+    """Largest noise level, per real component, in scaled intensities."""
 
     def check(self, path: str) -> None:
         """Check what limits do not say."""
@@ -112,23 +108,16 @@ class Diffusion(Objective):
 @objectives("distillation")
 @dataclass
 class Distillation(Diffusion):
-    """Distillation of an energy from a trained diffusion (ALPS): :func:`distillation_loss`.
-
-    Attributes
-    ----------
-    teacher_configuration
-        Configuration of the trained diffusion; only training reads it.
-    teacher_checkpoint
-        Its weights.
-    least_noise_share
-        Images get noise of a share of their noise level that is uniform between this and one. With one the energy
-        sees what the diffusion sees, and annealed chains, whose measured part has little noise, diverge.
-    """
+    """Distillation of an energy from a trained diffusion (ALPS): :func:`distillation_loss`."""
 
     needs = "at"
     teacher_configuration: str = ""
+    """Configuration of the trained diffusion; only training reads it."""
     teacher_checkpoint: str = ""
+    """Its weights."""
     least_noise_share: float = setting(0.0, least=0, most=1)
+    """Images get noise of a share of their noise level that is uniform between this and one. With one the energy sees
+    what the diffusion sees, and annealed chains, whose measured part has little noise, diverge."""
 
     def __post_init__(self) -> None:
         self._teacher: nn.Module | None = None

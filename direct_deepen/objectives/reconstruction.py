@@ -79,15 +79,10 @@ def _norm(images: torch.Tensor) -> torch.Tensor:
 @objectives("denoising")
 @dataclass
 class Denoising(Objective):
-    """Denoising at one noise level (PnP-ISTA): :func:`denoising_loss`.
-
-    Attributes
-    ----------
-    noise_std
-        The noise level, per real component, in scaled intensities.
-    """
+    """Denoising at one noise level (PnP-ISTA): :func:`denoising_loss`."""
 
     noise_std: float = setting(0.01, above=0)
+    """The noise level, per real component, in scaled intensities."""
 
     def loss(self, update: Update) -> Loss:
         """Compare D(x + z) with x."""
@@ -109,21 +104,14 @@ class Reconstruction(Objective):
 @objectives("monotone_reconstruction")
 @dataclass
 class MonotoneReconstruction(Objective):
-    """Mean squared error of the reconstruction, behind the barrier that keeps the network monotone (MoL).
-
-    Attributes
-    ----------
-    monotonicity
-        m, 0 < m < 1: the Lipschitz constant of the network is kept below 1 − m.
-    barrier_weight
-        β of −β log(1 − m − L), L the local Lipschitz constant of the network.
-    barrier_iterations
-        Power iterations for L in every update.
-    """
+    """Mean squared error of the reconstruction, behind the barrier that keeps the network monotone (MoL)."""
 
     monotonicity: float = setting(0.1, above=0, below=1)
+    """m, 0 < m < 1: the Lipschitz constant of the network is kept below 1 − m."""
     barrier_weight: float = setting(1e-4, above=0)
+    """β of −β log(1 − m − L), L the local Lipschitz constant of the network."""
     barrier_iterations: int = setting(5, least=1)
+    """Power iterations for L in every update."""
 
     def loss(self, update: Update) -> Loss:
         """Compare the reconstruction with the reference, and add the barrier."""

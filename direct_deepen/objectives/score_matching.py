@@ -54,19 +54,13 @@ def denoising_score_matching_loss(
 @objectives("score_matching")
 @dataclass
 class ScoreMatching(Objective):
-    """Denoising score matching over all noise levels up to one (MuSE): :func:`denoising_score_matching_loss`.
-
-    Attributes
-    ----------
-    max_noise_std
-        Largest noise level, per real component, in scaled intensities.
-    image_energy_weight
-        λ of the term that takes the energy of noise-free images to zero; 0 is MuSE's own objective.
-    """
+    """Denoising score matching over all noise levels up to one (MuSE): :func:`denoising_score_matching_loss`."""
 
     needs = "value_and_grad"
     max_noise_std: float = setting(0.1, above=0)
+    """Largest noise level, per real component, in scaled intensities."""
     image_energy_weight: float = setting(0.0, least=0)
+    """λ of the term that takes the energy of noise-free images to zero; 0 is MuSE's own objective."""
 
     def loss(self, update: Update) -> Loss:
         """Match ∇E(x + z) to z."""

@@ -23,31 +23,22 @@ _FIRST_CURVATURE = 0.3
 
 @dataclass
 class ChainSettings:
-    """The Langevin chains of training.
-
-    Attributes
-    ----------
-    start
-        ``persistent``: chains go on from where the same slice with the same mask was left; from SENSE the first time.
-        Chains that begin anew every time and stop short of their target teach the energy the transient: it rises on
-        the samples without end. ``sense``: the SENSE solution plus noise of standard deviation ε. ``noise``: zero-mean
-        Gaussian noise, the paper's.
-    num_steps
-        Langevin steps of a chain in an update; from noise they take 60 or more.
-    map_steps
-        Steps of MAP before them. A posterior with little data has slow directions: chains of few steps never come to
-        minima that MAP finds, so that nothing would raise the energy there.
-    step_size
-        τ; null adapts it to the curvature during the first half of the chain and then freezes it.
-    max_stored
-        Images kept for the persistent chains; the one unused for longest goes first.
-    """
+    """The Langevin chains of training."""
 
     start: str = setting("persistent", choices=("persistent", "sense", "noise"))
+    """``persistent``: chains go on from where the same slice with the same mask was left; from SENSE the first time.
+    Chains that begin anew every time and stop short of their target teach the energy the transient: it rises on the
+    samples without end. ``sense``: the SENSE solution plus noise of standard deviation ε. ``noise``: zero-mean Gaussian
+    noise, the paper's."""
     num_steps: int = setting(15, least=1)
+    """Langevin steps of a chain in an update; from noise they take 60 or more."""
     map_steps: int = setting(8, least=0)
+    """Steps of MAP before them. A posterior with little data has slow directions: chains of few steps never come to
+    minima that MAP finds, so that nothing would raise the energy there."""
     step_size: float | None = setting(None, above=0)
+    """τ; null adapts it to the curvature during the first half of the chain and then freezes it."""
     max_stored: int = setting(2048, least=1)
+    """Images kept for the persistent chains; the one unused for longest goes first."""
 
 
 def mask_digest(sampling_mask: torch.Tensor) -> str:

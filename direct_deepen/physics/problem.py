@@ -10,22 +10,15 @@ from direct_deepen.physics.sense_operator import SenseOperator
 
 @dataclass(frozen=True)
 class Problem:
-    """A batch of reconstruction problems in scaled intensities.
-
-    Attributes
-    ----------
-    masked_kspace
-        b over the scale, complex (batch, coil, height, width).
-    scale
-        Intensity scale, real (batch,): images times it are in the units of DIRECT's batch.
-    names
-        File and slice of every image.
-    """
+    """A batch of reconstruction problems in scaled intensities."""
 
     A: SenseOperator
     masked_kspace: torch.Tensor
+    """b over the scale, complex (batch, coil, height, width)."""
     scale: torch.Tensor
+    """Intensity scale, real (batch,): images times it are in the units of DIRECT's batch."""
     names: list[tuple[str, int]]
+    """File and slice of every image."""
 
     def to_data_units(self, image: torch.Tensor) -> torch.Tensor:
         """Undo the scaling of images (..., batch, height, width)."""

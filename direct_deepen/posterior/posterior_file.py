@@ -55,7 +55,6 @@ Attributes of the file:
 =================================== ====================================================================================
 """
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,8 +63,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from direct_deepen.errors import DeepenError, require
-from direct_deepen.files import write_file
+from direct_deepen.errors import require
+from direct_deepen.files import new_hdf5, open_hdf5
 
 type FileAttributes = dict[str, str | float | list[float]]
 """What an HDF5 file can say of itself, by name."""
@@ -139,12 +138,8 @@ def read_posterior(path: Path, *, num_samples: int = 0) -> PosteriorVolume:
 def open_output(path: Path) -> Iterator[h5py.File]:
     """Open an HDF5 file that ``direct predict`` wrote; errors of reading within the context name it too."""
     require(path.is_file(), f"{path}: no such file; run `direct predict` first")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (OSError, RuntimeError, TypeError) as error:
-        message = str(error).splitlines()[0]
-        raise DeepenError(f"{path}: no output of `direct predict`: {message}") from error
+    with open_hdf5(path, "output of `direct predict`") as file:
+        yield file
 
 
 class PosteriorWriter:
@@ -173,9 +168,7 @@ class PosteriorWriter:
 
 
 def _write(path: Path, datasets: Iterable[tuple[str, np.ndarray]], attributes: FileAttributes) -> None:
-    # In memory first: HDF5 crashes (segmentation fault) if the disk is full when it closes a file.
-    content = io.BytesIO()
-    with h5py.File(content, "w") as file:
+    with new_hdf5(path) as file:
         file.attrs.update(attributes)
         for name, array in datasets:
             dataset = file.create_dataset(name, data=array)
@@ -185,7 +178,6 @@ def _write(path: Path, datasets: Iterable[tuple[str, np.ndarray]], attributes: F
                     file[dimension].make_scale(dimension)
                 dataset.dims[number].label = dimension
                 dataset.dims[number].attach_scale(file[dimension])
-    write_file(path, content.getvalue())
 
 
 def _dimensions(name: str, number: int) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def test_a_missing_key_and_a_missing_file_are_named(tmp_path, study, one_line_er
     path.write_text(yaml.safe_dump(incomplete))
     with one_line_error("study.yaml", "validation"):
         load_study(path)
-    with one_line_error("none.yaml", "no such study"):
+    with one_line_error("none.yaml", "no such file"):
         load_study(tmp_path / "none.yaml")
 
 

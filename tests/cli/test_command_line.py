@@ -73,7 +73,7 @@ def test_an_output_that_cannot_be_written_is_one_line_too(tmp_path, study, run_c
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, ["no such configuration"]),
+        (None, ["no such file"]),
         ("inference: [", []),
         ("- a list", []),
         ("model: {}", ["inference"]),

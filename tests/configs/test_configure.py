@@ -73,7 +73,7 @@ def test_of_several_files_the_last_one_counts_and_direct_builds_what_comes_of_th
         (["inference.dataset.name=SlowMRI"], ["inference.dataset.name is 'SlowMRI'"]),
         (["faster"], ["'faster' is no change; allowed: key=value"]),
         (["transforms.masking.accelerations=[6.0"], ["transforms.masking.accelerations=[6.0"]),
-        (["--with", "missing.yaml"], ["missing.yaml: no such configuration file"]),
+        (["--with", "missing.yaml"], ["missing.yaml: no such file"]),
         (["--with", "LICENSE"], ["LICENSE"]),
     ],
     ids=lambda value: value[-1] if value[0].startswith("--") or "=" in value[0] else None,

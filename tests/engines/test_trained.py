@@ -52,7 +52,7 @@ def test_a_prior_that_is_no_energy_is_loaded_as_a_prior_alone(tmp_path, one_line
 
 
 def test_missing_files_are_named(tmp_path, checkpoint, configuration, one_line_error):
-    with one_line_error("none.yaml", "no such configuration"):
+    with one_line_error("none.yaml", "no such file"):
         load_trained(checkpoint, tmp_path / "none.yaml")
     with one_line_error("none.pt", "no such checkpoint"):
         load_trained(tmp_path / "none.pt", configuration)

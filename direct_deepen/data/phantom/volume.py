@@ -27,24 +27,16 @@ _RAW_UNIT = 1e-4
 
 @dataclass(frozen=True)
 class PhantomVolume:
-    """A synthetic volume with everything that made it.
-
-    Attributes
-    ----------
-    image
-        Noise-free image, complex64 (slices, height, width), in an arbitrary raw unit.
-    sensitivity_map
-        Coil maps, complex64 (coils, height, width), root sum of squares 1 everywhere, the same for all slices.
-    kspace
-        Noisy k-space, complex64 (slices, coils, height, width), in the unit of ``image``.
-    noise_std
-        Standard deviation of the noise per real component of ``kspace``, in its unit.
-    """
+    """A synthetic volume with everything that made it."""
 
     image: np.ndarray
+    """Noise-free image, complex64 (slices, height, width), in an arbitrary raw unit."""
     sensitivity_map: np.ndarray
+    """Coil maps, complex64 (coils, height, width), root sum of squares 1 everywhere, the same for all slices."""
     kspace: np.ndarray
+    """Noisy k-space, complex64 (slices, coils, height, width), in the unit of ``image``."""
     noise_std: float
+    """Standard deviation of the noise per real component of ``kspace``, in its unit."""
 
 
 def brain_volume(
