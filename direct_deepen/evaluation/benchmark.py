@@ -11,11 +11,12 @@ import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import h5py
 import torch
 from omegaconf import OmegaConf
 
@@ -24,15 +25,20 @@ from direct_deepen.data.cases import Case, cases, coil_maps_of, inference_datase
 from direct_deepen.engines.commands import all_cores
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.evaluation.methods import Estimate, best_value, in_view, reconstructor
-from direct_deepen.evaluation.metrics import posterior_quality, quality
-from direct_deepen.evaluation.pictures import DEVIATIONS, IMAGES, REFERENCES, Picture, read_pictures, write_images
+from direct_deepen.evaluation.metrics import PosteriorQuality, posterior_quality, quality
+from direct_deepen.evaluation.pictures import DEVIATIONS, IMAGES, REFERENCES, Picture, read_images, write_images
 from direct_deepen.evaluation.study import Run, Study
-from direct_deepen.evaluation.tables import SAMPLE_COLUMNS, Frame, read_results, results_table, write_csv
+from direct_deepen.evaluation.tables import Frame, read_results, results_table, write_csv
 from direct_deepen.files import write_text
 from direct_deepen.progress import progress_bar
 
 ROWS = "rows.csv"
 """What a run writes last: where it is, the run is done."""
+
+SAMPLE_COLUMNS = (
+    "num_samples", "sample_seconds", "sample_evaluations", *(field.name for field in fields(PosteriorQuality))
+)  # fmt: skip
+"""Columns of the rows that are not a number where a method has no samples."""
 
 _logger = logging.getLogger(__name__)
 
@@ -197,6 +203,20 @@ def write_results(study: Study, output: Path) -> str:
 
 
 def pictures(study: Study, output: Path, problem: str, *, count: int) -> list[Picture]:
-    """Return what the figures of a problem show: ``count`` slices of different volumes, spread over the set."""
+    """Return what the figures of a problem show: ``count`` slices of different volumes, spread over the set.
+
+    There are none where no run has images.
+    """
+    references = output / "runs" / problem / REFERENCES
+    if not references.is_file():
+        return []
+    with h5py.File(references, "r") as file:
+        labels = list(file)
+        step = max(1, len(labels) // count)
+        shown = {label: torch.from_numpy(file[label][()]) for label in labels[step // 2 :: step][:count]}
     folders = [run_folder(output, run) for run in study.runs() if run.problem == problem]
-    return read_pictures(output / "runs" / problem / REFERENCES, folders, count=count)
+    images, deviations = ([folder / name for folder in folders] for name in (IMAGES, DEVIATIONS))
+    return [
+        Picture(label, reference, read_images(images, label), read_images(deviations, label))
+        for label, reference in shown.items()
+    ]

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 import direct_deepen
-from direct_deepen.data.cases import Case, cases
+from direct_deepen.data.cases import cases
 from direct_deepen.engines.calibration_file import Calibration
 from direct_deepen.engines.checkpoints import digest_of
 from direct_deepen.engines.reconstruction import named_generator, sample_posterior
@@ -104,18 +105,12 @@ def sampled_slices(
     with progress_bar(name=label, unit="slice", total=count) as bar:
         for number, case in enumerate(cases(dataset, coil_maps=coil_maps, cache=folder, device=device)):
             if number in chosen:
-                yield _sampled(case, prior, inference, seed, folder)
+                name = f"{case.volume}#{case.slice_number}"
+                key = fingerprint(case.problem, prior, inference, seed=seed)
+                sample = partial(sample_posterior, case.problem, prior, inference, seed=seed)
+                posterior = kept_posterior(folder / f"{name}.pt", key, sample)
+                yield SampledSlice(name, posterior, case.reference.abs().cpu())
                 bar.update()
-
-
-def _sampled(case: Case, prior: nn.Module, inference: Sampler, seed: int, folder: Path) -> SampledSlice:
-    name = f"{case.volume}#{case.slice_number}"
-    posterior = kept_posterior(
-        folder / f"{name}.pt",
-        fingerprint(case.problem, prior, inference, seed=seed),
-        lambda: sample_posterior(case.problem, prior, inference, seed=seed),
-    )
-    return SampledSlice(name, posterior, case.reference.abs().cpu())
 
 
 # ---- Fit and assessment
@@ -194,12 +189,15 @@ def _assess(case: str, kind: Kind, posterior: Posterior, reference: torch.Tensor
 # ---- Tables
 
 
-def by_kind(assessments: Sequence[Assessment]) -> dict[Kind, list[Assessment]]:
-    """Return the assessments of every kind, a slice each, those of the object first."""
-    found: dict[Kind, list[Assessment]] = {}
-    for item in sorted(assessments, key=lambda item: item.kind.pixels != OBJECT):
-        found.setdefault(item.kind, []).append(item)
-    return found
+def select(assessments: Sequence[Assessment], stage: str, reference: str, pixels: str) -> list[Assessment]:
+    """Return the assessments of one kind, a slice each."""
+    return [item for item in assessments if item.kind == (stage, reference, pixels)]
+
+
+def _by_kind(assessments: Sequence[Assessment]) -> list[tuple[Kind, list[Assessment]]]:
+    """Return every kind with its assessments, in the order they first appear, but those of the object first."""
+    kinds = sorted(dict.fromkeys(item.kind for item in assessments), key=lambda kind: kind.pixels != OBJECT)
+    return [(kind, select(assessments, *kind)) for kind in kinds]
 
 
 def mean_over(assessments: Sequence[Assessment], values: Callable[[Assessment], torch.Tensor]) -> torch.Tensor:
@@ -214,30 +212,22 @@ def case_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
 
 def curve_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
     """Return the calibration curves, means over slices: a row for every kind and level."""
-    return _rows(assessments, ("level", LEVELS), coverage=lambda item: item.curve)
+    return [
+        kind._asdict() | {"level": level, "coverage": covered}
+        for kind, found in _by_kind(assessments)
+        for level, covered in zip(LEVELS, mean_over(found, lambda item: item.curve).tolist(), strict=True)
+    ]
 
 
 def sparsification_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any]]:
     """Return the sparsification curves, means over slices: a row for every kind and share of pixels left out."""
-    return _rows(
-        assessments,
-        ("removed", REMOVED),
-        by_std=lambda item: item.sparsification.by_std,
-        oracle=lambda item: item.sparsification.oracle,
-    )
-
-
-def _rows(
-    assessments: Sequence[Assessment],
-    axis: tuple[str, Sequence[float]],
-    **curves: Callable[[Assessment], torch.Tensor],
-) -> list[dict[str, Any]]:
-    name, places = axis
-    return [
-        kind._asdict() | {name: place} | dict(zip(curves, values, strict=True))
-        for kind, found in by_kind(assessments).items()
-        for place, *values in zip(places, *(mean_over(found, curve).tolist() for curve in curves.values()), strict=True)
-    ]
+    rows = []
+    for kind, found in _by_kind(assessments):
+        by_std = mean_over(found, lambda item: item.sparsification.by_std).tolist()
+        oracle = mean_over(found, lambda item: item.sparsification.oracle).tolist()
+        for share, error, least in zip(REMOVED, by_std, oracle, strict=True):
+            rows.append(kind._asdict() | {"removed": share, "by_std": error, "oracle": least})
+    return rows
 
 
 def calibration_report(assessments: Sequence[Assessment], calibration: Calibration, samples: int) -> str:
@@ -245,17 +235,17 @@ def calibration_report(assessments: Sequence[Assessment], calibration: Calibrati
 
     ``samples`` of every posterior are behind them.
     """
-    found, parts = by_kind(assessments), []
+    parts = []
     for pixels, title in ((OBJECT, "Inside the object"), (EVERYWHERE, "All pixels")):
         rows = [
             {"reference": kind.reference, "scale": f"{calibration.std_scale:.3f}" if kind.stage == AFTER else "none"}
-            | _statistics(items)
-            for kind, items in found.items()
+            | _cells(found)
+            for kind, found in _by_kind(assessments)
             if kind.pixels == pixels
         ]
         parts += [f"### {title}\n", markdown_table(rows)]
     exact = ", ".join(f"{100 * attainable_coverage(level, samples):.1f}" for level in REPORTED_LEVELS)
-    tested = found[Kind(BEFORE, CLEAN, OBJECT)]
+    tested = select(assessments, BEFORE, CLEAN, OBJECT)
     parts.append(
         f"{len(tested)} test slices of {len({_volume(item.case) for item in tested})} volumes. Coverage of central "
         f"intervals in per cent; ± is the 95 % interval of the mean over volumes. Independent samples of the exact "
@@ -267,23 +257,25 @@ def calibration_report(assessments: Sequence[Assessment], calibration: Calibrati
     return "\n".join(parts)
 
 
-def _statistics(found: Sequence[Assessment]) -> dict[str, str]:
-    """Return the cells of a row: means over slices, and their intervals over volumes."""
+_COLUMNS = {
+    f"{100 * level:.0f} %": (f"coverage_{100 * level:.0f}", 100, "{:.1f} ± {:.1f}") for level in REPORTED_LEVELS
+}
+_COLUMNS |= {
+    "calibration error": ("calibration_error", 1, "{:.3f}"),
+    "Pearson": ("pearson", 1, "{:.2f} ± {:.2f}"),
+    "Spearman": ("spearman", 1, "{:.2f} ± {:.2f}"),
+    "AUSE": ("ause", 1, "{:.2f} ± {:.2f}"),
+    "spread over error": ("spread_over_error", 1, "{:.2f}"),
+}
+"""Columns of the report: a statistic, its unit, and how its mean over slices and interval over volumes are written."""
 
-    def interval(name: str) -> tuple[float, float]:
-        return interval_over_volumes({item.case: item.statistics[name] for item in found})
 
-    covered = {}
-    for level in REPORTED_LEVELS:
-        mean, half = interval(f"coverage_{100 * level:.0f}")
-        covered[f"{level:.0%}".replace("%", " %")] = f"{100 * mean:.1f} ± {100 * half:.1f}"
-    titles = {"pearson": "Pearson", "spearman": "Spearman", "ause": "AUSE"}
-    return {
-        **covered,
-        "calibration error": f"{interval('calibration_error')[0]:.3f}",
-        **{title: "{:.2f} ± {:.2f}".format(*interval(name)) for name, title in titles.items()},
-        "spread over error": f"{interval('spread_over_error')[0]:.2f}",
-    }
+def _cells(found: Sequence[Assessment]) -> dict[str, str]:
+    cells = {}
+    for title, (name, unit, form) in _COLUMNS.items():
+        mean, half = interval_over_volumes({item.case: item.statistics[name] for item in found})
+        cells[title] = form.format(unit * mean, unit * half)
+    return cells
 
 
 def require_sampler(inference: Inference) -> Sampler:

@@ -126,10 +126,8 @@ def classical(name: str, device: str = "cpu") -> Reconstructor:
 
     def reconstruct(value: float, case: Case) -> dict[str, Estimate]:
         A, b = case.problem.A, case.problem.masked_kspace
-        if name == ZERO_FILLED:
-            image, seconds = _timed(device, lambda: A.adjoint(b))
-        else:
-            image, seconds = _timed(device, lambda: CLASSICAL[name](A, b, regularization=value))
+        solve = partial(A.adjoint, b) if name == ZERO_FILLED else partial(CLASSICAL[name], A, b, regularization=value)
+        image, seconds = _timed(device, solve)
         return {"": Estimate(image[0], seconds)}
 
     return Reconstructor(reconstruct, () if name == ZERO_FILLED else REGULARIZATIONS)
@@ -140,14 +138,10 @@ def _by_this_package(engine: DeepenEngine, key: str | None, device: str, value: 
     if key is not None:
         engine.configure(key, value)
     result, seconds = _timed(device, lambda: engine.reconstruction(case.problem))
-    evaluations = sum(float(array) for name, array in result.arrays.items() if name.endswith("evaluations"))
-    inference: Any = engine.inference
-    of_samples = _of_samples(
-        {name: array[0] for name, array in result.arrays.items()},
-        case,
-        chains=getattr(inference, "num_samples", 1),
-        keep=getattr(inference, "keep", 1),
-    )
+    arrays = {name: array[0] for name, array in result.arrays.items()}
+    evaluations = sum(float(number) for name, number in arrays.items() if name.endswith("evaluations"))
+    chains, keep = (getattr(engine.inference, name, 1) for name in ("num_samples", "keep"))
+    of_samples = _of_samples(arrays, case, chains=chains, keep=keep)
     return {"": Estimate(result.image[0] / case.problem.scale, seconds, evaluations, *of_samples)}
 
 
@@ -227,9 +221,9 @@ def predicted(folder: Path, checkpoint: Path) -> Reconstructor:
             # Methods without an energy evaluate no gradient.
             evaluations = float(arrays.get(f"{part}gradient_evaluations", 0.0))
             of_samples = _of_samples(arrays, case, chains=chains, keep=keep) if kind == "mean" else ()
-            seconds = float(arrays[f"{part}seconds"])
-            name = ending if len(found) > 1 else ""
-            estimates[name] = Estimate(_scaled(arrays[kind], case), seconds, evaluations, *of_samples)
+            estimates[ending if len(found) > 1 else ""] = Estimate(
+                _scaled(arrays[kind], case), float(arrays[f"{part}seconds"]), evaluations, *of_samples
+            )
         return estimates
 
     return Reconstructor(reconstruct, parameters=sum(tensor.numel() for tensor in weights_of(checkpoint).values()))

@@ -10,8 +10,6 @@ from skimage.metrics import structural_similarity
 from direct_deepen.errors import require
 from direct_deepen.posterior.calibration import object_pixels
 
-_LEVEL = 0.9
-
 
 @dataclass(frozen=True)
 class Quality:
@@ -25,12 +23,8 @@ class Quality:
 def quality(image: torch.Tensor, reference: torch.Tensor) -> Quality:
     """Compare an image with its reference, both real or complex (height, width).
 
-    PSNR = 20 log₁₀(max |r|/RMS(|x| − |r|)); SSIM with data range max |r|; NMSE = ‖|x| − |r|‖²/‖r‖².
-
-    Raises
-    ------
-    DeepenError
-        If the shapes differ, or the reference is zero everywhere.
+    PSNR = 20 log₁₀(max |r|/RMS(|x| − |r|)); SSIM with data range max |r|; NMSE = ‖|x| − |r|‖²/‖r‖². Other shapes, or a
+    reference that is zero everywhere, are a :class:`DeepenError`.
     """
     require(
         image.shape == reference.shape,
@@ -85,5 +79,5 @@ def predictive_coverage(mean: torch.Tensor, std: torch.Tensor, reference: torch.
     95 % of 16 samples hold 79 % of what the samples are drawn from); this holds 90 % of a normal distribution, however
     few there are. States of one chain are not independent: where they are counted as if they were it holds less.
     """
-    factor = float(student.ppf((1 + _LEVEL) / 2, num_samples - 1)) * (1 + 1 / num_samples) ** 0.5
+    factor = float(student.ppf(0.95, num_samples - 1)) * (1 + 1 / num_samples) ** 0.5
     return float(((reference - mean).abs() <= factor * std).double().mean())

@@ -1,6 +1,6 @@
 """What a figure of a benchmark shows of a slice, and the files that the images of a run are kept in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,27 +32,10 @@ def write_images(path: Path, images: Mapping[str, torch.Tensor]) -> None:
             file[name] = image.abs().float().cpu().numpy()
 
 
-def read_pictures(references: Path, folders: Sequence[Path], *, count: int) -> list[Picture]:
-    """Return ``count`` slices of different volumes, spread over the set; none where no run has images.
-
-    ``references`` is the file of those that all runs of a problem share; ``folders`` are those of the runs.
-    """
-    if not references.is_file():
-        return []
-    with h5py.File(references, "r") as file:
-        labels = list(file)
-        step = max(1, len(labels) // count)
-        shown = {label: torch.from_numpy(file[label][()]) for label in labels[step // 2 :: step][:count]}
-    return [
-        Picture(label, reference, *(_read(folders, name, label) for name in (IMAGES, DEVIATIONS)))
-        for label, reference in shown.items()
-    ]
-
-
-def _read(folders: Sequence[Path], name: str, label: str) -> dict[str, torch.Tensor]:
-    """Return one slice of all rows of the files of a name."""
+def read_images(paths: Iterable[Path], label: str) -> dict[str, torch.Tensor]:
+    """Return one slice of all rows of those of the files that are there."""
     found: dict[str, torch.Tensor] = {}
-    for path in (folder / name for folder in folders):
+    for path in paths:
         if path.is_file():
             with h5py.File(path, "r") as file:
                 found |= {row: torch.from_numpy(group[label][()]) for row, group in file.items()}

@@ -14,23 +14,16 @@ from direct_deepen.posterior.posterior import Posterior
 
 
 def fingerprint(problem: Problem, prior: nn.Module, inference: Sampler, *, seed: int) -> str:
-    """Return the SHA-256 of all that samples depend on: data, operator, prior, settings, seed.
-
-    Coil maps are part of the operator.
-    """
+    """Return the SHA-256 of all that samples depend on: data, operator with its coil maps, prior, settings, seed."""
     data = {
         "data.masked_kspace": problem.masked_kspace,
         "data.sensitivity_map": problem.A.sensitivity_map,
         "data.sampling_mask": problem.A.sampling_mask,
     }
-    rest = f"{inference.sampling()} {_form(prior)} {seed} {problem.names}"
+    # What a prior is besides its weights: layers, activations, and numbers that are not learned.
+    numbers = sorted((name, value) for name, value in vars(prior).items() if not name.startswith("_"))
+    rest = f"{inference.sampling()} {prior} {numbers} {seed} {problem.names}"
     return digest_of(prior.state_dict() | data | {rest: torch.zeros(0)})
-
-
-def _form(prior: nn.Module) -> str:
-    """Return what a prior is besides its weights: layers, activations, and numbers that are not learned."""
-    numbers = {name: value for name, value in vars(prior).items() if not name.startswith("_")}
-    return f"{prior} {sorted(numbers.items())}"
 
 
 def kept_posterior(path: Path, key: str, sample: Callable[[], Posterior]) -> Posterior:

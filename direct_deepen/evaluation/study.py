@@ -11,9 +11,6 @@ from direct_deepen.engines.configuration import read_yaml
 from direct_deepen.errors import DeepenError, first_line, require, require_choice
 from direct_deepen.evaluation.classical import CLASSICAL, ZERO_FILLED
 
-KINDS = ("classical", "configuration", "predictions")
-"""The keys of a method that say of what kind it is."""
-
 
 @dataclass(frozen=True)
 class Tuning:
@@ -100,16 +97,17 @@ def load_study(path: Path) -> Study:
 
 
 def _check(where: str, method: Method, study: Study) -> None:
-    kinds = [kind for kind in KINDS if getattr(method, kind) is not None]
-    told = " and ".join(kinds) or "no kind"
-    require(len(kinds) == 1, f"{where} has {told}; allowed: one of {', '.join(KINDS)}")
+    kinds = ("classical", "configuration", "predictions")
+    found = [kind for kind in kinds if getattr(method, kind) is not None]
+    told = " and ".join(found) or "no kind"
+    require(len(found) == 1, f"{where} has {told}; allowed: one of {', '.join(kinds)}")
     for problem in method.problems or ():
         known = ", ".join(study.problems)
         require(problem in study.problems, f"{where}.problems has {problem!r}; allowed: {known}")
-    trained = method.configuration is not None
-    require(method.tune is None or trained, f"{where}.tune: allowed with a configuration only")
+    if method.tune is not None:
+        require(method.configuration is not None, f"{where}.tune: allowed with a configuration only")
+        require(len(method.tune.values) > 0, f"{where}.tune.values is empty; allowed: one or more")
     if method.classical is None:
         require(method.checkpoint is not None, f"{where}.checkpoint is missing")
     else:
         require_choice(f"{where}.classical", method.classical, (ZERO_FILLED, *CLASSICAL))
-    require(method.tune is None or len(method.tune.values) > 0, f"{where}.tune.values is empty; allowed: one or more")

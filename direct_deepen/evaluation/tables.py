@@ -34,13 +34,6 @@ from direct_deepen.files import write_text
 type Frame = Any
 """A ``pandas.DataFrame``; pandas comes with the extra ``evaluation``."""
 
-
-SAMPLE_COLUMNS = (
-    "num_samples", "sample_seconds", "sample_evaluations", "std", "error", "coverage_90", "std_everywhere",
-    "error_everywhere",
-)  # fmt: skip
-"""Columns of results.csv that are not a number where a method has no samples."""
-
 # ---- Files
 
 
@@ -81,6 +74,10 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str]
 
 # ---- Benchmarks
 
+_MEANS = {
+    "num_samples": "samples", "sample_seconds": "seconds a sample", "sample_evaluations": "evaluations a sample",
+    "std": "standard deviation", "error": "error of the mean", "coverage_90": "coverage of 90 %",
+}  # fmt: skip
 _FORMATS = {
     "seconds a slice": ".3g", "evaluations": ".0f", "memory (MB)": ".0f", "parameters": ",.0f", "tuned": ".3g",
     "samples": ".0f", "seconds a sample": ".3g", "evaluations a sample": ".0f", "standard deviation": ".4f",
@@ -98,11 +95,16 @@ def results_table(results: Frame, reference: str) -> str:
             f"{found['case'].nunique()} slices; ± over slices, in the fifth column the 95 % interval of the mean "
             "difference over volumes.\n",
         ]
-        if spreads := posterior_rows(found):
+        sampled = found[found["num_samples"].notna()].groupby("method", sort=False)
+        if len(sampled) > 0:
+            means = sampled[list(_MEANS)].mean().rename(columns=_MEANS).reset_index(names="posterior")
+            ratios = sampled["std_everywhere"].sum() / sampled["error_everywhere"].sum()
             parts += [
-                markdown_table(spreads, _FORMATS),
+                markdown_table(means.to_dict("records"), _FORMATS),
                 "Means over the pixels of the object and over slices, in scaled intensities.\n",
-                _spread_over_error(found),
+                "Mean standard deviation over mean absolute error of all pixels: "
+                f"{', '.join(f'{ratio:.2f} of {name}' for name, ratio in ratios.items())} "
+                "(1.25 for Gaussian errors of just that standard deviation).\n",
             ]
     return "\n".join(parts)
 
@@ -130,30 +132,6 @@ def quality_rows(results: Frame, reference: str) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def posterior_rows(results: Frame) -> list[dict[str, Any]]:
-    """Return a row for every method of one problem that has samples: means over slices."""
-    columns = {
-        "num_samples": "samples", "sample_seconds": "seconds a sample", "sample_evaluations": "evaluations a sample",
-        "std": "standard deviation", "error": "error of the mean", "coverage_90": "coverage of 90 %",
-    }  # fmt: skip
-    found = results[results["num_samples"].notna()]
-    means = found.groupby("method", sort=False)[list(columns)].mean().rename(columns=columns)
-    return means.reset_index(names="posterior").to_dict("records")
-
-
-def _spread_over_error(results: Frame) -> str:
-    found = results[results["num_samples"].notna()].groupby("method", sort=False)[
-        ["std_everywhere", "error_everywhere"]
-    ]
-    sums = found.sum()
-    ratios = (sums["std_everywhere"] / sums["error_everywhere"]).items()
-    return (
-        f"Mean standard deviation over mean absolute error of all pixels: "
-        f"{', '.join(f'{ratio:.2f} of {name}' for name, ratio in ratios)} "
-        "(1.25 for Gaussian errors of just that standard deviation).\n"
-    )
 
 
 def _plus_minus(values: Any, form: str) -> str:

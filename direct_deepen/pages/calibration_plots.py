@@ -16,9 +16,8 @@ from direct_deepen.evaluation.calibration_study import (
     OBJECT,
     SAMPLE,
     Assessment,
-    Kind,
-    by_kind,
     mean_over,
+    select,
 )
 from direct_deepen.pages.drawing import blank_figure, write_figure
 from direct_deepen.posterior.calibration import LEVELS, REMOVED
@@ -66,7 +65,7 @@ def _style(reference: str, stage: str) -> dict[str, Any]:
 def _calibration_curves(axes: Axes, assessments: Sequence[Assessment], pixels: str, title: str) -> None:
     axes.plot([0, 100], [0, 100], label="ideal", **_IDEAL)
     for reference, stage in _KINDS:
-        curve = mean_over(by_kind(assessments)[Kind(stage, reference, pixels)], lambda item: item.curve)
+        curve = mean_over(select(assessments, stage, reference, pixels), lambda item: item.curve)
         axes.plot([100 * level for level in LEVELS], 100 * curve, **_style(reference, stage))
     axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", title=title)
     axes.set(xlabel="nominal level of the interval (%)", ylabel="pixels inside the interval (%)")
@@ -75,7 +74,7 @@ def _calibration_curves(axes: Axes, assessments: Sequence[Assessment], pixels: s
 def _reliability(axes: Axes, assessments: Sequence[Assessment]) -> None:
     drawn = []
     for reference, stage in _KINDS[:3]:
-        chosen = by_kind(assessments)[Kind(stage, reference, OBJECT)]
+        chosen = select(assessments, stage, reference, OBJECT)
         spread = mean_over(chosen, lambda item: item.binned_spread).sqrt()
         error = mean_over(chosen, lambda item: item.binned_error).sqrt()
         drawn += [*spread.tolist(), *error.tolist()]
@@ -89,11 +88,10 @@ def _reliability(axes: Axes, assessments: Sequence[Assessment]) -> None:
 def _sparsification_curves(axes: Axes, assessments: Sequence[Assessment]) -> None:
     removed = [100 * share for share in REMOVED]
     axes.axhline(1.0, label="random order", **_IDEAL)
-    before = {reference: by_kind(assessments)[Kind(BEFORE, reference, OBJECT)] for reference in (SAMPLE, CLEAN)}
-    for reference, found in before.items():
-        curve = mean_over(found, lambda item: item.sparsification.by_std)
+    for reference in (SAMPLE, CLEAN):
+        curve = mean_over(select(assessments, BEFORE, reference, OBJECT), lambda item: item.sparsification.by_std)
         axes.plot(removed, curve, **_style(reference, AFTER) | {"label": f"{_NAMES[reference]}, by standard deviation"})
-    oracle = mean_over(before[CLEAN], lambda item: item.sparsification.oracle)
+    oracle = mean_over(select(assessments, BEFORE, CLEAN, OBJECT), lambda item: item.sparsification.oracle)
     axes.plot(removed, oracle, **_style(CLEAN, BEFORE) | {"label": "reference, by the error itself (oracle)"})
     axes.set(xlim=(0, 100), ylim=(0, None), title="Sparsification, inside the object")
     axes.set(xlabel="pixels removed, most uncertain first (%)", ylabel="mean absolute error, relative to all pixels")

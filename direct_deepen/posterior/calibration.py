@@ -20,9 +20,6 @@ from direct_deepen.progress import progress_bar, show_metrics
 LEVELS = tuple(step / 20 for step in range(1, 20))
 """Nominal coverages of a calibration curve: 5 to 95 per cent."""
 
-OBJECT_SHARE = 0.05
-"""Share of the largest intensity of a reference above which a pixel counts as inside the object."""
-
 REMOVED = tuple(step / 20 for step in range(20))
 """Shares of pixels that a sparsification curve leaves out: 0 to 95 per cent."""
 
@@ -35,7 +32,7 @@ def object_pixels(reference: torch.Tensor) -> torch.Tensor:
 
     The rest is air, noise without an image, whose share of the pixels depends on the field of view alone.
     """
-    return reference > OBJECT_SHARE * reference.amax(dim=(-2, -1), keepdim=True)
+    return reference > 0.05 * reference.amax(dim=(-2, -1), keepdim=True)
 
 
 def with_data_noise(reference: torch.Tensor, noise_std: float, generator: torch.Generator) -> torch.Tensor:
@@ -129,12 +126,7 @@ def fit_std_scale(
 
     Coverage is that inside the object, averaged over posteriors of one image each, with references (1, height, width).
     Of several solutions it is the one nearest to one: very large scales lift both ends of an interval, and its coverage
-    falls again.
-
-    Raises
-    ------
-    DeepenError
-        If no scale within a factor of ten does it.
+    falls again. It is a :class:`DeepenError` if no scale within a factor of ten does it.
     """
 
     def excess(log_scale: float) -> float:

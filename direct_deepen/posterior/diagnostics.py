@@ -41,11 +41,7 @@ def split_r_hat(chains: torch.Tensor) -> torch.Tensor:
     with W the mean variance within, and B/n the variance between, the means of the half chains of length n
     (Gelman et al., Bayesian data analysis, section 11.4).
     """
-    halves = _halves(chains)
-    length = halves.shape[1]
-    within = halves.var(dim=1).mean(dim=0)
-    between = halves.mean(dim=1).var(dim=0)
-    pooled = (length - 1) / length * within + between
+    _, within, pooled = _halves(chains)
     # Constant chains agree (0/0 → 1) or are stuck at different values (x/0 → ∞).
     return torch.where(pooled > 0, pooled / within, 1.0).sqrt()
 
@@ -58,11 +54,8 @@ def effective_sample_size(chains: torch.Tensor) -> torch.Tensor:
     with ρ_t the autocorrelation over all half chains at lag t, summed over initial pairs ρ_{2t} + ρ_{2t+1} for as long
     as they are positive (Geyer, 1992; Vehtari et al., Rank-normalization, folding, and localization, 2021).
     """
-    halves = _halves(chains)
-    count, length = halves.shape[:2]
-    centred = halves - halves.mean(dim=1, keepdim=True)
-    within = halves.var(dim=1).mean(dim=0)
-    pooled = (length - 1) / length * within + halves.mean(dim=1).var(dim=0)
+    centred, within, pooled = _halves(chains)
+    count, length = centred.shape[:2]
     safe = torch.where(pooled > 0, pooled, 1.0)
 
     def correlation(lag: int) -> torch.Tensor:
@@ -80,6 +73,9 @@ def effective_sample_size(chains: torch.Tensor) -> torch.Tensor:
     return count * length / time.clamp_min(1 / torch.log10(torch.tensor(float(count * length))))
 
 
-def _halves(chains: torch.Tensor) -> torch.Tensor:
-    half = chains.shape[1] // 2
-    return torch.cat([chains[:, :half], chains[:, chains.shape[1] - half :]])
+def _halves(chains: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return half chains about their means, the mean variance within them, and the variance of all of them pooled."""
+    length = chains.shape[1] // 2
+    halves = torch.cat([chains[:, :length], chains[:, chains.shape[1] - length :]])
+    means, within = halves.mean(dim=1, keepdim=True), halves.var(dim=1).mean(dim=0)
+    return halves - means, within, (length - 1) / length * within + means[:, 0].var(dim=0)

@@ -15,12 +15,8 @@ def write_nifti(volume: PosteriorVolume, path: Path) -> list[Path]:
 
     The posterior file knows neither the size of a voxel nor where the patient lies: voxels have unit size, and the
     codes of the transforms say that they are unknown. For ``<name>.nii`` or ``<name>.nii.gz`` the images are
-    ``<name>_map.nii.gz`` and so on, which are returned.
-
-    Raises
-    ------
-    DeepenError
-        If nibabel is not installed, the name ends otherwise, the file holds no image, or an image cannot be written.
+    ``<name>_map.nii.gz`` and so on, which are returned. Another ending, a file without images, a disk that is full, and
+    nibabel not installed are a :class:`DeepenError`.
     """
     with optional_import("nifti", "NIfTI images need nibabel"):
         from nibabel import Nifti1Image

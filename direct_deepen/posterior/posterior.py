@@ -36,13 +36,13 @@ class Posterior:
     @property
     def std(self) -> torch.Tensor:
         """Standard deviation of the magnitude |x|: real (batch, height, width); zero for a single sample."""
-        return self.images.abs().std(dim=0, correction=self._correction)
+        return self.images.abs().std(dim=0, correction=int(len(self.images) > 1))
 
     @property
     def std_complex(self) -> torch.Tensor:
         """(E|x − Ex|²/2)^½, the standard deviation per real component: real (batch, height, width)."""
         deviation = (self.images - self.mean).abs().square().sum(dim=0)
-        return (deviation / (2 * (self.images.shape[0] - self._correction))).sqrt()
+        return (deviation / (2 * max(1, len(self.images) - 1))).sqrt()
 
     def rescaled(self, std_scale: float) -> "Posterior":
         """Return the posterior whose samples are x̄ + s(x − x̄), with x̄ the mean and s = ``std_scale`` > 0.
@@ -71,7 +71,3 @@ class Posterior:
         wanted = torch.tensor(probabilities, dtype=magnitude.dtype, device=magnitude.device)
         # Row by row, as older versions of torch take at most 16 million values.
         return torch.stack([torch.quantile(row, wanted, dim=0) for row in magnitude.unbind(dim=-2)], dim=-2)
-
-    @property
-    def _correction(self) -> int:
-        return 1 if self.images.shape[0] > 1 else 0

@@ -118,12 +118,7 @@ def read_posterior(path: Path, *, num_samples: int = 0) -> PosteriorVolume:
     """Read a posterior file.
 
     ``num_samples`` of every slice are read, equally spaced among those of the file; by default ``samples``, by far the
-    largest dataset, is left out.
-
-    Raises
-    ------
-    DeepenError
-        If the file is missing or none that HDF5 can read.
+    largest dataset, is left out. A file that is missing or that HDF5 cannot read is a :class:`DeepenError`.
     """
     with open_output(path) as file:
         arrays = {name: dataset[()] for name, dataset in file.items() if not dataset.is_scale and name != "samples"}

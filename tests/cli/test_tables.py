@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from direct_deepen.evaluation.benchmark import SAMPLE_COLUMNS
 from direct_deepen.evaluation.tables import (
-    SAMPLE_COLUMNS,
     interval_over_volumes,
     markdown_table,
     quality_rows,
