@@ -58,7 +58,7 @@ def read_yaml(path: Path) -> DictConfig:
     try:
         content = OmegaConf.load(path)
     except (OmegaConfBaseException, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DeepenError(f"{path}: {first_line(error)}") from error
+        raise DeepenError(f"{path}: no YAML: {first_line(error)}") from error
     require(isinstance(content, DictConfig), f"{path}: holds no keys")
     return content
 

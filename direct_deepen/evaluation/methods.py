@@ -189,7 +189,9 @@ def _engine(configuration: Path, checkpoint: Path, seed: int, device: str) -> An
     with tempfile.TemporaryDirectory() as scratch:
         environment = setup_inference_environment("run", Path(scratch), device, 0, False, configuration)
         # Its log file lies in the folder that goes.
-        logging.getLogger().handlers.clear()
+        for handler in logging.getLogger().handlers[:]:
+            logging.getLogger().removeHandler(handler)
+            handler.close()
     engine = environment.engine
     require_weights_of(engine.model, checkpoint)
     engine.model.load_state_dict(weights_of(checkpoint))

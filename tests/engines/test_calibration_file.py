@@ -83,7 +83,7 @@ def test_a_calibration_of_an_earlier_version_is_read_and_fits(calibrated, one_li
         ("std_scale: 2.5", "std_scale: wide", ["no calibration", "std_scale"]),
         ("std_scale: 2.5", "", ["no calibration", "std_scale"]),
         ("std_scale: 2.5", "std_scale: 2.5\nother: 1", ["no calibration", "other"]),
-        ("std_scale: 2.5", "std_scale: [", ["no calibration"]),
+        ("std_scale: 2.5", "std_scale: [", ["no YAML"]),
     ],
 )
 def test_a_damaged_calibration_is_refused(calibrated, one_line_error, before, after, words):
