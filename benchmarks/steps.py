@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.setting import Workload
-from direct_deepen.inference import Samples, langevin, mm_map
+from direct_deepen.inference import Chains, LangevinStep, Samples, Stopping, langevin, mm_map
 from direct_deepen.objectives import contrastive_loss
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.priors import ReducedPrecision
@@ -73,17 +73,16 @@ def chain(work: Workload, num_steps: int = CHAIN_STEPS, num_samples: int = 1) ->
         work.masked_kspace,
         work.energy,
         noise_std=NOISE_STD,
-        step_size=STEP_SIZE,
-        num_samples=num_samples,
-        num_steps=num_steps,
         init=work.image,
+        chains=Chains(num_samples, num_steps),
+        step=LangevinStep(STEP_SIZE),
         generator=generator,
     )
 
 
 def solver(work: Workload, num_steps: int) -> Callable[[], object]:
     """Return a function that takes steps towards the most probable image."""
-    return lambda: mm_map(work.A, work.masked_kspace, work.energy, max_iterations=num_steps)
+    return lambda: mm_map(work.A, work.masked_kspace, work.energy, stopping=Stopping(max_iterations=num_steps))
 
 
 def plain_energy(work: Workload) -> Callable[[torch.Tensor], torch.Tensor]:

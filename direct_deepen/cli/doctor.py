@@ -12,7 +12,17 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from direct_deepen import Posterior, SenseOperator, intensity_scale, langevin, load_pretrained, mm_map, sense
+from direct_deepen import (
+    Chains,
+    Posterior,
+    SenseOperator,
+    Stopping,
+    intensity_scale,
+    langevin,
+    load_pretrained,
+    mm_map,
+    sense,
+)  # fmt: skip
 from direct_deepen.cli.verbosity import versions
 from direct_deepen.errors import require
 from direct_deepen.physics.noise import complex_normal
@@ -105,11 +115,10 @@ def _self_test() -> str:
     scale = intensity_scale(A, kspace)
     data, energy = kspace / scale[:, None, None, None], load_pretrained()
     start = sense(A, data)
-    image = mm_map(A, data, energy, init=start, max_iterations=100, progress=True).image
+    image = mm_map(A, data, energy, init=start, stopping=Stopping(max_iterations=100), progress=True).image
     samples = langevin(
-        A, data, energy, noise_std=_NOISE_STD, num_samples=2, num_steps=10, init=image, generator=generator,
-        progress=True,
-    )  # fmt: skip
+        A, data, energy, noise_std=_NOISE_STD, init=image, chains=Chains(2, 10), generator=generator, progress=True
+    )
     spread = float(Posterior.from_samples(samples).std.mean())
     before, after = (quality(found[0] * scale, truth[0]).psnr for found in (start, image))
     require(after > before, f"MAP has {after:.1f} dB, SENSE {before:.1f} dB; MAP should be better")

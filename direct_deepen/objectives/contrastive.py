@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 
-from direct_deepen.inference.langevin import langevin
+from direct_deepen.inference.langevin import Chains, langevin
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
 from direct_deepen.objectives.score_matching import denoising_score_matching_loss
 from direct_deepen.objectives.training_samples import ChainSettings, PersistentChains, draw_training_samples
@@ -164,9 +164,8 @@ class Contrastive(Objective):
             problem.masked_kspace,
             cast("Energy", update.prior),
             noise_std=self.shared.noise_std,
-            num_steps=_SPREAD_STEPS,
-            num_samples=2,
             init_std=self.shared.noise_start_std,
+            chains=Chains(2, _SPREAD_STEPS),
             generator=update.generator,
         ).images
         # Two independent states differ by √2 standard deviations.

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from direct_deepen.inference.langevin import langevin
-from direct_deepen.inference.mm_map import mm_map
+from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
+from direct_deepen.inference.mm_map import MapStep, Stopping, mm_map
 from direct_deepen.inference.samples import Samples
 from direct_deepen.parts import SharedSettings, setting
 from direct_deepen.physics.noise import complex_normal_like
@@ -109,17 +109,17 @@ def draw_training_samples(
             problem.masked_kspace,
             energy,
             init=images,
-            max_iterations=chains.map_steps,
-            curvature=_FIRST_CURVATURE,
+            stopping=Stopping(max_iterations=chains.map_steps),
+            step=MapStep(_FIRST_CURVATURE),
         ).image
     samples = langevin(
         problem.A,
         problem.masked_kspace,
         energy,
         noise_std=shared.noise_std,
-        num_steps=chains.num_steps,
         init=images,
-        step_size=chains.step_size,
+        chains=Chains(num_steps=chains.num_steps),
+        step=LangevinStep(chains.step_size),
         generator=generator,
     )
     if chains.start == "persistent":
