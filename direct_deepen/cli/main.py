@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 2 after bad input, which is reported in one line."""
+    """Run the command line; return 0, or 2 after bad input and 130 after Ctrl-C, which are reported in one line."""
     parsed = build_parser().parse_args(arguments)
     try:
         with log_to_standard_error(parsed.verbose), stage("all"):
@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DeepenError, OSError) as error:
         print(f"direct-deepen: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("direct-deepen: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
