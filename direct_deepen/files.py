@@ -5,6 +5,8 @@ import glob
 import io
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +43,22 @@ def write_file(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file of text as UTF-8; errors are those of :func:`write_file`."""
     write_file(path, text.encode())
+
+
+@contextmanager
+def interrupt_waits() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of what is short, and would leave half a file or an error of another kind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[object] = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

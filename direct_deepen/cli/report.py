@@ -9,23 +9,33 @@ import argparse
 from pathlib import Path
 
 from direct_deepen.cli.verbosity import stage
+from direct_deepen.errors import require
 from direct_deepen.files import write_text
 
 EXAMPLES = """\
 example:
-  direct-deepen report runs/demo/deepen runs/demo/varnet runs/demo --out report.html"""
+  direct-deepen report runs/demo/deepen runs/demo/varnet runs/demo --out report.html
+  direct-deepen report runs/demo/deepen --out report.html --csv curves.csv"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add runs and output."""
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="folder of a training or of results")
     parser.add_argument("--out", type=Path, required=True, metavar="HTML", help="the page")
+    parser.add_argument("--csv", type=Path, metavar="CSV", help="also write all that was logged of the trainings")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the page."""
-    from direct_deepen.pages.report import build_report
+    """Write the page, and the curves as a table."""
+    from direct_deepen.pages.report import build_report, curves_of
+    from direct_deepen.pages.training_curves import curves_table
 
     with stage("page"):
-        write_text(args.out, build_report(args.runs))
-    print(f"wrote {args.out}")
+        written = {args.out: build_report(args.runs)}
+        if args.csv is not None:
+            trainings = curves_of(args.runs)
+            require(bool(trainings), "--csv: none of the folders is one of a training")
+            written[args.csv] = curves_table(trainings)
+        for path, text in written.items():
+            write_text(path, text)
+            print(f"wrote {path}")

@@ -21,7 +21,7 @@ from direct.utils.io import check_is_valid_url
 from torch import nn
 
 from direct_deepen.errors import DeepenError, require
-from direct_deepen.files import disk_errors_reported, remove_stale_folders, write_file, write_text
+from direct_deepen.files import disk_errors_reported, interrupt_waits, remove_stale_folders, write_file, write_text
 
 LOADING_ERRORS = (
     RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, OSError, ModuleNotFoundError,
@@ -91,9 +91,9 @@ def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
     write_file(path, buffer.getvalue())
 
 
-def state_path(run: Path, iteration: int) -> Path:
-    """Return the file of this process' state after an iteration."""
-    return run / f"training_state_{iteration}_{communication.get_rank()}.pt"
+def state_path(run: Path, iteration: int, rank: int | None = None) -> Path:
+    """Return the file of the state of a process, by default of this one, after an iteration."""
+    return run / f"training_state_{iteration}_{communication.get_rank() if rank is None else rank}.pt"
 
 
 class RunCheckpointer(Checkpointer):
@@ -110,8 +110,10 @@ class RunCheckpointer(Checkpointer):
         folder, saves = checkpointer.save_directory, checkpointer.save_to_disk
         super().__init__(folder, saves, model=checkpointer.model, **checkpointer.checkpointables)
         self._state = state
-        self._iteration = iteration
+        self.iteration = iteration
+        """The last one that was saved."""
 
+    @interrupt_waits()
     def save(self, iteration: int, **kwargs: Any) -> None:
         """Write the state, then the checkpoint, and then the note that it is the last one."""
         run = Path(self.save_directory)
@@ -119,14 +121,29 @@ class RunCheckpointer(Checkpointer):
         write_tensors(path, self._state())
         # Of several processes one writes the checkpoint.
         if self.save_to_disk:
-            self._save_whole(run, iteration, **kwargs)
-        kept = {path, state_path(run, self._iteration)}
-        for other in run.glob(f"training_state_*_{communication.get_rank()}.pt"):
-            if other not in kept:
-                other.unlink()
-        self._iteration = iteration
+            name = _checkpoint(run, iteration).name
+            self._save_whole(run, iteration, {name: name, _LAST: _LAST}, **kwargs)
+        self._remove_states(run, {iteration, self.iteration})
+        self.iteration = iteration
 
-    def _save_whole(self, run: Path, iteration: int, **kwargs: Any) -> None:
+    @interrupt_waits()
+    def save_as(self, stem: str, iteration: int) -> None:
+        """Write the checkpoint alone, under a name that training does not go on from."""
+        if self.save_to_disk:
+            run = Path(self.save_directory)
+            self._save_whole(run, iteration, {_checkpoint(run, iteration).name: f"{stem}.pt"})
+
+    def _remove_states(self, run: Path, kept: set[int]) -> None:
+        """Remove this process' states of other iterations, and in the first one old ones of more processes than now."""
+        rank, processes = communication.get_rank(), communication.get_world_size()
+        for path in run.glob("training_state_*_*.pt"):
+            iteration, other = map(int, path.stem.removeprefix("training_state_").split("_"))
+            left = self.save_to_disk and other >= processes and iteration < min(kept)
+            if (other == rank and iteration not in kept) or left:
+                path.unlink()
+
+    def _save_whole(self, run: Path, iteration: int, names: Mapping[str, str], **kwargs: Any) -> None:
+        """Let DIRECT write files, and keep some by other names: model_<iteration>.pt before the note."""
         remove_stale_folders(run, _UNFINISHED)
         with (
             disk_errors_reported(_checkpoint(run, iteration)),
@@ -137,9 +154,9 @@ class RunCheckpointer(Checkpointer):
                 super().save(iteration, **kwargs)
             finally:
                 self.save_directory = run
-            # Of the two, model_<iteration>.pt first.
             for path in sorted(Path(folder).iterdir(), reverse=True):
-                os.replace(path, run / path.name)
+                if path.name in names:
+                    os.replace(path, run / names[path.name])
 
 
 def last_checkpoint(run: Path) -> Path | None:

@@ -1,7 +1,10 @@
 """DIRECT's commands: their seed, all cores for them, bars below their log, and one line about bad input."""
 
+import argparse
+import inspect
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,8 +18,15 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from direct_deepen.errors import DeepenError
+from direct_deepen.files import interrupt_waits
 from direct_deepen.priors.cpu.allocator import keep_freed_pages
 from direct_deepen.progress import progress_bar, show_metrics
+
+_COMMANDS = {("direct.train", "setup_train"), ("direct.inference", "setup_inference_save_to_h5")}
+"""Module and name of the functions that are ``direct train`` and ``direct predict``, in spawned processes too."""
+
+_INTERRUPTED = 130
+"""The exit code that shells know Ctrl-C by."""
 
 _SHOWN = {"train/energy_true": "energy", "train/energy_sample": "energy of samples", "train/rollbacks": "rollbacks"}
 """What is logged of an iteration, and what it is called behind the bar."""
@@ -38,29 +48,94 @@ def all_cores(device: str) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def exit_on_bad_input() -> Iterator[None]:
-    """Turn a :class:`DeepenError`, also one that DIRECT wrapped, into one logged line and ``SystemExit(2)``.
+def within_command() -> bool:
+    """Return whether a command of DIRECT calls, and not a notebook, a test or another program."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) in _COMMANDS:
+            return True
+        frame = frame.f_back
+    return False
 
-    DIRECT writes its logs when an iteration fails, and its printer fails in turn (division by zero) if that was the
-    first: so any exception is searched for the one that began it.
-    """
+
+@contextmanager
+def bad_input_told() -> Iterator[None]:
+    """Where DIRECT calls: end a command of it on bad input, and raise :class:`DeepenError` elsewhere."""
+    if within_command():
+        with exit_on_bad_input():
+            yield
+        return
     try:
         yield
     except Exception as error:
-        found: BaseException | None = error
-        while found is not None and not isinstance(found, DeepenError):
-            found = found.__cause__ or found.__context__
+        found = _bad_input_behind(error)
+        if found is None or (found is error and _message(found) == str(error)):
+            raise
+        raise type(found)(_message(found)) from error
+
+
+@contextmanager
+def exit_on_bad_input() -> Iterator[None]:
+    """Turn a :class:`DeepenError`, also one that DIRECT wrapped, into one logged line and ``SystemExit(2)``."""
+    try:
+        yield
+    except Exception as error:
+        found = _bad_input_behind(error)
         if found is None:
             raise
-        # A process that loads data hands over the text of the traceback as the message; its end is the message.
-        message = str(found).rpartition(f"{DeepenError.__name__}: ")[2].strip()
         logger = logging.getLogger("direct_deepen")
         if logger.hasHandlers():
-            logger.error(message)
+            logger.error(_message(found))
         else:
-            print(f"direct-deepen: error: {message}", file=sys.stderr)
+            print(f"direct-deepen: error: {_message(found)}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _bad_input_behind(error: BaseException) -> DeepenError | None:
+    """Return what began an exception, if that was bad input.
+
+    DIRECT writes its logs when an iteration fails, and its printer fails in turn (division by zero) if that was the
+    first: so any exception is searched.
+    """
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, DeepenError):
+        found = found.__cause__ or found.__context__
+    return found
+
+
+def _message(error: DeepenError) -> str:
+    """Return the line: a process that loads data hands over the text of the traceback, the end of which it is."""
+    return str(error).rpartition(f"{DeepenError.__name__}: ")[2].strip()
+
+
+def end_command_on_interrupt() -> None:
+    """Let Ctrl-C end a command of DIRECT at once with one line and exit code 130; elsewhere leave it as it is.
+
+    What is on disk then is whole, and is gone on from.
+    """
+    if not within_command():
+        return
+    process = os.getpid()
+
+    def end(*_: object) -> None:
+        # Of the processes that load data PyTorch expects this one, and says nothing of it.
+        if os.getpid() != process:
+            raise KeyboardInterrupt
+        # Not through a log or a stream, which may be what was interrupted.
+        os.write(2, b"\ndirect-deepen: interrupted; what was finished is on disk\n")
+        raise SystemExit(_INTERRUPTED)
+
+    signal.signal(signal.SIGINT, end)
+
+
+class WholeFiles[Item](list[Item]):
+    """What DIRECT writes a file each of, one after another: Ctrl-C waits until the file of the moment is whole."""
+
+    def __iter__(self) -> Iterator[Item]:
+        """Hand out one after another."""
+        for item in super().__iter__():
+            with interrupt_waits():
+                yield item
 
 
 @contextmanager
@@ -88,12 +163,19 @@ def batch_in_bar(bar: tqdm, volumes: Sequence[Path], names: Sequence[tuple[str, 
 
 
 def command_seed() -> int | None:
-    """Return ``--seed`` of the ``direct`` command that runs in this process, or spawned it; None where none does."""
+    """Return ``--seed`` of the ``direct`` command that is this process, or spawned it; None where none is."""
     # Spawned processes have the arguments of the one that spawned them.
-    name, *options = [*sys.argv[1:], ""]
-    if name not in ("train", "predict"):
+    program, name, *options = [*sys.argv, "", ""]
+    is_direct = Path(program).stem == "direct" or Path(program).parts[-3:] == ("direct", "cli", "cli.py")
+    if not is_direct or name not in ("train", "predict"):
         return None
-    return int(Args(add_help=False).parse_known_args(options[:-1])[0].seed)
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--seed", type=int, default=Args(add_help=False).get_default("seed"))
+    try:
+        return int(parser.parse_known_args(options)[0].seed)
+    except argparse.ArgumentError:
+        # DIRECT would not have begun.
+        return None
 
 
 def torch_seed(seed: int) -> int:

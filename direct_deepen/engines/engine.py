@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from direct_deepen.data.batch import reference_image
 from direct_deepen.data.random_phase import with_random_phase
-from direct_deepen.engines.commands import exit_on_bad_input, process_seed
+from direct_deepen.engines.commands import bad_input_told, end_command_on_interrupt, process_seed
 from direct_deepen.engines.reconstruction import named_generator
 from direct_deepen.engines.settings import plain, system_of
 from direct_deepen.engines.trained import load_denoiser
@@ -22,6 +22,10 @@ from direct_deepen.objectives import Loss, Update
 from direct_deepen.physics.problem import Problem
 
 
+class _BadBatchError(DeepenError, RuntimeError):
+    """As a :class:`RuntimeError` it makes DIRECT's training loop write a checkpoint before it ends."""
+
+
 class DeepenEngine(Training):
     """Train a prior by the ``objective``, and reconstruct by the ``inference``, that the configuration names.
 
@@ -29,12 +33,13 @@ class DeepenEngine(Training):
     A resumed run goes on in the state, and with the order of samples, of the interrupted one: it becomes what that
     would have become. A guard takes training back to its last good state when an update shows trouble.
 
-    Bad settings and data end the command with one line in the log and exit code 2; training writes a checkpoint first.
+    Bad settings and data end DIRECT's commands with one line in the log and exit code 2; training writes a checkpoint
+    first. Elsewhere they are a :class:`DeepenError`.
     """
 
     def __init__(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(cfg, *args, **kwargs)
-        with exit_on_bad_input():
+        with bad_input_told():
             self._use(plain(cfg.model))
             require(
                 (cfg.physics.forward_operator, cfg.physics.backward_operator) == ("fft2", "ifft2"),
@@ -42,6 +47,10 @@ class DeepenEngine(Training):
                 f"{cfg.physics.backward_operator!r}; allowed: 'fft2' and 'ifft2'",
             )
         self.seed = process_seed()
+
+    def _Engine__bind_sigint_signal(self) -> None:  # noqa: N802
+        """In place of DIRECT's handler, which leaves a checkpoint in the middle of an update, or a traceback."""
+        end_command_on_interrupt()
 
     def _use(self, section: dict[str, Any]) -> None:
         self._section = section
@@ -77,8 +86,7 @@ class DeepenEngine(Training):
             else:
                 image, losses = self._reconstruct(data), {}
         except DeepenError as error:
-            # A RuntimeError makes DIRECT's training loop write a checkpoint before it ends.
-            raise RuntimeError(str(error)) from error
+            raise _BadBatchError(str(error)) from error
         return DoIterationOutput(
             output_image=image.abs(),
             sensitivity_map=data["sensitivity_map"],

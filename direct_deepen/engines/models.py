@@ -10,7 +10,7 @@ from direct.config.defaults import ModelConfig
 from torch import nn
 
 from direct_deepen import priors
-from direct_deepen.engines.commands import exit_on_bad_input
+from direct_deepen.engines.commands import bad_input_told
 from direct_deepen.engines.settings import EngineSettings, plain, system_of
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.inference.base import attach_learned
@@ -92,7 +92,7 @@ class DirectModel(nn.Module):
     """
 
     def __init__(self, **section: Any) -> None:
-        with exit_on_bad_input():
+        with bad_input_told():
             self._build(plain(section))
 
     @classmethod
@@ -116,7 +116,7 @@ class DirectModel(nn.Module):
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move as any module does; a CUDA device that is not there is bad input. DIRECT's default is ``cuda``."""
-        with exit_on_bad_input():
+        with bad_input_told():
             for device in (torch.device(argument) for argument in args if isinstance(argument, str | torch.device)):
                 found = torch.cuda.device_count() if device.type == "cuda" else 0
                 require(

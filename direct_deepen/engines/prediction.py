@@ -21,7 +21,15 @@ from direct_deepen.data.coil_maps import coil_maps_of_batch
 from direct_deepen.data.fastmri_file import require_fully_sampled, require_masks_of_files
 from direct_deepen.engines.calibration_file import fitted_scale
 from direct_deepen.engines.checkpoints import digest_of, require_weights_of
-from direct_deepen.engines.commands import all_cores, batch_in_bar, command_bar, exit_on_bad_input, reported_seed
+from direct_deepen.engines.commands import (
+    WholeFiles,
+    all_cores,
+    bad_input_told,
+    batch_in_bar,
+    command_bar,
+    reported_seed,
+    within_command,
+)
 from direct_deepen.engines.reconstruction import Reconstruction, reconstruct
 from direct_deepen.engines.settings import EngineSettings
 from direct_deepen.errors import DeepenError, require, require_count
@@ -104,7 +112,7 @@ class Prediction(MRIModelEngine):
         total = sum(slices.values()) if communication.get_world_size() == 1 else None
         given = isinstance(checkpoint, str | Path) and checkpoint != "latest"
         try:
-            with exit_on_bad_input(), all_cores(self.device), command_bar("predict", "slice", total) as self._bar:
+            with bad_input_told(), all_cores(self.device), command_bar("predict", "slice", total) as self._bar:
                 require_volumes(slices)
                 if isinstance(dataset, FastMRIDataset):
                     self._require_masks(slices)
@@ -116,7 +124,7 @@ class Prediction(MRIModelEngine):
                 output = super().predict(NamedSlices(dataset), experiment_directory, checkpoint, *args, **kwargs)
                 # DIRECT writes when this has returned; what is in our files is read from there next time.
                 require_free_space(self._output, growth_of_files(output, self._output))
-                return output
+                return (WholeFiles(output[0]), *output[1:]) if within_command() else output
         finally:
             self._output = self._store = self._bar = self.std_scale = None
 

@@ -1,6 +1,7 @@
 """The training half of the engine: DIRECT's loop, resumed where it was left, with a guard."""
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from direct_deepen.data.batch import NamedSlices
 from direct_deepen.data.fastmri_file import require_fully_sampled
+from direct_deepen.engines.best import BEST, BestCheckpoint
 from direct_deepen.engines.checkpoints import (
     LOADING_ERRORS,
     RunCheckpointer,
@@ -22,13 +24,20 @@ from direct_deepen.engines.checkpoints import (
     restore_states,
     state_path,
 )
-from direct_deepen.engines.commands import advance_training, all_cores, command_bar, exit_on_bad_input
+from direct_deepen.engines.commands import advance_training, all_cores, bad_input_told, command_bar
 from direct_deepen.engines.guard import Guard
 from direct_deepen.engines.prediction import Prediction
-from direct_deepen.errors import DeepenError, DivergenceError
+from direct_deepen.errors import DeepenError, DivergenceError, require
 from direct_deepen.files import disk_errors_reported
 from direct_deepen.objectives import Loss, Objective
 from direct_deepen.priors import Averaged
+
+_LOGGED_VALUES = 100
+"""Values that are kept of whatever is logged."""
+
+
+class _EndOfTraining(Exception):  # noqa: N818
+    """Leaves DIRECT's loop before its last iteration."""
 
 
 class Training(Prediction):
@@ -39,6 +48,10 @@ class Training(Prediction):
     _guard: Guard | None = None
     _start_iteration = 0
     _order_seed: int | None = None
+    _best: BestCheckpoint | None = None
+    _rollbacks = 0
+    _without_step: int | None = None
+    """The iteration of the last rollback, which took no step."""
 
     # ---- An update
 
@@ -49,7 +62,7 @@ class Training(Prediction):
         more: without Adam's moments its first steps are as long as the learning rate in every weight. DIRECT's
         scheduler sets the rate anew after every step, so that what is changed here holds for one.
         """
-        if iteration > 0:
+        if iteration > 0 and iteration - 1 != self._without_step:
             for module in self.prior.modules():
                 if isinstance(module, Averaged):
                     module.update()
@@ -77,7 +90,7 @@ class Training(Prediction):
         else:
             self.roll_back(iteration, trouble)
             value = torch.zeros_like(value)
-        storage.add_scalar("train/rollbacks", self._rollbacks(), smoothing_hint=False)
+        storage.add_scalar("train/rollbacks", self._rollbacks, smoothing_hint=False)
         if self._bar is not None:
             advance_training(self._bar, float(value.detach()) if trouble is None else math.nan, storage.latest())
         return value.detach()
@@ -89,34 +102,36 @@ class Training(Prediction):
             self._guard = Guard(self.objective.guard, self.prior, self._require_optimizer())
         return self._guard
 
-    def _rollbacks(self) -> int:
-        """How often the learning rate was halved. Read off the scheduler, whose state every checkpoint holds."""
-        if self._lr_scheduler is None:
-            return 0
-        return round(math.log2(self.cfg.training.lr / self._lr_scheduler.base_lrs[0]))
-
     def roll_back(self, iteration: int, trouble: str) -> None:
         """Go back to the last good state with half the learning rate, and let this iteration pass without a step.
 
         A :class:`DivergenceError` ends training where this has happened too often.
         """
-        if self._lr_scheduler is None or self._rollbacks() >= self.guard.settings.max_rollbacks:
+        if self._lr_scheduler is None or self._rollbacks >= self.guard.settings.max_rollbacks:
             raise DivergenceError(
                 f"iteration {iteration}: {trouble}; allowed: finite values within model.objective.guard "
-                f"(training went back {self._rollbacks()} times)"
+                f"(training went back {self._rollbacks} times)"
             )
         kept = self.guard.roll_back()
         self.objective.roll_back()
         self._lr_scheduler.base_lrs = [rate / 2 for rate in self._lr_scheduler.base_lrs]
-        # DIRECT takes a step after every iteration: this one is of length zero, and the scheduler sets the next rate.
-        for group in self._require_optimizer().param_groups:
-            group["lr"] = 0.0
-            for parameter in group["params"]:
-                parameter.grad = torch.zeros_like(parameter)
+        self._rollbacks, self._without_step = self._rollbacks + 1, iteration
+        self.take_no_step()
         self.logger.warning(
             "Iteration %i: %s. Back to the state of iteration %i with half the learning rate (rollback %i).",
-            iteration, trouble, kept, self._rollbacks(),
+            iteration, trouble, kept, self._rollbacks,
         )  # fmt: skip
+
+    def take_no_step(self) -> None:
+        """Let the step that DIRECT takes after every iteration change nothing, Adam's moments and count included.
+
+        It passes over weights without a gradient. In mixed precision its scaler wants gradients, and takes no step
+        where they are infinite.
+        """
+        for group in self._require_optimizer().param_groups:
+            for parameter in group["params"]:
+                infinite = torch.full_like(parameter, math.inf)
+                parameter.grad = self._scaler.scale(infinite) if self._scaler.is_enabled() else None
 
     # ---- DIRECT's command
 
@@ -135,7 +150,7 @@ class Training(Prediction):
         """Train as DIRECT does, with all cores."""
         self._lr_scheduler = lr_scheduler
         validation_datasets = validation_datasets or []
-        with exit_on_bad_input(), all_cores(self.device), disk_errors_reported(Path(experiment_directory)):
+        with bad_input_told(), all_cores(self.device), disk_errors_reported(Path(experiment_directory)):
             states = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
             self._require_states(states, Path(experiment_directory), resume, initialization)
             for dataset in [*training_datasets, *validation_datasets]:
@@ -143,10 +158,23 @@ class Training(Prediction):
                     require_fully_sampled(Path(path))
             # Now, not at the first validation hours later.
             self.build_metrics(self.cfg.validation.metrics)
+            self._require_metric(validation_datasets)
             training = [NamedSlices(dataset) for dataset in training_datasets]
             validation = [NamedSlices(dataset) for dataset in validation_datasets]
             kwargs |= {"resume": resume, "initialization": initialization}
             super().train(optimizer, lr_scheduler, training, experiment_directory, validation, *args, **kwargs)
+
+    def _require_metric(self, validation_datasets: list[Dataset]) -> None:
+        """Raise :class:`DeepenError` unless validation has the metric that the best checkpoint is chosen by."""
+        best, known = self.objective.best, list(self.cfg.validation.metrics)
+        require(
+            best.metric in known if best.metric else best.patience == 0,
+            f"model.objective.best.metric is {best.metric!r}; allowed: one of validation.metrics, {', '.join(known)}",
+        )
+        require(
+            not best.metric or bool(validation_datasets),
+            f"model.objective.best.metric is {best.metric!r}, but validation.datasets is empty",
+        )
 
     def _require_states(self, states: dict, run: Path, resume: bool, initialization: Path | str | None) -> None:
         """Raise :class:`DeepenError` unless what training goes on from belongs to it."""
@@ -173,20 +201,89 @@ class Training(Prediction):
         checkpointer = self._require_checkpointer()
         self._start_iteration, self._order_seed = start_iter, None
         if start_iter > 0:
-            self._restore(state_path(Path(checkpointer.save_directory), start_iter - 1))
+            self._restore(Path(checkpointer.save_directory), start_iter - 1)
+        run, self._best = Path(checkpointer.save_directory), None
         self.checkpointer = RunCheckpointer(checkpointer, self._state, start_iter - 1)
-        with command_bar("train", "iteration", training.num_iterations, start_iter) as self._bar:
+        if self.objective.best.metric:
+            self._best = BestCheckpoint(self.objective.best, run, start_iter)
+            if self._best.is_last:
+                self.logger.warning("%s: training has ended for want of a better checkpoint.", run)
+                return
+        with (
+            suppress(_EndOfTraining),
+            command_bar("train", "iteration", training.num_iterations, start_iter) as self._bar,
+        ):
             super().training_loop(training_datasets, start_iter, *args, **kwargs)
 
-    def _restore(self, path: Path) -> None:
-        if not path.exists():
-            self.logger.warning("%s is missing: persistent chains and the memory of the guard begin anew.", path)
+    def validation_loop(
+        self, datasets: list, losses: Any, directory: Path, iteration: int, *args: Any, **kwargs: Any
+    ) -> None:
+        """Validate as DIRECT does, and keep the checkpoint if it is the best so far."""
+        super().validation_loop(datasets, losses, directory, iteration, *args, **kwargs)
+        if self._best is None:
             return
+        latest, end = get_event_storage().latest(), f"/{self.objective.best.metric}_metric"
+        values = [value for name, value in latest.items() if name.startswith("val/") and name.endswith(end)]
+        # Of several processes the first decides.
+        value = communication.all_gather(sum(values) / len(values))[0]
+        if self._best.add(iteration, value):
+            self._saved_by().save_as(BEST, iteration)
+            self.logger.info("The best checkpoint so far, %s %g, is %s.pt.", self.objective.best.metric, value, BEST)
+        if communication.is_main_process():
+            self._best.write()
+
+    def write_to_logs_at_interval(self, iteration: int, total: int) -> None:
+        """Write logs as DIRECT does, and end training if no checkpoint has become the best for long enough."""
+        super().write_to_logs_at_interval(iteration, total)
+        for history in get_event_storage().histories().values():
+            # DIRECT keeps a million values of everything, 1.3 kB an iteration, and logs medians of the last 20.
+            history._max_length = _LOGGED_VALUES
+        if self._best is not None and self._best.is_last and iteration + 1 < total:
+            if self._saved_by().iteration != iteration:
+                self._saved_by().save(iteration)
+            self.logger.info(
+                "Training ends at iteration %i: %i validations brought no better %s.",
+                iteration, self.objective.best.patience, self.objective.best.metric,
+            )  # fmt: skip
+            raise _EndOfTraining
+
+    def _saved_by(self) -> RunCheckpointer:
+        assert isinstance(self.checkpointer, RunCheckpointer)
+        return self.checkpointer
+
+    def _restore(self, run: Path, iteration: int) -> None:
+        """Go on in the state beside a checkpoint: with the chains of this process, and the first one's of all else.
+
+        Where all processes go back to has to be the same.
+        """
+        # Early states have no count, but DIRECT's checkpoint has the rate that training began with beside the halved.
+        begun = self._require_optimizer().param_groups[0]["initial_lr"]
+        self._rollbacks, self._without_step = round(math.log2(begun / self._lr_scheduler.base_lrs[0])), None
+        if begun != self.cfg.training.lr:
+            self.logger.warning(
+                "training.lr is %g, but training began with %g, which a resumed one goes on from: begin another with "
+                "--initialization-checkpoint for other rates.", self.cfg.training.lr, begun,
+            )  # fmt: skip
+        first, own = state_path(run, iteration, 0), state_path(run, iteration)
+        if not first.exists():
+            self.logger.warning("%s is missing: persistent chains and the memory of the guard begin anew.", first)
+            return
+        written, processes = len(list(run.glob(f"training_state_{iteration}_*.pt"))), communication.get_world_size()
+        if written != processes:
+            self.logger.warning(
+                "%s: states of %i processes, resumed by %i: %s.", run, written, processes,
+                "chains of the others begin anew" if written > processes else "the others go on with the first one's",
+            )  # fmt: skip
+        path = first
         try:
-            state = dict(torch.load(path, map_location="cpu", weights_only=True))
+            state = _tensors_on_cpu(first)
             # The seeds are those that training began with.
             self.seed, self._order_seed = int(state["seed"]), int(state["order_seed"])
+            self._rollbacks = int(state.get("rollbacks", self._rollbacks))
+            self._without_step = state.get("without_step")
             self.guard.load_state_dict(state["guard"])
+            if own != first and own.exists():
+                path, state = own, _tensors_on_cpu(own)
             self.objective.load_state_dict(state)
         except LOADING_ERRORS as error:
             raise DeepenError(
@@ -196,6 +293,7 @@ class Training(Prediction):
     def _state(self) -> dict[str, Any]:
         """Return what training needs to go on and DIRECT's checkpoint does not hold: tensors, numbers and text."""
         engine = {"seed": self.seed, "order_seed": self._order_seed, "guard": self.guard.state_dict()}
+        engine |= {"rollbacks": self._rollbacks, "without_step": self._without_step}
         return engine | self.objective.state_dict()
 
     def build_batch_sampler(self, dataset: Any, batch_size: int, sampler_type: str, **kwargs: Any) -> Sampler:
@@ -208,6 +306,10 @@ class Training(Prediction):
         first = drawn if communication.get_world_size() == 1 else self.seed
         self._order_seed = first if restored is None else restored
         return SeededBatchSampler(dataset, batch_size, seed=self._order_seed, start=self._start_iteration)
+
+
+def _tensors_on_cpu(path: Path) -> dict[str, Any]:
+    return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 class SeededBatchSampler(ConcatDatasetBatchSampler):

@@ -167,10 +167,9 @@ def _run(study: Study, run: Run, folder: Path, cores: Sequence[int], device: str
             reconstruct_test_data(study, run, folder, device=device)
         except BaseException as error:
             traceback.print_exc()
-            # Bad settings end DIRECT's commands. Not every exception can be handed to another process, but a line can.
-            told = (error.__cause__ or error) if isinstance(error, SystemExit) else error
-            kind = "" if isinstance(told, DeepenError) else f"{type(told).__name__}: "
-            raise DeepenError(kind + (str(told).splitlines() or [""])[0]) from error
+            # Not every exception can be handed to another process, but a line can.
+            kind = "" if isinstance(error, DeepenError) else f"{type(error).__name__}: "
+            raise DeepenError(kind + (str(error).splitlines() or [""])[0]) from error
 
 
 # ---- Results

@@ -28,6 +28,19 @@ class GuardSettings:
     """Rollbacks before training ends with an error; 0 ends it at the first trouble."""
 
 
+@dataclass
+class BestSettings:
+    """Which checkpoint is the best by validation, and when training ends for want of a better one."""
+
+    metric: str = ""
+    """One of ``validation.metrics``, averaged over the validation sets: the checkpoint of its best value is kept as
+    ``model_best.pt``. Empty keeps none."""
+    lower_is_better: bool = False
+    """Whether the least value is the best, as of ``fastmri_nmse``."""
+    patience: int = setting(0, least=0)
+    """Validations without a better value before training ends; 0 trains to the end."""
+
+
 @dataclass(frozen=True)
 class Update:
     """What an update of the weights has to go by."""
@@ -72,6 +85,8 @@ class Objective(Part, ABC):
     of any phase. DIRECT's maps leave images real; a prior trained on these alone takes a phase for an error."""
     guard: GuardSettings = field(default_factory=GuardSettings)
     """When training goes back to an earlier state with half the learning rate."""
+    best: BestSettings = field(default_factory=BestSettings)
+    """The checkpoint that is best by validation, and early stopping."""
 
     @abstractmethod
     def loss(self, update: Update) -> Loss:

@@ -9,7 +9,7 @@ import numpy as np
 
 from direct_deepen.errors import require
 from direct_deepen.pages.html_page import render
-from direct_deepen.pages.training_curves import LOG, plot_curves, read_curves, shown_curves
+from direct_deepen.pages.training_curves import LOG, Curve, plot_curves, read_curves, shown_curves
 
 type Rows = list[dict[str, str]]
 """A table: text by the name of the column."""
@@ -31,12 +31,17 @@ def build_report(runs: Sequence[Path]) -> str:
         found = (run / LOG).is_file() or any(any(run.glob(kind)) for kind in ("*.csv", "*.png", "table.md"))
         require(found, f"{run}: neither {LOG} of a training, nor tables, nor drawings")
     by_name = dict(zip(names, runs, strict=True))
-    trainings = {name: read_curves(run) for name, run in by_name.items() if (run / LOG).is_file()}
+    trainings = curves_of(runs)
     return render(
         "report.html",
         curves=[(title, plot_curves(found)) for title, found in shown_curves(trainings)],
         runs=[{"name": name, **_results(run)} for name, run in by_name.items()],
     )
+
+
+def curves_of(runs: Sequence[Path]) -> dict[str, dict[str, Curve]]:
+    """Return the curves of the trainings among folders, by the names of these."""
+    return {run.resolve().name: read_curves(run) for run in runs if (run / LOG).is_file()}
 
 
 def _results(run: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What DIRECT logged of a training: curves of the losses, of what the guard watches, and of validation."""
 
+import csv
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -60,6 +62,18 @@ def shown_curves(runs: Mapping[str, Mapping[str, Curve]]) -> list[tuple[str, dic
         for name in names
         if (match := re.fullmatch(pattern, name))
     ]
+
+
+def curves_table(runs: Mapping[str, Mapping[str, Curve]]) -> str:
+    """Return all curves as the text of a CSV file: a row for every iteration of a run, under DIRECT's names."""
+    names = dict.fromkeys(name for curves in runs.values() for name in curves)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "iteration", *names])
+    for run, curves in runs.items():
+        for iteration in sorted({iteration for curve in curves.values() for iteration in curve}):
+            writer.writerow([run, iteration, *(curves.get(name, {}).get(iteration, "") for name in names)])
+    return text.getvalue()
 
 
 def plot_curves(curves: Mapping[str, Curve]) -> bytes:

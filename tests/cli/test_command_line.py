@@ -41,6 +41,18 @@ def test_a_missing_command_or_option_has_exit_code_2_and_the_usage(capsys, argum
     assert "usage: direct-deepen" in capsys.readouterr().err
 
 
+# ---- Ctrl-C
+
+
+def test_an_interrupted_command_has_exit_code_130_and_one_line(tmp_path, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("direct_deepen.cli.phantom.run", interrupt)
+    assert main(["phantom", str(tmp_path), "--volumes", "1", "--slices", "1", "--seed", "0"]) == 130
+    assert capsys.readouterr().err == "direct-deepen: interrupted\n"
+
+
 # ---- Bad input
 
 

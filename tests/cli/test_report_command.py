@@ -1,6 +1,7 @@
 """The report: one page with curves, tables and pictures of several runs, whatever their names hold."""
 
 import base64
+import csv
 import json
 import re
 
@@ -43,6 +44,26 @@ def test_one_page_has_curves_tables_pictures_and_configurations(tmp_path, runs, 
     # Text is text, even where it looks like HTML.
     assert "<b>x</b>" not in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page
+
+
+def test_curves_are_written_as_a_table_with_a_row_for_every_iteration_of_a_run(tmp_path, runs):
+    table = tmp_path / "new" / "curves.csv"
+    page = str(tmp_path / "report.html")
+    assert main(["report", *map(str, runs), "--out", page, "--csv", str(table)]) == 0
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["run", "iteration", "loss", "train/curvature"]
+    assert [row["iteration"] for row in rows] == ["0", "20", "40"]
+    # As they were logged, to the last digit.
+    assert [float(row["loss"]) for row in rows] == [1.0 / (1 + iteration) for iteration in (0, 20, 40)]
+    assert {row["run"] for row in rows} == {"deepen"}
+
+
+def test_a_table_of_no_training_is_refused_in_one_line(tmp_path, runs, capsys):
+    table = tmp_path / "curves.csv"
+    assert main(["report", str(runs[1]), "--out", str(tmp_path / "report.html"), "--csv", str(table)]) == 2
+    assert "--csv: none of the folders" in capsys.readouterr().err
+    assert not table.exists()
 
 
 @pytest.fixture(scope="module")

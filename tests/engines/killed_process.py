@@ -37,11 +37,17 @@ class Kill:
         How many such events pass before.
     size
         Bytes of the file that are still written.
+    signal
+        What ends it: SIGKILL, or SIGINT for Ctrl-C.
     """
 
     kind: str
     number: int
     size: int = 0
+    signal: int = signal.SIGKILL
+
+    def happen(self) -> None:
+        os.kill(os.getpid(), self.signal)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def _run(action: Callable[..., None], run: Path, arguments: tuple[Any, ...], kil
     process = _CONTEXT.Process(target=_in_process, args=(action, run, arguments, kill))
     process.start()
     process.join(120)
-    if process.exitcode == -signal.SIGKILL:
+    if kill is not None and process.exitcode == (-signal.SIGKILL if kill.signal == signal.SIGKILL else 130):
         return None
     assert process.exitcode == 0, run.with_suffix(".log").read_text()
     operations, calls = json.loads(run.with_suffix(".record").read_text())
@@ -160,24 +166,24 @@ class _Watch:
 
     def _called(self, *_: Any) -> None:
         self.calls += 1
-        if self._kill is not None and self._kill.kind == CALL and self.calls > self._kill.number:
-            die()
+        if self._kill is not None and self._kill.kind == CALL and self.calls == self._kill.number + 1:
+            self._kill.happen()
 
     def _opened(self, file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         opened = self._open(file, mode, *args, **kwargs)
         if mode in ("r", "rb") or not self._is_ours(file):
             return opened
         dies = self._is_time("write", file)
-        return _WatchedFile(opened, self.operations[-1], self._kill.size if dies else None)
+        return _WatchedFile(opened, self.operations[-1], self._kill if dies else None)
 
     def _replaced(self, source: Any, target: Any) -> None:
         if self._is_ours(target) and self._is_time("rename", source):
-            die()
+            self._kill.happen()
         self._replace(source, target)
 
     def _removed(self, path: Any, **kwargs: Any) -> None:
         if self._is_ours(path) and self._is_time("remove", path):
-            die()
+            self._kill.happen()
         self._remove(path, **kwargs)
 
     def _is_ours(self, path: Any) -> bool:
@@ -195,22 +201,27 @@ class _Watch:
 class _WatchedFile:
     """A file that counts what is written to it and, if it is to, ends the process after so many bytes."""
 
-    def __init__(self, file: Any, operation: list[Any], last: int | None) -> None:
-        self._file, self._operation, self._last = file, operation, last
+    def __init__(self, file: Any, operation: list[Any], kill: Kill | None) -> None:
+        self._file, self._operation, self._kill = file, operation, kill
 
     def write(self, content: Any) -> int:
-        left = None if self._last is None else self._last - self._operation[1]
+        left = None if self._kill is None else self._kill.size - self._operation[1]
         if left is not None and len(content) >= left:
             self._file.write(content[:left])
             self._file.flush()
-            die()
+            kill, self._kill = self._kill, None
+            kill.happen()
+            # Ctrl-C may be waited with.
+            self._operation[1] += len(content)
+            return left + self._file.write(content[left:])
         self._operation[1] += len(content)
         return self._file.write(content)
 
     def close(self) -> None:
         self._file.close()
-        if self._last is not None:
-            die()
+        kill, self._kill = self._kill, None
+        if kill is not None:
+            kill.happen()
 
     def __enter__(self) -> "_WatchedFile":
         return self
@@ -220,7 +231,3 @@ class _WatchedFile:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -59,7 +59,7 @@ def step_with_trouble_in_rank_0(engine: Any, batch: dict[str, Any], rank: int) -
         engine.model.train()
         engine.model.zero_grad()
         engine._do_iteration(batch)
-    gradients = [parameter.grad.clone() for parameter in engine.prior.parameters()]
+    gradients = [name for name, parameter in engine.prior.named_parameters() if parameter.grad is not None]
     return {"gradients": gradients, "factor": engine._lr_scheduler.base_lrs[0] / rate}
 
 

@@ -54,4 +54,4 @@ def test_processes_draw_different_noise_and_samples_for_the_same_data(ranks):
 def test_trouble_in_one_process_takes_both_back(ranks):
     for rank in ranks:
         assert rank["troubled"]["factor"] == 0.5
-        assert all(not bool(gradient.any()) for gradient in rank["troubled"]["gradients"])
+        assert rank["troubled"]["gradients"] == []

@@ -7,6 +7,8 @@ That it goes on so wherever it was killed is shown in ``test_killed_training.py`
 import json
 import shutil
 
+import h5py
+import numpy as np
 import pytest
 import recorded
 import tiny_direct
@@ -110,6 +112,91 @@ def test_the_guard_goes_back_to_where_the_whole_run_goes_back(tmp_path, volumes,
     assert len(lines) == 2
     assert all("iteration 4 with half" in line for line in lines)
     assert_equal_weights(parts, whole, 8)
+
+
+def rollbacks(run):
+    lines = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
+    return {line["iteration"]: line["train/rollbacks"] for line in lines if "train/rollbacks" in line}
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["state", "state of an earlier version"])
+def test_rollbacks_are_counted_and_not_read_off_a_learning_rate_that_was_changed_by_hand(
+    tmp_path, volumes, counted, caplog
+):
+    with trouble_in(4):
+        run = tiny_direct.direct_train(tmp_path, persistent(6), volumes)
+    state = torch.load(run / "training_state_5_0.pt", weights_only=True)
+    assert state["rollbacks"] == 1
+    if not counted:
+        del state["rollbacks"], state["without_step"]
+        torch.save(state, run / "training_state_5_0.pt")
+    config = persistent(8)
+    rate = config["training"]["lr"]
+    config["training"]["lr"] = rate / 2
+    with trouble_in(7):
+        tiny_direct.direct_train(tmp_path, config, volumes, resume=True)
+    assert rollbacks(run) == {5: 1, 6: 1, 7: 2}
+    (line,) = [message for message in caplog.messages if "training.lr is" in message]
+    assert f"training began with {rate:g}" in line
+
+
+# ---- Another number of processes, another device
+
+
+@pytest.mark.parametrize(("written", "processes"), [(2, 1), (1, 2)])
+def test_a_run_of_another_number_of_processes_goes_on_with_one_line(
+    tmp_path, volumes, six, monkeypatch, caplog, written, processes
+):
+    run = shutil.copytree(six, tmp_path / "run")
+    first = torch.load(run / "training_state_5_0.pt", weights_only=True)
+    if written == 2:
+        # Chains and guard of the second process, and its older state.
+        for iteration in (4, 5):
+            torch.save(first | {"guard": {"states": []}}, run / f"training_state_{iteration}_1.pt")
+        tiny_direct.direct_train(tmp_path, persistent(8), volumes, resume=True)
+        assert sorted(path.name for path in run.glob("training_state_*")) == [
+            "training_state_5_0.pt", "training_state_5_1.pt", "training_state_7_0.pt",
+        ]  # fmt: skip
+        whole = tiny_direct.direct_train(tmp_path / "whole", persistent(8), volumes)
+        assert_equal_weights(run, whole, 7)
+    else:
+        # The second of two processes: the guard goes back where the first one's does.
+        engine = tiny_direct.build_engine(tmp_path / "second", persistent(8))
+        engine._lr_scheduler = torch.optim.lr_scheduler.ConstantLR(engine._require_optimizer(), 1.0)
+        monkeypatch.setattr("direct.utils.communication.get_rank", lambda: 1)
+        monkeypatch.setattr("direct.utils.communication.get_world_size", lambda: processes)
+        engine._restore(run, 5)
+        assert [state[0] for state in engine.guard.state_dict()["states"]] == [s[0] for s in first["guard"]["states"]]
+        assert engine.seed == first["seed"]
+        assert len(engine.objective.stored_chains) == 4
+    (line,) = [message for message in caplog.messages if "resumed by" in message]
+    assert f"states of {written} processes, resumed by {processes}" in line
+
+
+def test_four_processes_that_load_data_change_no_bit_of_a_training_or_a_prediction(tmp_path, volumes, mean_config):
+    runs = [tiny_direct.direct_train(tmp_path / str(n), persistent(8), volumes, num_workers=n) for n in (0, 4)]
+    assert_equal_weights(*runs, 7)
+    outputs = [
+        tiny_direct.direct_predict(run / "out", mean_config, volumes, run / "model_7.pt", num_workers=number)
+        for run, number in zip(runs, (0, 4), strict=True)
+    ]
+    for name in ("a.h5", "b.h5", "a.posterior.h5", "b.posterior.h5"):
+        with h5py.File(outputs[0] / name) as one, h5py.File(outputs[1] / name) as other:
+            for array in (name for name in one if not name.endswith("seconds")):
+                np.testing.assert_array_equal(other[array][()], one[array][()], err_msg=f"{name} {array}")
+
+
+def test_a_run_that_was_written_on_a_gpu_goes_on_without_one(tmp_path, volumes, six, monkeypatch):
+    run = shutil.copytree(six, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        for path in (run / "model_5.pt", run / "training_state_5_0.pt"):
+            torch.save(torch.load(path, weights_only=True), path)
+    with pytest.raises(RuntimeError, match="on a CUDA device"):
+        torch.load(run / "training_state_5_0.pt", weights_only=True)
+    tiny_direct.direct_train(tmp_path, persistent(8), volumes, resume=True)
+    whole = tiny_direct.direct_train(tmp_path / "whole", persistent(8), volumes)
+    assert_equal_weights(run, whole, 7)
 
 
 def test_without_its_state_a_run_goes_on_with_new_chains_and_says_so(tmp_path, volumes, six, caplog):

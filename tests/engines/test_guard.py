@@ -2,17 +2,21 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import recorded
 import tiny_direct
 import torch
+from direct.data.lr_scheduler import WarmupMultiStepLR
+from direct.utils.events import EventStorage
 from torch import nn
 
 from direct_deepen import objectives
 from direct_deepen.data.batch import problem_from_batch, reference_image
 from direct_deepen.engines.guard import Guard
 from direct_deepen.engines.settings import system_of
+from direct_deepen.engines.training import Training
 from direct_deepen.errors import DivergenceError
 from direct_deepen.objectives import Loss, Update
 from direct_deepen.objectives.base import GuardSettings
@@ -154,6 +158,40 @@ def test_training_goes_back_halves_the_rate_says_so_once_and_goes_on_also_if_it_
     assert [lines[i]["train/rollbacks"] for i in (8, 9, 10, 12)] == [0, 1, 1, 1]
     assert lines[10]["lr"] == lines[12]["lr"] == pytest.approx(lines[8]["lr"] / 2)
     assert all(math.isfinite(value) for line in lines.values() for value in line.values())
+
+
+def test_a_rollback_leaves_adam_and_averaged_weights_exactly_as_they_were_remembered(tmp_path, batch):
+    config = tiny_direct.configuration("phantom_dps")
+    engine = tiny_direct.build_engine(tmp_path, tiny_direct.changed(config, {"model.objective.guard.interval": 1}))
+    optimizer, model = engine._require_optimizer(), engine.model.train()
+    engine._lr_scheduler = WarmupMultiStepLR(optimizer, [100], warmup_iterations=0)
+    states = {}
+    for iteration in range(7):
+        with EventStorage(iteration):
+            engine.before_update(iteration)
+            states[iteration] = [*state_of(model, optimizer), *(tensor.clone() for tensor in model.buffers())]
+            value = sum(parameter.square().sum() for parameter in model.parameters() if parameter.requires_grad)
+            engine.update(iteration, Loss(value, "loss"), "trouble" if iteration == 5 else None)
+        # What DIRECT's loop does after an iteration.
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        engine._lr_scheduler.step()
+        optimizer.zero_grad()
+    # Remembered at 3 and 4, gone back from in 5: 6 begins with the very weights, moments, counts and averages.
+    assert all(torch.equal(now, then) for now, then in zip(states[6], states[3], strict=True))
+    assert optimizer.param_groups[0]["lr"] == 0.5 * optimizer.param_groups[0]["initial_lr"]
+
+
+def test_a_rollback_in_mixed_precision_takes_no_step_either(model, optimizer):
+    scaler = torch.amp.GradScaler("cpu")
+    take_a_step(model, optimizer)
+    before = state_of(model, optimizer)
+    engine = SimpleNamespace(_scaler=scaler, _require_optimizer=lambda: optimizer)
+    Training.take_no_step(engine)
+    scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    scaler.update()
+    assert all(torch.equal(now, then) for now, then in zip(state_of(model, optimizer), before, strict=True))
 
 
 class NotANumberOnce(objectives.Denoising):

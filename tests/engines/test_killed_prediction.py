@@ -1,6 +1,7 @@
 """A prediction that the system kills, anywhere and in the middle of files: the next run ends as if nothing happened."""
 
 import json
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,8 @@ import h5py
 import numpy as np
 import pytest
 from killed_process import CALL, Kill, predict
+
+from direct_deepen.engines.commands import WholeFiles
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +91,36 @@ def test_a_killed_prediction_becomes_the_undisturbed_one(tmp_path, mean_config, 
         assert_equal_files(output, whole.output)
         seen.append(len(finished))
     assert count == 3 or set(seen) == {0, 1, 2}
+
+
+def test_an_interrupted_prediction_ends_with_130_and_its_files_are_whole(
+    tmp_path, mean_config, volumes, checkpoint, whole
+):
+    kills = [Kill(kind, 0, size // 2, signal.SIGINT) for kind, size in whole.record.operations if volume_of(kind)]
+    kills += [Kill(CALL, int(share * whole.record.calls), signal=signal.SIGINT) for share in (0.9, 0.95, 0.99)]
+    for number, kill in enumerate(kills):
+        output = tmp_path / str(number)
+        assert predict(output, mean_config, volumes, checkpoint, kill=kill) is None, kill
+        log = output.with_suffix(".log").read_text()
+        assert "interrupted; what was finished is on disk" in log
+        assert "Traceback" not in log
+        for path in output.glob("*.h5"):
+            with h5py.File(path) as file, h5py.File(whole.output / path.name) as expected:
+                assert set(file) == set(expected)
+        assert predict(output, mean_config, volumes, checkpoint) is not None
+        assert_equal_files(output, whole.output)
+
+
+def test_ctrl_c_while_direct_writes_its_files_waits_until_the_one_of_the_moment_is_whole():
+    before, written = signal.getsignal(signal.SIGINT), []
+
+    def write_all():
+        for name in volumes:
+            signal.raise_signal(signal.SIGINT)
+            written.append(name)
+
+    volumes = WholeFiles(["a", "b"])
+    with pytest.raises(KeyboardInterrupt):
+        write_all()
+    assert written == ["a"]
+    assert signal.getsignal(signal.SIGINT) is before

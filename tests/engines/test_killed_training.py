@@ -2,6 +2,8 @@
 
 import json
 import re
+import signal
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -147,3 +149,29 @@ def test_a_kill_in_the_last_checkpoint_leaves_nothing_behind(tmp_path, whole, co
     assert train(run, config, volumes, kill=Kill(kind, number)) is None
     assert train(run, config, volumes) is not None
     assert_became(run, whole)
+
+
+# ---- Ctrl-C
+
+
+def interruptions(record, kinds):
+    """Ctrl-C in the middle of writing every kind of file, and at moments of the last tenth, when updates are done."""
+    for kind in kinds:
+        sizes = [size for found, size in record.operations if found == kind]
+        yield Kill(kind, len(sizes) // 2, sizes[len(sizes) // 2] // 2, signal.SIGINT)
+    for share in (0.9, 0.95, 0.99):
+        yield Kill(CALL, int(share * record.calls), signal=signal.SIGINT)
+
+
+def test_an_interrupted_training_ends_with_130_and_goes_on_as_if_nothing_had_been(tmp_path, whole, config, volumes):
+    kinds = ["write model_<n>.pt", "rename model_<n>.pt", "write last_model.txt", "write metrics.json"]
+    for number, kill in enumerate(interruptions(whole.record, kinds)):
+        run = tmp_path / f"run_{number}"
+        assert train(run, config, volumes, kill=kill) is None
+        log = run.with_suffix(".log").read_text()
+        assert "interrupted; what was finished is on disk" in log
+        assert "Traceback" not in log
+        assert all(zipfile.is_zipfile(path) for path in run.glob("*.pt"))
+        assert not list(run.glob(".checkpoint-*"))
+        assert train(run, config, volumes) is not None
+        assert_became(run, whole)

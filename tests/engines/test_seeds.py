@@ -23,7 +23,12 @@ def command(monkeypatch):
     ("arguments", "seed"),
     [(("direct", "predict", "output", "--seed", "7", "--device", "cpu"), 7), (("direct", "train", "runs"), 42),
      (("direct", "train", "runs", "--see=3"), 3), (("direct", "predict", "output", "--seed", "0"), 0),
-     (("direct", "upload", "--seed", "7"), None), (("pytest", "-q"), None), (("python",), None)],
+     (("direct", "upload", "--seed", "7"), None), (("/env/bin/direct", "train", "runs", "--seed", "7"), 7),
+     (("/env/lib/direct/cli/cli.py", "train", "runs", "--seed", "7"), 7),
+     # Another program has a seed of its own, and another meaning of it.
+     (("mytool.py", "train", "--seed", "abc"), None), (("mytool.py", "predict", "--seed", "7"), None),
+     (("direct", "train", "--seed", "abc"), None), (("mytool.py", "train", "--seed"), None),
+     (("pytest", "-q"), None), (("python",), None)],
 )  # fmt: skip
 def test_the_seed_is_that_of_directs_command_and_its_default(command, arguments, seed):
     command(*arguments)

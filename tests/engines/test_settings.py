@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import logging
 import math
+import signal
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
@@ -15,15 +16,17 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from direct_deepen.engines import models
-from direct_deepen.engines.commands import exit_on_bad_input
+from direct_deepen.engines.commands import bad_input_told, exit_on_bad_input
 from direct_deepen.engines.plugin import config as plugin_config
 from direct_deepen.engines.plugin import priors as plugin_priors
 from direct_deepen.engines.settings import EngineSettings, system_of
-from direct_deepen.errors import DeepenError
+from direct_deepen.errors import DeepenError, DivergenceError
 from direct_deepen.inference import inferences
 from direct_deepen.objectives import objectives
 
 PATHS = {"teacher_configuration", "teacher_checkpoint"}
+METRIC = "metric"
+"""What is checked against the metrics of validation when training begins."""
 PARTS = [(registry, name) for registry in (objectives, inferences) for name in registry.names]
 
 
@@ -101,7 +104,7 @@ def test_a_value_that_is_not_allowed_is_refused_by_the_full_name_of_its_key(one_
 @pytest.mark.parametrize(("key", "part"), OTHERS, ids=[f"{part.__name__} {key.path}" for key, part in OTHERS])
 def test_a_key_without_limits_is_a_switch_or_a_file_or_a_list_that_the_part_checks(key, part):
     name = key.path.rpartition(".")[2]
-    assert key.kind is bool or name in PATHS or (key.kind == list[float] and hasattr(part, "check"))
+    assert key.kind is bool or name in PATHS or name == METRIC or (key.kind == list[float] and hasattr(part, "check"))
 
 
 SAMPLERS = ("langevin", "diffusion_sampling", "annealed_langevin")
@@ -247,7 +250,7 @@ def test_a_bad_setting_ends_the_command_with_exit_code_2_and_one_line(
     tmp_path, exit_with_one_line, name, changes, words
 ):
     with exit_with_one_line(*words, "allowed"):
-        tiny_direct.build_engine(tmp_path, tiny_direct.changed(tiny_direct.configuration(name), changes))
+        tiny_direct.direct_train(tmp_path, tiny_direct.changed(tiny_direct.configuration(name), changes), tmp_path)
 
 
 @pytest.mark.parametrize(("key", "value"), [("model.no_such_key", 1), ("model.noise_std", "loud")])
@@ -262,6 +265,41 @@ def test_without_any_log_the_one_line_goes_to_the_error_output(capsys, monkeypat
         raise DeepenError("model.noise_std is 0.0; allowed: > 0")
     assert caught.value.code == 2
     assert capsys.readouterr().err == "direct-deepen: error: model.noise_std is 0.0; allowed: > 0\n"
+
+
+def test_outside_of_directs_commands_bad_input_is_an_error_that_can_be_caught(tmp_path, batch, one_line_error):
+    signals = signal.getsignal(signal.SIGINT)
+    config = tiny_direct.changed(tiny_direct.configuration(), {"model.noise_std": -1.0})
+    with one_line_error("model.noise_std"):
+        tiny_direct.build_engine(tmp_path, config)
+    with one_line_error("model.noise_std"):
+        models.QuadraticEnergy(**config["model"])
+    engine = tiny_direct.build_engine(tmp_path, tiny_direct.configuration())
+    with one_line_error("device is 'cuda:7'"):
+        engine.model.to("cuda:7")
+    engine.model.eval()
+    with one_line_error("sensitivity"):
+        engine._do_iteration(batch | {"sensitivity_map": batch["sensitivity_map"][:, :2]})
+    assert signal.getsignal(signal.SIGINT) is signals
+
+
+def wrapped_by_directs_loop():
+    try:
+        raise DivergenceError("one line")
+    except DeepenError as error:
+        raise RuntimeError(error) from error
+
+
+def handed_over_by_a_process_that_loads_data():
+    raise DeepenError(
+        "Caught in a worker\nTraceback (most recent call last):\ndirect_deepen.errors.DeepenError: one line"
+    )
+
+
+@pytest.mark.parametrize("fail", [wrapped_by_directs_loop, handed_over_by_a_process_that_loads_data])
+def test_bad_input_that_comes_through_direct_is_one_line_again(fail):
+    with pytest.raises(DeepenError, match=r"^one line$"), bad_input_told():
+        fail()
 
 
 def test_an_error_that_is_no_bad_input_keeps_its_traceback():

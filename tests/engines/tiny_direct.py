@@ -252,6 +252,7 @@ def direct_train(
     name: str = "run",
     initialization: Path | None = None,
     device: str = "cpu",
+    num_workers: int = 0,
 ) -> Path:
     """Run ``direct train`` in this process and return the folder of the run."""
     experiments.mkdir(parents=True, exist_ok=True)
@@ -270,7 +271,7 @@ def direct_train(
             initial_kspace=None,
             noise=None,
             device=device,
-            num_workers=0,
+            num_workers=num_workers,
             resume=resume,
             machine_rank=0,
             mixed_precision=False,
@@ -280,7 +281,14 @@ def direct_train(
 
 
 def direct_predict(
-    output: Path, config: dict[str, Any], data: Path, checkpoint: Path, *, seed: int = 1, device: str = "cpu"
+    output: Path,
+    config: dict[str, Any],
+    data: Path,
+    checkpoint: Path,
+    *,
+    seed: int = 1,
+    device: str = "cpu",
+    num_workers: int = 0,
 ) -> Path:
     """Run ``direct predict`` in this process and return its output folder."""
     output.mkdir(parents=True, exist_ok=True)
@@ -295,7 +303,7 @@ def direct_predict(
             filenames_filter=None,
             checkpoint=checkpoint,
             device=device,
-            num_workers=0,
+            num_workers=num_workers,
             machine_rank=0,
             cfg_file=path,
         )
