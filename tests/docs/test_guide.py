@@ -20,8 +20,10 @@ import tiny_direct
 import torch
 from direct.cli import cli
 from documents import ROOT, Block, blocks
+from omegaconf import OmegaConf
 
 from direct_deepen.cli.main import main
+from direct_deepen.engines.trained import load_system
 
 GUIDE = ROOT / "docs"
 STEMS = ["index", *re.findall(r"^(\w+)$", (GUIDE / "index.md").read_text(), flags=re.MULTILINE)]
@@ -56,6 +58,10 @@ class Reader:
             path.write_text(block.text, encoding="utf-8")
         elif block.language == "python":
             exec(compile(block.text, block.text.split("\n", 1)[0], "exec"), self.names)
+        elif block.language == "yaml":
+            changed = OmegaConf.merge(OmegaConf.load("configs/demo_deepen.yaml"), OmegaConf.create(block.text))
+            OmegaConf.save(changed, "changed.yaml")
+            load_system(Path("changed.yaml"))
         elif block.language == "sh":
             for command in block.text.replace("\\\n", "").splitlines():
                 self._type(command)
