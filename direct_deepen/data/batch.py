@@ -8,13 +8,16 @@ from torch.utils.data import Dataset
 
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.problem import Problem
-from direct_deepen.physics.scale import intensity_scale
+from direct_deepen.physics.scale import central_disc, intensity_scale
 from direct_deepen.physics.sense import require_finite_data
 from direct_deepen.physics.sense_operator import SenseOperator
 
 _SMALLEST, _LARGEST = 1e-15, 1e15
 """Range of the largest sample in which squares, and their sums over pixels and coils, stay finite in single precision:
 outside of it DIRECT's coil maps would be wrong."""
+
+_GAPS = 0.1
+"""Share of samples missing between others from which on k-space counts as undersampled."""
 
 
 class NamedSlices(Dataset):
@@ -61,11 +64,52 @@ def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | Non
                 f"the largest sample of masked_kspace is {largest:.2g}; allowed: {_SMALLEST:g} to {_LARGEST:g}",
             )
         A = SenseOperator(maps, data["sampling_mask"].squeeze(-1))
+        _require_no_gaps(data)
+        _require_centre(masked_kspace if "kspace" not in data else to_complex(data["kspace"]))
         scale = intensity_scale(A, masked_kspace)
     except ValueError as error:
         where = ", ".join(f"{name} slice {number}" for name, number in names)
         raise DeepenError(f"{where}: {error}") from error
     return Problem(A, masked_kspace / scale[:, None, None, None], scale, names)
+
+
+def _require_no_gaps(data: dict[str, Any]) -> None:
+    """Refuse a mask that was drawn for k-space with gaps, by DIRECT's ``padding``: where that is zero in all coils."""
+    if "padding" not in data:
+        return
+    measured = ~data["padding"][..., 0]
+    gaps = torch.zeros_like(measured)
+    for axis in (-2, -1):
+        before = measured.int().cummax(dim=axis).values
+        after = measured.flip(axis).int().cummax(dim=axis).values.flip(axis)
+        gaps |= (before * after != 0) & ~measured
+    # Far out single samples may be zero by chance: of integers that were rounded, for one.
+    height, width = gaps.shape[-2:]
+    inner = gaps[..., height // 4 : height - height // 4, width // 4 : width - width // 4]
+    # The mask of a file has all samples that were measured.
+    drawn = (measured & (data["sampling_mask"][..., 0] == 0)).flatten(1).any(dim=1)
+    share = float((inner.flatten(1).float().mean(dim=1) * drawn).max())
+    require(
+        share < _GAPS,
+        f"{share:.0%} of the samples around the centre of k-space are zero between others: undersampled already; "
+        "allowed: fully sampled k-space, for which masks can be drawn",
+    )
+
+
+def _require_centre(kspace: torch.Tensor) -> None:
+    """Refuse k-space whose zero frequency is in the corner of the array, as numpy's FFT leaves it.
+
+    DIRECT's masks, calibration regions and coil maps are about the middle, under ``fft2(centered=False)`` too.
+    """
+    disc = central_disc(*kspace.shape[-2:], device=kspace.device)
+    energy = (kspace.abs() / kspace.abs().amax().clamp_min(_SMALLEST)).square().sum(dim=1)
+    middle, corner = ((energy * where).sum(dim=(-2, -1)) for where in (disc, torch.fft.ifftshift(disc)))
+    # Noise alone has a ratio near one; images, hundreds either way.
+    require(
+        not bool((corner > 10 * middle).any()),
+        "the centre of k-space is in the corner of the array; allowed: in the middle, where DIRECT's masks are (write "
+        "numpy.fft.fftshift(kspace, axes=(-2, -1)); physics.forward_operator stays)",
+    )
 
 
 def names_of_batch(data: dict[str, Any]) -> list[tuple[str, int]]:

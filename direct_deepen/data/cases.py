@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from direct.common.subsample import build_masking_function
+from direct.config.defaults import PhysicsConfig
 from direct.data.datasets import build_dataset_from_input
-from direct.data.transforms import fft2, ifft2
-from direct.environment import load_dataset_config
+from direct.environment import build_operators, load_dataset_config
 from direct.inference import build_inference_transforms
 from direct.utils import dict_to_device
 from omegaconf import OmegaConf
@@ -21,6 +21,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from direct_deepen.data.batch import NamedSlices, problem_from_batch, reference_image
 from direct_deepen.data.coil_maps import coil_maps_of_batch
+from direct_deepen.data.convention import convention_of, in_standard_convention
 from direct_deepen.data.fastmri_file import open_volume, require_fully_sampled, require_masks_of_files
 from direct_deepen.errors import DeepenError, first_line, require
 from direct_deepen.physics.problem import Problem
@@ -66,7 +67,10 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
         require(min(shape) > 0, f"{file}: kspace has shape {shape}; allowed: no axis of length zero")
         require_fully_sampled(file)
     try:
-        section = OmegaConf.load(configuration).inference.dataset
+        whole = OmegaConf.load(configuration)
+        section = whole.inference.dataset
+        physics = OmegaConf.merge(OmegaConf.structured(PhysicsConfig), whole.get("physics") or {})
+        convention = convention_of(physics.forward_operator, physics.backward_operator)
         defaults = OmegaConf.structured(load_dataset_config(section.name))
         merged = OmegaConf.merge(defaults, section, {"transforms": dict(transforms or {})})
         masks = merged.transforms.masking
@@ -77,11 +81,16 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
         raise DeepenError(f"{configuration}: {error}") from error
     except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
         raise DeepenError(f"{configuration}: inference.dataset: {first_line(error)}") from error
-    engine = SimpleNamespace(forward_operator=fft2, backward_operator=ifft2)
+    forward, backward = build_operators(physics)
+    engine = SimpleNamespace(forward_operator=forward, backward_operator=backward)
     built = build_inference_transforms(SimpleNamespace(engine=engine), masking, merged)
+
+    def rewritten(sample: dict[str, Any]) -> dict[str, Any]:
+        return in_standard_convention(built(sample), convention)
+
     # DIRECT logs every file; a command that reads them twice should not.
     logging.getLogger("FastMRIDataset").setLevel(logging.WARNING)
-    dataset = build_dataset_from_input(transforms=built, dataset_config=merged, data_root=data_root)
+    dataset = build_dataset_from_input(transforms=rewritten, dataset_config=merged, data_root=data_root)
     _logger.info("%s: %i volumes, %i slices, with the masks of %s", data_root, len(files), len(dataset), configuration)
     return dataset
 
@@ -119,5 +128,7 @@ def cases(
             reference = reference_image(batch, problem)
             ((name, number),) = problem.names
             problem = replace(problem, scale=problem.scale * batch["scaling_factor"])
-            height, width = (int(size[0]) for size in batch["reconstruction_size"][:2])
-            yield Case(Path(name).name, number, problem, reference, (height, width))
+            # Other files than fastMRI's have no header.
+            header = batch.get("reconstruction_size")
+            size = None if header is None else (int(header[0]), int(header[1]))
+            yield Case(Path(name).name, number, problem, reference, size)

@@ -11,6 +11,7 @@ from direct.utils.events import get_event_storage
 from omegaconf import OmegaConf
 
 from direct_deepen.data.batch import reference_image
+from direct_deepen.data.convention import convention_of, in_standard_convention
 from direct_deepen.data.random_phase import with_random_phase
 from direct_deepen.engines.commands import bad_input_told, end_command_on_interrupt, process_seed
 from direct_deepen.engines.reconstruction import named_generator
@@ -41,11 +42,7 @@ class DeepenEngine(Training):
         super().__init__(cfg, *args, **kwargs)
         with bad_input_told():
             self._use(plain(cfg.model))
-            require(
-                (cfg.physics.forward_operator, cfg.physics.backward_operator) == ("fft2", "ifft2"),
-                f"physics.forward_operator is {cfg.physics.forward_operator!r} and physics.backward_operator "
-                f"{cfg.physics.backward_operator!r}; allowed: 'fft2' and 'ifft2'",
-            )
+            self.convention = convention_of(cfg.physics.forward_operator, cfg.physics.backward_operator)
         self.seed = process_seed()
 
     def _Engine__bind_sigint_signal(self) -> None:  # noqa: N802
@@ -98,7 +95,7 @@ class DeepenEngine(Training):
         iteration = get_event_storage().iter
         if self.objective.random_phase > 0:
             problem = with_random_phase(problem, self.objective.random_phase)
-        reference = reference_image(data, problem)
+        reference = reference_image(in_standard_convention(data, self.convention), problem)
         self.before_update(iteration)
         try:
             generator = self._iteration_generator(iteration)

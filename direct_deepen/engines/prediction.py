@@ -18,6 +18,7 @@ from tqdm import tqdm
 import direct_deepen
 from direct_deepen.data.batch import NamedSlices, names_of_batch, problem_from_batch
 from direct_deepen.data.coil_maps import coil_maps_of_batch
+from direct_deepen.data.convention import in_standard_convention
 from direct_deepen.data.fastmri_file import require_fully_sampled, require_masks_of_files
 from direct_deepen.engines.calibration_file import fitted_scale
 from direct_deepen.engines.checkpoints import digest_of, require_weights_of
@@ -35,6 +36,7 @@ from direct_deepen.engines.settings import EngineSettings
 from direct_deepen.errors import DeepenError, require, require_count
 from direct_deepen.files import require_free_space
 from direct_deepen.inference import Inference, Map, Sampler
+from direct_deepen.physics.fourier import FourierConvention
 from direct_deepen.physics.problem import Problem
 from direct_deepen.posterior.posterior_file import (
     IN_DATA_UNITS,
@@ -57,6 +59,7 @@ class Prediction(MRIModelEngine):
 
     settings: EngineSettings
     inference: Inference
+    convention: FourierConvention
     seed: int
     std_scale: float | None = None
     _output: Path | None = None
@@ -73,6 +76,7 @@ class Prediction(MRIModelEngine):
 
     @torch.no_grad()
     def _problem(self, data: dict[str, Any]) -> Problem:
+        data = in_standard_convention(data, self.convention)
         cache = None if self.checkpointer is None else Path(self.checkpointer.save_directory) / "coil_maps"
         return problem_from_batch(data, coil_maps_of_batch(data, self.settings.coil_maps, cache))
 

@@ -240,7 +240,7 @@ def test_a_prior_from_outside_that_cannot_be_made_is_named(one_line_error, secti
         ("demo_deepen", {"model.activation": "tanh"}, ["activation", "tanh"]),
         ("demo_deepen", {"model.num_layers": 1}, ["num_layers", "1"]),
         ("demo_deepen", {"model.weight": 0.0}, ["weight", "0.0"]),
-        ("demo_deepen", {"physics.forward_operator": "fft2(centered=False)"}, ["physics.forward_operator", "centered"]),
+        ("demo_deepen", {"physics.forward_operator": "fft2(centered=False)"}, ["physics.backward_operator", "'ifft2'"]),
         ("phantom_elder", {"model.inference.step_size": 0.0}, ["model.inference.step_size", "0.0"]),
         ("phantom_mol", {"model.inference.data_weight": -1.0}, ["model.inference.data_weight", "-1.0"]),
         ("phantom_pnp_ista", {"model.hidden_channels": 0}, ["hidden_channels", "0"]),
