@@ -40,7 +40,8 @@ def test_every_file_the_readme_names_exists():
 
 
 @pytest.mark.parametrize(
-    "command", ["phantom", "configure", "benchmark", "calibrate", "posterior", "landscape", "doctor", "report"]
+    "command",
+    ["phantom", "simulate", "configure", "benchmark", "calibrate", "posterior", "landscape", "doctor", "report"],
 )
 def test_help_of_our_commands_exits_cleanly(command, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from direct_deepen.cli import benchmark, calibrate, configure, doctor, landscape, phantom, posterior, report
+from direct_deepen.cli import benchmark, calibrate, configure, doctor, landscape, phantom, posterior, report, simulate
 from direct_deepen.cli.verbosity import log_arguments, log_to_standard_error, stage
 from direct_deepen.errors import DeepenError
 
@@ -20,12 +20,12 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="direct-deepen",
-        description="DEEPEN for DIRECT: phantoms, configurations, comparisons, calibration, and views of all of it.",
+        description="DEEPEN for DIRECT: data, configurations, comparisons, calibration, and views of all of it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (doctor, phantom, configure, benchmark, calibrate, posterior, landscape, report):
+    for module in (doctor, phantom, simulate, configure, benchmark, calibrate, posterior, landscape, report):
         text = str(module.__doc__)
         command = commands.add_parser(
             module.__name__.rpartition(".")[2],

@@ -18,7 +18,17 @@ from direct_deepen.cli.main import main
     [
         (
             ["--help"],
-            ["phantom", "benchmark", "calibrate", "posterior", "landscape", "report", "doctor", "direct train"],
+            [
+                "phantom",
+                "simulate",
+                "benchmark",
+                "calibrate",
+                "posterior",
+                "landscape",
+                "report",
+                "doctor",
+                "direct train",
+            ],
         ),
         (["phantom", "--help"], ["--volumes", "--slices", "--size", "--coils", "--seed", "example"]),
         (["landscape", "--help"], ["--cfg", "--data-root", "--slices", "example:"]),

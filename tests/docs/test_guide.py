@@ -15,6 +15,7 @@ from contextlib import chdir
 from pathlib import Path
 
 import direct.train
+import numpy as np
 import pytest
 import tiny_direct
 import torch
@@ -111,6 +112,16 @@ def small(name: str) -> dict:
     return tiny_direct.changed(config, {"validation.datasets": [validation]})
 
 
+def write_images(folder: Path) -> None:
+    """Images of three subjects, a bright square each."""
+    for subject in range(3):
+        (folder / f"sub-{subject}").mkdir(parents=True)
+        np.save(
+            folder / f"sub-{subject}" / "t1.npy",
+            np.pad(np.full((1, 60, 60), 100 + subject), ((0, 0), (20, 20), (20, 20))),
+        )
+
+
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     folder = tmp_path_factory.mktemp("clone")
@@ -132,6 +143,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
     with pytest.MonkeyPatch.context() as patch, chdir(folder):
         patch.setattr("direct_deepen.data.phantom.write_phantoms", write_phantoms)
+        write_images(folder / "images")
         # As after `export PYTHONPATH=outside`; a folder that is not there yet would never be looked into.
         (folder / "outside").mkdir()
         patch.syspath_prepend(folder / "outside")

@@ -1,0 +1,342 @@
+r"""Fully sampled volumes of k-space from magnitude images: what images of an archive lack to train on is drawn.
+
+Images that were stored have been interpolated, windowed and made positive. Of each, k-space is cut to the band that was
+measured, so that nothing outside of it is known for nothing; then contrast, intensity, pixel size, phase, coils and
+noise are drawn,
+
+.. math:: b_c = F(S_c\, m^\gamma e^{i\varphi}) + n_c, \qquad n_c \sim \mathcal N(0, \eta^2) \text{ per real component}.
+
+Noise comes after the coils: the background of such images is zero, that of a measurement is not.
+"""
+
+import logging
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain, pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from direct_deepen.data.fastmri_file import write_fastmri_volume
+from direct_deepen.data.image_files import ImageSeries, read_series
+from direct_deepen.data.phantom.geometry import SmoothField
+from direct_deepen.data.phantom.volume import birdcage_maps
+from direct_deepen.errors import DeepenError, require, require_count
+from direct_deepen.physics.fourier import fft2, ifft2
+from direct_deepen.physics.scale import full_sampling_scale
+from direct_deepen.progress import progress_bar
+
+_logger = logging.getLogger(__name__)
+
+SMALLEST_SIZE = 64
+"""Fewest rows and columns of a volume."""
+
+_UNKNOWN_PIXEL_SIZE = 0.8
+"""In mm, of images that do not say theirs."""
+_STEEP = -7.0
+"""Slope of the power of k-space over frequency, both logarithmic, below which the measured band has ended. In images of
+heads it is -2 to -5 inside, and -8 or less at the edge."""
+_DARK, _LEAST_BRIGHT = 0.05, 0.05
+"""A slice of which less than the second share is brighter than the first, of the brightest, shows nothing."""
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """From what ranges a volume is drawn."""
+
+    num_slices: int = 4
+    """Neighbouring slices of a volume."""
+    size: int | None = None
+    """Rows and columns; None for what the field of view of the image comes to."""
+    num_coils: tuple[int, int] = (4, 32)
+    """Fewest and most coils; every octave is as likely."""
+    pixel_size: tuple[float, float] = (0.5, 1.3)
+    """Smallest and largest pixel in mm; never smaller than was measured."""
+    noise_std: tuple[float, float] = (0.002, 0.02)
+    """Least and most noise η, per real component, in units of the intensity scale; every octave is as likely."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        require_count("slices", self.num_slices)
+        if self.size is not None:
+            require_count("size", self.size, SMALLEST_SIZE)
+        for name, (least, most), lowest in (
+            ("coils", self.num_coils, 1),
+            ("pixel-size", self.pixel_size, 0.05),
+            ("noise-std", self.noise_std, 1e-6),
+        ):
+            require(lowest <= least <= most < math.inf, f"{name} is {least} {most}; allowed: {lowest} <= least <= most")
+
+
+@dataclass(frozen=True)
+class SimulatedVolume:
+    """A volume with everything that made it."""
+
+    image: np.ndarray
+    """Noise-free image, complex64 (slices, rows, columns), in an arbitrary raw unit."""
+    sensitivity_map: np.ndarray
+    """Coil maps, complex64 (coils, rows, columns), root sum of squares 1 everywhere."""
+    kspace: np.ndarray
+    """Noisy k-space, complex64 (slices, coils, rows, columns), in the unit of ``image``."""
+    pixel_size: tuple[float, float]
+    """Height and width of a pixel in mm."""
+    drawn: dict[str, float]
+    """``noise_std`` η (in units of the intensity scale), ``kspace_noise_std`` (in those of ``kspace``), ``gamma``,
+    ``inverted``."""
+
+
+def simulate_volume(series: ImageSeries, generator: np.random.Generator, acquisition: Acquisition) -> SimulatedVolume:
+    """Draw a volume from neighbouring slices of a series; all randomness comes from ``generator``."""
+    shown = [image for image in series.images if _shows_something(image)]
+    require(len(shown) > 0, f"{series.source}: no slice shows anything; allowed: images")
+    count = min(acquisition.num_slices, len(shown))
+    first = int(generator.integers(len(shown) - count + 1))
+    magnitude, drawn = _draw_contrast(np.stack(shown[first : first + count]), generator)
+    magnitude, pixel_size = _draw_matrix(magnitude, series, generator, acquisition)
+    rows, columns = magnitude.shape[-2:]
+    grid = tuple(
+        ((np.arange(number) - number / 2) * size).astype(np.float32)
+        for number, size in zip((rows, columns), pixel_size, strict=True)
+    )
+    gain = 1e-4 * math.exp(generator.uniform(math.log(0.5), math.log(2.0)))
+    image = (gain * magnitude * np.exp(1j * _draw_phase(generator, grid))).astype(np.complex64)
+    num_coils = round(math.exp(generator.uniform(*np.log(acquisition.num_coils))))
+    sensitivity_map = _draw_coils(generator, num_coils, rows, columns)
+    kspace = fft2(torch.from_numpy(image[:, None] * sensitivity_map)).numpy()
+    noise_std = math.exp(generator.uniform(*np.log(acquisition.noise_std)))
+    raw_noise_std = noise_std * float(full_sampling_scale(torch.from_numpy(kspace)).median())
+    noise = generator.standard_normal((*kspace.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
+    kspace += np.float32(raw_noise_std) * noise
+    drawn |= {"noise_std": noise_std, "kspace_noise_std": raw_noise_std}
+    return SimulatedVolume(image, sensitivity_map, kspace, pixel_size, drawn)
+
+
+def _shows_something(image: np.ndarray) -> bool:
+    return bool(image.max() > 0 and (image > _DARK * np.percentile(image, 99.5)).mean() > _LEAST_BRIGHT)
+
+
+def _draw_contrast(magnitude: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, dict[str, float]]:
+    """Return magnitudes of about 0 to 1 to a power of 0.67 to 1.5, in one volume of ten with dark for bright."""
+    magnitude = np.minimum(magnitude / np.percentile(magnitude, 99.5), 1.5)
+    gamma, inverted = math.exp(generator.uniform(-0.4, 0.4)), float(generator.random() < 0.1)
+    inside = np.clip((magnitude - 0.02) / 0.08, 0.0, 1.0)
+    bright = inside * (1.1 - np.minimum(magnitude, 1.0)) if inverted else magnitude
+    return bright.astype(np.float32) ** np.float32(gamma), {"gamma": gamma, "inverted": inverted}
+
+
+def _draw_matrix(
+    magnitude: np.ndarray, series: ImageSeries, generator: np.random.Generator, acquisition: Acquisition
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Cut k-space to pixels of a size that is drawn, what was measured at least; then the field of view to its size."""
+    shape = magnitude.shape[-2:]
+    stored = series.pixel_size or (_UNKNOWN_PIXEL_SIZE, _UNKNOWN_PIXEL_SIZE)
+    wanted = generator.uniform(*acquisition.pixel_size)
+    kspace = fft2(torch.from_numpy(magnitude).to(torch.complex64)).numpy()
+    kept = []
+    for axis, (number, size) in enumerate(zip(shape, stored, strict=True)):
+        measured = int(number * measured_band(kspace, axis - 2))
+        # Even, so that the centre of k-space stays where it is expected.
+        kept.append(2 * (max(SMALLEST_SIZE, min(measured, round(number * size / wanted))) // 2))
+    kspace = _centred(kspace, (min(kept[0], shape[0]), min(kept[1], shape[1])))
+    image = np.abs(ifft2(torch.from_numpy(np.ascontiguousarray(kspace))).numpy())
+    # Unitary transforms of fewer samples of the same image are brighter by the root of their ratio.
+    image *= math.sqrt(image[0].size / magnitude[0].size)
+    height, width = (number * size / now for number, size, now in zip(shape, stored, image.shape[-2:], strict=True))
+    if acquisition.size is not None:
+        image = _field_of_view(image, acquisition.size, generator)
+    return image, (height, width)
+
+
+def measured_band(kspace: np.ndarray, axis: int) -> float:
+    """Return the share of the band, along an axis, that was measured before the image was interpolated.
+
+    Complex k-space (..., rows, columns), DC in the middle. The power of a head falls with a power of the frequency; at
+    the edge of what was measured it drops.
+    """
+    power = (np.abs(np.moveaxis(kspace, axis, -1)) ** 2).reshape(-1, kspace.shape[axis]).mean(axis=0)
+    half = len(power) // 2
+    folded = (power[half:][:half] + power[half - 1 :: -1][: len(power) - half][:half]) / 2
+    edges = np.linspace(0, half, 21).astype(int)
+    bands = np.log10([folded[first:last].mean() + 1e-30 for first, last in pairwise(edges)])
+    middles = np.log10((edges[:-1] + edges[1:]) / 2)
+    slopes = np.diff(bands) / np.diff(middles)
+    steep = np.flatnonzero(slopes[8:] < _STEEP)
+    return 1.0 if len(steep) == 0 else float(edges[8 + steep[0] + 1] / half)
+
+
+def _centred(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return the middle of the last two axes, with DC in the middle as before."""
+    first = [size // 2 - wanted // 2 for size, wanted in zip(array.shape[-2:], shape, strict=True)]
+    return array[..., first[0] : first[0] + shape[0], first[1] : first[1] + shape[1]]
+
+
+def _field_of_view(image: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Cut a square, anywhere inside, or add air around."""
+    for axis in (1, 2):
+        room = image.shape[axis] - size
+        if room >= 0:
+            first = int(generator.integers(room + 1))
+            image = image.take(range(first, first + size), axis=axis)
+        else:
+            before = -room // 2
+            image = np.pad(image, [(0, 0) if other != axis else (before, -room - before) for other in range(3)])
+    return image
+
+
+def _draw_phase(generator: np.random.Generator, grid: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Draw the phase of an image in radians: a constant, a gradient, smooth fields, and a few local disturbances.
+
+    Those are what air and metal do: bells of 4 to 15 mm, and up to two turns.
+    """
+    rows, columns = grid
+    down, right = generator.normal(0.0, 0.008, 2).astype(np.float32)
+    phase = generator.uniform(-math.pi, math.pi) + down * rows[:, None] + right * columns
+    for spacing, strength in ((80.0, generator.uniform(0.4, 1.2)), (25.0, generator.uniform(0.0, 0.4))):
+        phase = phase + strength * SmoothField(generator, spacing).at((0.0, rows, columns))
+    for _ in range(generator.poisson(2.0)):
+        place, width = [generator.uniform(side[0], side[-1]) for side in grid], generator.uniform(4.0, 15.0)
+        distance = ((rows - place[0])[:, None] ** 2 + (columns - place[1]) ** 2) / (2 * width**2)
+        phase = phase + generator.normal(0.0, 4.0) * np.exp(-distance)
+    return phase
+
+
+def _draw_coils(generator: np.random.Generator, num_coils: int, rows: int, columns: int) -> np.ndarray:
+    """Draw coil maps of loops around the field of view, or a part of the way; root sum of squares 1.
+
+    The square that they stand around covers the longer side.
+    """
+    size = max(rows, columns)
+    arc = 2 * math.pi * generator.uniform(0.6, 1.0)
+    spacing = arc / num_coils
+    angles = generator.uniform(0.0, 2 * math.pi) + spacing * np.arange(num_coils)
+    angles = angles + generator.normal(0.0, 0.15 * spacing, num_coils)
+    radii = generator.uniform(1.2, 2.4) * np.maximum(generator.normal(1.0, 0.08, num_coils), 0.9)
+    gains = np.exp(generator.normal(0.0, 0.2, num_coils) + 1j * generator.uniform(-math.pi, math.pi, num_coils))
+    maps = gains[:, None, None] * birdcage_maps(angles, radii, size)
+    maps = _centred(maps, (rows, columns))
+    return (maps / np.linalg.norm(maps, axis=0)).astype(np.complex64)
+
+
+# ---- Files
+
+
+def write_simulated(
+    images: Path,
+    output: Path,
+    *,
+    seed: int,
+    acquisition: Acquisition | None = None,
+    repeats: int = 1,
+    subject: str = r"sub-[A-Za-z0-9]+",
+    held_out: dict[str, list[str]] | None = None,
+) -> dict[str, list[Path]]:
+    """Write volumes of all images of a folder as fastMRI files; return their paths by part.
+
+    The parts are the folders ``training``, ``validation`` and ``test`` of ``output``, and a subject is in one of them
+    alone. Who a subject is: the patient whom a DICOM file names, else what ``subject``, a regular expression, finds in
+    the path, else the first folder below ``images``, else the file. ``held_out`` names the subjects of validation and
+    test; without it each gets a tenth of them, one at least. Of every series as many volumes are drawn as its slices
+    fill, ``repeats`` times. A file depends on the seed, its series and the number of the draw alone.
+
+    Beside fastMRI's own entries a file holds ``simulated_image`` and ``simulated_sensitivity_map``, and the attributes
+    ``synthetic``, ``source``, ``source_sha256``, ``subject``, ``seed`` and what was drawn.
+
+    Raises
+    ------
+    DeepenError
+        For numbers out of range, images that cannot be read, fewer than three subjects, or one held out who is not
+        there.
+    """
+    require_count("repeats", repeats)
+    require_count("seed", seed, least=0)
+    require(output.is_dir() or not output.exists(), f"{output}: a file; allowed: a folder")
+    require(
+        not output.resolve().is_relative_to(images.resolve()), f"{output}: lies in {images}; allowed: another folder"
+    )
+    acquisition = acquisition or Acquisition()
+    by_subject: dict[str, list[ImageSeries]] = defaultdict(list)
+    for series in read_series(images):
+        by_subject[_subject(series, images, subject)].append(series)
+    parts = _split(sorted(by_subject), held_out, seed)
+    written: dict[str, list[Path]] = {part: [] for part in ("training", "validation", "test")}
+    for series, name in progress_bar(
+        list(chain.from_iterable(((series, name) for series in found) for name, found in by_subject.items())),
+        name="simulation", unit="series",
+    ):  # fmt: skip
+        stem = _stem(series, images, [other for other in by_subject[name] if other.source == series.source])
+        count = max(1, len(series.images) // acquisition.num_slices) * repeats
+        for draw in range(count):
+            digits = [int(digit) for digit in sha256(stem.encode()).digest()[:8]]
+            volume = simulate_volume(series, np.random.default_rng([seed, draw, *digits]), acquisition)
+            path = output / parts[name] / f"{stem}_{draw:03d}.h5"
+            _write(path, volume, series, images, {"subject": name, "seed": seed, "draw": draw})
+            written[parts[name]].append(path)
+    return written
+
+
+def _subject(series: ImageSeries, images: Path, pattern: str) -> str:
+    relative = series.source.relative_to(images)
+    try:
+        found = re.search(pattern, str(relative))
+    except re.error as error:
+        raise DeepenError(f"subject is {pattern!r}: {error}; allowed: a regular expression") from error
+    if series.patient is not None:
+        return series.patient
+    if found is not None:
+        return found[1] if found.groups() else found[0]
+    return relative.parts[0].split(".")[0] if relative.parts else images.name
+
+
+def _stem(series: ImageSeries, images: Path, siblings: list[ImageSeries]) -> str:
+    name = "-".join(series.source.relative_to(images).parts) or images.name
+    name = re.sub(r"\.(nii|nii\.gz|npy|npz)$", "", name)
+    return name if len(siblings) == 1 else f"{name}-{next(i for i, one in enumerate(siblings) if one is series)}"
+
+
+def _split(subjects: list[str], held_out: dict[str, list[str]] | None, seed: int) -> dict[str, str]:
+    """Return the part that each subject is in."""
+    if held_out is None:
+        require(
+            len(subjects) >= 3,
+            f"found {len(subjects)} subjects ({', '.join(subjects)}); allowed: three or more, for "
+            "training, validation and test, or names of those held out; --subject tells who is who",
+        )
+        drawn = list(np.random.default_rng(seed).permutation(subjects))
+        count = max(1, len(subjects) // 10)
+        held_out = {"validation": drawn[:count], "test": drawn[count : 2 * count]}
+    parts = dict.fromkeys(subjects, "training")
+    for part, names in held_out.items():
+        for name in names:
+            require(
+                parts.get(name) == "training",
+                f"{part} subject is {name!r}, which is not there, or named twice; allowed: {', '.join(subjects)}",
+            )
+            parts[name] = part
+    return parts
+
+
+def _write(
+    path: Path, volume: SimulatedVolume, series: ImageSeries, images: Path, attributes: dict[str, str | int]
+) -> None:
+    digest = sha256(np.ascontiguousarray(series.images).tobytes()).hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_fastmri_volume(
+        path,
+        volume.kspace,
+        attributes={
+            "acquisition": "SIMULATED",
+            "patient_id": str(attributes["subject"]),
+            "synthetic": "phase, coils and noise by direct-deepen; magnitude of `source`",
+            "source": str(series.source.relative_to(images)),
+            "source_sha256": digest,
+            "pixel_height_mm": volume.pixel_size[0],
+            "pixel_width_mm": volume.pixel_size[1],
+            **attributes,
+            **volume.drawn,
+        },
+        datasets={"simulated_image": volume.image, "simulated_sensitivity_map": volume.sensitivity_map},
+    )
