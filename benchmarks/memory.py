@@ -3,7 +3,6 @@
 import gc
 import logging
 import multiprocessing
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from direct_deepen.errors import require
+from direct_deepen.machine import available_cores
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _REPETITIONS = 2
@@ -40,7 +40,7 @@ def peak_memory_mb(prepare: Callable[[], Callable[[], object]], device: str) -> 
 
 def _growth_mb(prepare: Callable[[], Callable[[], object]], device: str) -> float:
     logging.disable(logging.WARNING)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(len(available_cores()))
     run = prepare()
     gc.collect()
     if device == "cpu":

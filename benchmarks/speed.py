@@ -4,7 +4,6 @@ import argparse
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import statistics
 import sys
@@ -25,6 +24,7 @@ from benchmarks.memory import peak_memory_mb
 from benchmarks.setting import Setting, workload
 from direct_deepen.errors import DeepenError
 from direct_deepen.files import write_text
+from direct_deepen.machine import available_cores
 from direct_deepen.priors.cpu.allocator import keep_freed_pages
 from direct_deepen.progress import progress_bar
 
@@ -245,8 +245,10 @@ def table(found: Measurements) -> str:
 
 
 def _machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    processor = next(names, platform.processor())
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {"processor": processor, "threads": torch.get_num_threads(), "system": platform.platform(), "gpus": gpus}
 
@@ -286,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--configuration", type=Path, default=Path("configs/deepen_2d4x.yaml"), help="of DEEPEN")
     parser.add_argument("--baseline", type=Path, default=Path("configs/varnet_2d4x.yaml"), help="of VarNet")
     args = parser.parse_args(arguments)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(len(available_cores()))
     if args.pages == "kept":
         keep_freed_pages()
     setting = Setting(**{size.name: getattr(args, size.name) for size in fields(Setting)})

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from direct_deepen.errors import require
+from direct_deepen.machine import available_cores, use_cores
 from direct_deepen.progress import progress_bar
 
 _ENDED = "ended.json"
@@ -76,7 +77,7 @@ def run_trainings(trainings: Sequence[Training], *, device: str = "cpu") -> None
     processes = multiprocessing.get_context("forkserver")
     # Imported once: every training is a copy of a process that has.
     processes.set_forkserver_preload(["direct.cli.cli", "direct_deepen.engines.plugin.deepen_engine", __name__])
-    cores = sorted(os.sched_getaffinity(0))
+    cores = available_cores()
     free: SimpleQueue[set[int]] = SimpleQueue()
     for share in [{core} for core in cores] if device == "cpu" else [set(cores)]:
         free.put(share)
@@ -102,7 +103,7 @@ def run_trainings(trainings: Sequence[Training], *, device: str = "cpu") -> None
 
 def _train(training: Training, cores: set[int], device: str) -> None:
     """Train in this process, on some cores, with DIRECT's own command."""
-    os.sched_setaffinity(0, cores)
+    use_cores(cores)
     folder = training.folder
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "configuration.yaml"

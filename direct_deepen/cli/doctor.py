@@ -25,6 +25,7 @@ from direct_deepen import (
 )  # fmt: skip
 from direct_deepen.cli.verbosity import versions
 from direct_deepen.errors import require
+from direct_deepen.machine import available_cores
 from direct_deepen.physics.noise import complex_normal
 
 EXAMPLES = """\
@@ -80,7 +81,7 @@ def _device() -> str:
 def _threads() -> str:
     advice = "; OMP_WAIT_POLICY=passive is faster if other programs are running"
     known = "OMP_WAIT_POLICY" in os.environ
-    return f"{torch.get_num_threads()} of PyTorch on {len(os.sched_getaffinity(0))} cores{'' if known else advice}"
+    return f"{torch.get_num_threads()} of PyTorch on {len(available_cores())} cores{'' if known else advice}"
 
 
 def _plugin() -> str:

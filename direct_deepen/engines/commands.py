@@ -19,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from direct_deepen.errors import DeepenError
 from direct_deepen.files import interrupt_waits
+from direct_deepen.machine import available_cores
 from direct_deepen.priors.cpu.allocator import keep_freed_pages
 from direct_deepen.progress import progress_bar, show_metrics
 
@@ -41,7 +42,7 @@ def all_cores(device: str) -> Iterator[None]:
     before = torch.get_num_threads()
     if str(device).startswith("cpu"):
         keep_freed_pages()
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // communication.get_world_size()))
+        torch.set_num_threads(max(1, len(available_cores()) // communication.get_world_size()))
     try:
         yield
     finally:

@@ -3,9 +3,7 @@
 import json
 import logging
 import multiprocessing
-import os
 import platform
-import resource
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -30,6 +28,7 @@ from direct_deepen.evaluation.pictures import DEVIATIONS, IMAGES, REFERENCES, Pi
 from direct_deepen.evaluation.study import Run, Study
 from direct_deepen.evaluation.tables import Frame, read_results, results_table, write_csv
 from direct_deepen.files import write_text
+from direct_deepen.machine import available_cores, peak_memory_mb, use_cores
 from direct_deepen.progress import progress_bar
 
 ROWS = "rows.csv"
@@ -105,7 +104,7 @@ def _columns(estimate: Estimate, reference: torch.Tensor) -> dict[str, float]:
 def _peak_memory_mb(device: str) -> float:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory_mb()
 
 
 # ---- All runs
@@ -122,7 +121,7 @@ def run_study(study: Study, output: Path, *, jobs: int = 1, device: str = "cpu")
         for root in (study.test, study.validation):
             inference_dataset(configuration, root)
     missing = [run for run in study.runs() if not (run_folder(output, run) / ROWS).is_file()]
-    cores = sorted(os.sched_getaffinity(0))
+    cores = available_cores()
     require(1 <= jobs <= len(cores), f"jobs is {jobs!r}; allowed: 1 to {len(cores)}, the cores here")
     shares: Queue[list[int]] = Queue()
     for job in range(jobs):
@@ -161,7 +160,7 @@ def _failure(study: Study, run: Run, folder: Path, cores: Sequence[int], device:
 
 
 def _run(study: Study, run: Run, folder: Path, cores: Sequence[int], device: str) -> None:
-    os.sched_setaffinity(0, cores)
+    use_cores(cores)
     with (folder / "output.log").open("w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         try:
             reconstruct_test_data(study, run, folder, device=device)

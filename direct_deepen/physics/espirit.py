@@ -7,6 +7,8 @@ from direct_deepen.errors import require
 
 KERNEL_WIDTH = 6
 LARGEST_CALIBRATION = 24
+VIRTUAL_COILS = 16
+"""More coils than these are combined to so many before ESPIRiT, whose time and memory grow with their square."""
 
 
 def calibration_width(sampling_mask: torch.Tensor) -> int:
@@ -22,10 +24,12 @@ def calibration_width(sampling_mask: torch.Tensor) -> int:
 
 
 def espirit_maps(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor) -> torch.Tensor:
-    """Estimate the coil maps of a slice: Σ_c |S_c|² = 1 inside the object, 0 outside (Uecker et al., MRM 71, 2014).
+    r"""Estimate the coil maps of a slice: Σ_c |S_c|² = 1 inside the object, 0 outside (Uecker et al., MRM 71, 2014).
 
-    K-space and maps are complex (coil, height, width), the mask is (height, width). A :class:`DeepenError` if the fully
-    sampled centre is narrower than the kernel, or too narrow for so many coils.
+    K-space and maps are complex (coil, height, width), the mask is (height, width). Many coils are combined before to
+    :data:`VIRTUAL_COILS`, :math:`b' = U^H b` with the first left singular vectors of the centre (Buehrer et al., MRM
+    57, 2007); the maps are then :math:`S = U S'`, of the same sum of squares as U is unitary. A :class:`DeepenError` if
+    the fully sampled centre is narrower than the kernel, or too narrow for so many coils.
     """
     from sigpy.mri.app import EspiritCalib  # sigpy costs a second to import, and most runs do without
 
@@ -36,11 +40,20 @@ def espirit_maps(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor) -> to
         f">= {KERNEL_WIDTH} (raise center_fractions, or use coil_maps: direct)",
     )
     kspace = masked_kspace.cpu().numpy().astype(np.complex64)
+    combination = None
+    if len(kspace) > VIRTUAL_COILS:
+        height, columns = sampling_mask.shape
+        top, left = height // 2 - width // 2, columns // 2 - width // 2
+        centre = kspace[:, top : top + width, left : left + width].reshape(len(kspace), -1)
+        combination = np.linalg.svd(centre, full_matrices=False)[0][:, :VIRTUAL_COILS]
+        kspace = np.tensordot(combination.conj().T, kspace, axes=1)
     maps = EspiritCalib(kspace, calib_width=width, kernel_width=KERNEL_WIDTH, show_pbar=False).run()
+    if combination is not None:
+        maps = np.tensordot(combination, maps, axes=1)
     require(
         bool(np.any(maps)),
         f"ESPIRiT finds no coil map: the fully sampled centre of k-space is {width} samples wide, and there are "
-        f"{len(kspace)} coils; allowed for coil_maps: espirit: more samples or fewer coils (raise center_fractions, "
-        "lower compress_coils, or use coil_maps: direct)",
+        f"{len(masked_kspace)} coils; allowed for coil_maps: espirit: more samples or fewer coils (raise "
+        "center_fractions, lower compress_coils, or use coil_maps: direct)",
     )
     return torch.from_numpy(np.ascontiguousarray(maps)).to(masked_kspace)

@@ -11,7 +11,6 @@ parts that are done are not repeated.
 """
 
 import argparse
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from direct_deepen.evaluation.methods import best_value, classical
 from direct_deepen.evaluation.metrics import quality
 from direct_deepen.evaluation.tables import write_csv
 from direct_deepen.inference.cost import cost_terms, largest_curvature
+from direct_deepen.machine import available_cores
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.priors import Energy
@@ -297,7 +297,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with test and validation volumes")
     parser.add_argument("--checkpoint", type=Path, help="weights instead of those of the package")
     arguments = parser.parse_args()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(len(available_cores()))
     output, data = arguments.output, arguments.data
     energy: Energy = (
         load_pretrained() if arguments.checkpoint is None else load_trained(arguments.checkpoint, CONFIGURATION)

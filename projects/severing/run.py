@@ -13,7 +13,6 @@ Every run is a process of its own, for its peak memory. Writes severing.csv, sev
 import argparse
 import csv
 import multiprocessing
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from direct_deepen import Energy, SenseOperator, mm_map, sense
 from direct_deepen.data.cases import cases, inference_dataset
 from direct_deepen.engines.trained import load_trained
 from direct_deepen.evaluation.metrics import quality
+from direct_deepen.machine import peak_memory_mb
 from direct_deepen.objectives import contrastive_loss, energy_unit
 from direct_deepen.physics.noise import complex_normal
 
@@ -75,7 +75,7 @@ def chain(
 def train(arm: str, steps: int, seed: int, checkpoint: Path, data: Data, test: Data, answers: Any) -> None:
     """Train one arm and put its figures into the queue."""
     torch.set_num_threads(1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory_mb()
     energy = load_trained(checkpoint, checkpoint.parent / "configuration.yaml").train()
     optimizer = torch.optim.Adam(energy.parameters(), lr=RATE)
     draws = torch.Generator().manual_seed(seed)
@@ -100,7 +100,7 @@ def train(arm: str, steps: int, seed: int, checkpoint: Path, data: Data, test: D
         optimizer.step()
         seconds += time.perf_counter() - begin
         done += 1
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_memory_mb()
     image = mm_map(SenseOperator(test["maps"], test["mask"]), test["kspace"], energy).image
     scores = [quality(x, r).psnr for x, r in zip(image, test["reference"], strict=True)]
     answers.put(
@@ -111,7 +111,7 @@ def train(arm: str, steps: int, seed: int, checkpoint: Path, data: Data, test: D
             "updates": done,
             "psnr": f"{np.mean(scores):.3f}",
             "seconds_per_update": f"{seconds / max(1, done):.4f}",
-            "peak_memory_mb": f"{(peak - before) / 1024:.1f}",
+            "peak_memory_mb": f"{peak - before:.1f}",
         }
     )
 

@@ -59,6 +59,30 @@ def test_an_unfinished_file_is_never_taken_for_maps(tmp_path, data, computed, mo
     assert len(list(cache.glob("*.npy"))) == 1
 
 
+def test_the_folder_of_maps_stays_below_its_limit_and_what_is_in_it_is_used(tmp_path, data, computed, monkeypatch):
+    kspace, mask = data
+    expected = coil_maps.espirit_maps_of_batch(kspace, mask, None)
+    cache, limit = tmp_path / "coil_maps", int(2.5 * expected[0].numel() * 8)
+    monkeypatch.setattr(coil_maps, "CACHE_LIMIT", limit)
+    for _ in range(2):
+        assert torch.equal(coil_maps.espirit_maps_of_batch(kspace, mask, cache), expected)
+        assert 0 < sum(path.stat().st_size for path in cache.iterdir()) <= limit
+    # Three without a folder, three at first, and the third slice once more.
+    assert len(computed) == 7
+
+
+@pytest.mark.parametrize("content", [b"", b"half", b"\x93NUMPY\x01\x00"])
+def test_damaged_maps_are_computed_anew(tmp_path, data, computed, content):
+    kspace, mask = data
+    cache = tmp_path / "coil_maps"
+    maps = coil_maps.espirit_maps_of_batch(kspace[:1], mask[:1], cache)
+    (path,) = cache.iterdir()
+    path.write_bytes(content)
+    assert torch.equal(coil_maps.espirit_maps_of_batch(kspace[:1], mask[:1], cache), maps)
+    assert torch.equal(coil_maps.espirit_maps_of_batch(kspace[:1], mask[:1], cache), maps)
+    assert len(computed) == 2
+
+
 def test_prediction_uses_the_maps_and_a_second_prediction_reads_them(
     tmp_path, espirit_config, volume, checkpoint, map_prediction, computed
 ):

@@ -199,7 +199,7 @@ def write_configuration(path: Path, config: dict[str, Any]) -> Path:
 @contextmanager
 def process_as_before() -> Iterator[None]:
     """Undo what DIRECT does to the process it runs in: logs, SIGINT, seeds. A warning about our code is an error."""
-    affinity = os.sched_getaffinity
+    affinity = getattr(os, "sched_getaffinity", None)
     writers: list[JSONWriter] = []
     begin = JSONWriter.__init__
 
@@ -216,13 +216,15 @@ def process_as_before() -> Iterator[None]:
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("error", module="direct_deepen")
-            os.sched_getaffinity = lambda process: set(CORES)
+            if affinity is not None:
+                os.sched_getaffinity = lambda process: set(CORES)
             JSONWriter.__init__ = known
             # DIRECT collects garbage at every batch: a tenth of a second among all that tests have imported.
             gc.collect = lambda *_: 0
             yield
     finally:
-        os.sched_getaffinity = affinity
+        if affinity is not None:
+            os.sched_getaffinity = affinity
         JSONWriter.__init__ = begin
         gc.collect = collect
         # DIRECT leaves them open where a training ends with an error: their end would be a warning in another test.
