@@ -1,6 +1,6 @@
 """Errors a user can act on: one line that names the key or file, the value, and what is allowed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -12,7 +12,12 @@ class DivergenceError(DeepenError, RuntimeError):
     """A chain, a solver or a training step produced values that are not finite.
 
     It is also a :class:`RuntimeError`, which DIRECT's training loop answers by writing a checkpoint and its logs.
+    ``images`` are the images of the batch that did, where that is known.
     """
+
+    def __init__(self, message: str, images: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.images = list(images)
 
 
 @contextmanager

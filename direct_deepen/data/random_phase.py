@@ -6,7 +6,6 @@ from dataclasses import replace
 import torch
 
 from direct_deepen.physics.problem import Problem
-from direct_deepen.physics.sense_operator import SenseOperator
 
 _GRADIENT_STD, _CURVATURE_STD = 1.0, 0.7
 """Radians between the centre and the edge of the field of view."""
@@ -25,7 +24,7 @@ def with_random_phase(problem: Problem, share: float) -> Problem:
     terms = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y])
     phases = torch.stack([_draw_phase(name, number, terms, share) for name, number in problem.names])
     rotation = torch.polar(torch.ones_like(phases), -phases).to(maps)
-    return replace(problem, A=SenseOperator(maps * rotation[:, None], problem.A.sampling_mask))
+    return replace(problem, A=problem.A.rotated(rotation))
 
 
 def _draw_phase(name: str, number: int, terms: torch.Tensor, share: float) -> torch.Tensor:

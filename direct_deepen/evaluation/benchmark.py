@@ -35,7 +35,8 @@ ROWS = "rows.csv"
 """What a run writes last: where it is, the run is done."""
 
 SAMPLE_COLUMNS = (
-    "num_samples", "sample_seconds", "sample_evaluations", *(field.name for field in fields(PosteriorQuality))
+    "num_samples", "num_chains", "sample_seconds", "sample_evaluations",
+    *(field.name for field in fields(PosteriorQuality))
 )  # fmt: skip
 """Columns of the rows that are not a number where a method has no samples."""
 
@@ -96,8 +97,8 @@ def _columns(estimate: Estimate, reference: torch.Tensor) -> dict[str, float]:
     columns |= {name: getattr(estimate, name) for name in ("seconds", "gradient_evaluations")}
     if estimate.std is None or estimate.samples is None:
         return columns | dict.fromkeys(SAMPLE_COLUMNS, float("nan"))
-    count = int(estimate.samples["num_samples"])
-    samples = posterior_quality(estimate.image, estimate.std, reference, num_samples=count)
+    chains = int(estimate.samples["num_chains"])
+    samples = posterior_quality(estimate.image, estimate.std, reference, num_chains=chains)
     return columns | dict(estimate.samples) | asdict(samples)
 
 

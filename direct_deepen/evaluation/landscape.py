@@ -11,8 +11,9 @@ import torch
 from direct_deepen.inference.cost import inner_product
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.physics.operator import LinearOperator
+from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import sense
-from direct_deepen.priors.energy import Energy
+from direct_deepen.priors.energy import DifferentiableEnergy
 from direct_deepen.progress import progress_bar
 
 AXIS = torch.arange(-20, 21) / 20
@@ -35,11 +36,12 @@ def minimiser(values: torch.Tensor) -> tuple[float, float]:
     return float(AXIS[row]), float(AXIS[column])
 
 
+@without_autocast
 @torch.no_grad()
 def landscape(
     A: LinearOperator,
     masked_kspace: torch.Tensor,
-    energy: Energy,
+    energy: DifferentiableEnergy,
     image: torch.Tensor,
     *,
     generator: torch.Generator,
@@ -54,7 +56,7 @@ def landscape(
     noise = noise * structure.norm() / noise.norm()
     # A row at a time: the plane as one batch would be 1681 images.
     weights = progress_bar(AXIS, name="landscape", unit="row", shown=progress)
-    rows = [energy(image + AXIS[:, None, None] * noise + weight * structure) for weight in weights]
+    rows = [energy.value_and_grad(image + AXIS[:, None, None] * noise + weight * structure)[0] for weight in weights]
     values = torch.stack(rows)
     # The data term is a quadratic of two numbers: three residuals say all of it.
     residual, along_noise, along_structure = A.forward(image) - masked_kspace, A.forward(noise), A.forward(structure)

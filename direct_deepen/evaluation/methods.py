@@ -34,8 +34,8 @@ class Estimate:
     """One image of one slice, real or complex (height, width) in scaled intensities.
 
     ``seconds`` are those of the reconstruction, transforms excluded; not a number where nobody knows. ``std`` is that
-    of the magnitude, over the samples of which ``image`` is the mean; ``samples`` are ``num_samples``, and
-    ``sample_seconds`` and ``sample_evaluations`` of one chain or independent sample.
+    of the magnitude, over the samples of which ``image`` is the mean; ``samples`` are ``num_samples``, ``num_chains``,
+    and ``sample_seconds`` and ``sample_evaluations`` of one chain or independent sample.
     """
 
     image: torch.Tensor
@@ -151,6 +151,7 @@ def _of_samples(arrays: Mapping[str, Any], case: Case, *, chains: int, keep: int
         return ()
     return _scaled(arrays["std"], case), {
         "num_samples": chains * keep,
+        "num_chains": chains,
         "sample_seconds": float(arrays["posterior_seconds"]) / chains,
         "sample_evaluations": float(arrays["posterior_gradient_evaluations"]) / chains,
     }

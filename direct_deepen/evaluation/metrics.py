@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 from skimage.metrics import structural_similarity
 
 from direct_deepen.errors import require
-from direct_deepen.posterior.calibration import object_pixels
+from direct_deepen.posterior.calibration import coverage, object_pixels, predictive_level
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ def quality(image: torch.Tensor, reference: torch.Tensor) -> Quality:
 class PosteriorQuality:
     """Mean standard deviation of the magnitude, and mean absolute error of the posterior mean, of one slice.
 
-    Inside the object, with the coverage of :func:`predictive_coverage` there, and over all pixels.
+    Inside the object, with the coverage there of the 90 % interval that samples predict for one more, and over all
+    pixels; the coverage is not a number for a single chain.
     """
 
     std: float
@@ -56,28 +56,16 @@ class PosteriorQuality:
 
 
 def posterior_quality(
-    mean: torch.Tensor, std: torch.Tensor, reference: torch.Tensor, *, num_samples: int
+    mean: torch.Tensor, std: torch.Tensor, reference: torch.Tensor, *, num_chains: int
 ) -> PosteriorQuality:
-    """Compare mean, and standard deviation of the magnitude, of ``num_samples`` samples with the reference."""
+    """Compare mean, and standard deviation of the magnitude, of samples of ``num_chains`` chains with the reference."""
     mean, reference = mean.abs(), reference.abs()
     inside, error = object_pixels(reference), (mean - reference).abs()
+    level = predictive_level(mean[inside], std[inside], reference[inside], num_chains=num_chains)
     return PosteriorQuality(
         std=float(std[inside].mean()),
         error=float(error[inside].mean()),
-        coverage_90=predictive_coverage(mean[inside], std[inside], reference[inside], num_samples=num_samples),
+        coverage_90=float(coverage(level, [0.9])) if num_chains > 1 else float("nan"),
         std_everywhere=float(std.mean()),
         error_everywhere=float(error.mean()),
     )
-
-
-def predictive_coverage(mean: torch.Tensor, std: torch.Tensor, reference: torch.Tensor, *, num_samples: int) -> float:
-    r"""Return the share of references in the 90 % interval that S independent samples predict for one more of them.
-
-    .. math:: m \pm t_{S-1} \, s \sqrt{1 + 1/S}
-
-    with the quantile t of Student's distribution. Quantiles of few samples hold less than they should (those at 5 and
-    95 % of 16 samples hold 79 % of what the samples are drawn from); this holds 90 % of a normal distribution, however
-    few there are. States of one chain are not independent: where they are counted as if they were it holds less.
-    """
-    factor = float(student.ppf(0.95, num_samples - 1)) * (1 + 1 / num_samples) ** 0.5
-    return float(((reference - mean).abs() <= factor * std).double().mean())

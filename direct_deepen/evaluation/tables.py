@@ -7,8 +7,8 @@ Columns of results.csv, a row for every image of every method on every slice of 
 ``psnr``, ``ssim``, ``nmse``                :class:`~direct_deepen.evaluation.metrics.Quality`
 ``seconds``, ``gradient_evaluations``       of the reconstruction, transforms excluded; evaluations of ∇E, or of the
                                             network where there is no energy
-``num_samples``, ``sample_seconds``,        samples of the posterior; seconds and evaluations of a chain or independent
-``sample_evaluations``                      sample
+``num_samples``, ``num_chains``,            samples of the posterior, and the chains or independent samples they are of;
+``sample_seconds``, ``sample_evaluations``  seconds and evaluations of one of these
 ``std``, ``error``, ``coverage_90``,        :class:`~direct_deepen.evaluation.metrics.PosteriorQuality`, in scaled
 ``std_everywhere``, ``error_everywhere``    intensities
 ``peak_memory_mb``                          growth of the peak of memory since the model was loaded, over the whole run,

@@ -11,10 +11,11 @@ from direct_deepen.inference.cost import image_norm
 from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
 from direct_deepen.inference.metric import DataMetric
 from direct_deepen.inference.noise_levels import require_falling
-from direct_deepen.inference.samples import Samples, group_sizes, require_finite_samples
+from direct_deepen.inference.samples import Samples, chain_groups, require_finite_samples
 from direct_deepen.physics.fourier import ifft2
-from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.physics.noise import ChainGenerators, complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, over_chains
+from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import require_finite_data
 from direct_deepen.priors.energy import DifferentiableEnergy, SumEnergy
 from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
@@ -22,13 +23,14 @@ from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
 EnergyAt = Callable[[float], DifferentiableEnergy]
 """σ ↦ E_σ, with x − ∇E_σ(x) the mean of images whose noisy version x is, noise of standard deviation σ."""
 
-ConditionalNoise = Callable[[torch.Tensor, float, torch.Generator], torch.Tensor]
-"""(images, σ, generator) ↦ noise of their shape, (chain, batch, height, width)."""
+ConditionalNoise = Callable[[torch.Tensor, float, ChainGenerators], torch.Tensor]
+"""(images, σ, generators) ↦ noise of their shape, (chain, batch, height, width)."""
 
 _TOLERANCE = 1e-2
 """Error of a solve, relative to the noise that the sampler adds."""
 
 
+@without_autocast
 @torch.no_grad()
 def annealed_langevin(
     A: LinearOperator,
@@ -82,10 +84,16 @@ def annealed_langevin(
     batch = len(masked_kspace)
     steps = num_samples * len(noise_levels) * inner_steps
     with progress_bar(name="annealing", unit="step", total=steps, shown=progress) as bar:
-        images = [rule.run(energy_at, count, generator, bar) for count in group_sizes(num_samples, batch, max_images)]
+        groups = chain_groups(num_samples, batch, max_images)
+        generators = None if generator is None else ChainGenerators.from_one(generator, num_samples, batch)
+        images = [
+            rule.run(energy_at, group.stop - group.start, None if generators is None else generators[group], bar)
+            for group in groups
+        ]
     return Samples.independent(torch.cat(images), batch * steps)
 
 
+@without_autocast
 @torch.no_grad()
 def preconditioned_annealed_langevin(
     A: LinearOperator,
@@ -116,7 +124,9 @@ def preconditioned_annealed_langevin(
     """
     require_count("num_samples", num_samples)
     require_positive("step_size", step_size)
-    x = _Rule(A, masked_kspace, noise_std, noise_levels, inner_steps).start(num_samples, generator)
+    x = _Rule(A, masked_kspace, noise_std, noise_levels, inner_steps).start(
+        num_samples, ChainGenerators.from_one(generator, num_samples, len(masked_kspace))
+    )
     evaluations = 0
     bar = progress_bar(noise_levels, name="annealing", unit="level", shown=progress)
     for level in bar:
@@ -149,7 +159,7 @@ def mask_shaped_noise(sampling_mask: torch.Tensor, noise_std: float) -> Conditio
     require_positive("noise_std", noise_std)
     mask = sampling_mask[:, 0]
 
-    def draw(like: torch.Tensor, level: float, generator: torch.Generator) -> torch.Tensor:
+    def draw(like: torch.Tensor, level: float, generator: ChainGenerators) -> torch.Tensor:
         gain = (mask.to(like.real.dtype) / noise_std**2 + 1 / level**2).rsqrt()
         # Fz has the distribution of z.
         return ifft2(gain * complex_normal_like(like, generator=generator))
@@ -179,7 +189,7 @@ class _Rule:
         require_finite_data(self.masked_kspace)
         self.adjoint_data = self.A.adjoint(self.masked_kspace)
 
-    def run(self, energy_at: EnergyAt, count: int, generator: torch.Generator | None, bar: tqdm) -> torch.Tensor:
+    def run(self, energy_at: EnergyAt, count: int, generator: ChainGenerators | None, bar: tqdm) -> torch.Tensor:
         """Take ``count`` chains through all levels; without a generator there is no noise."""
         x = self.start(count, generator)
         for number, level in enumerate(self.noise_levels):
@@ -196,12 +206,12 @@ class _Rule:
                 bar.update(count)
         return x
 
-    def start(self, count: int, generator: torch.Generator | None) -> torch.Tensor:
+    def start(self, count: int, generator: ChainGenerators | None) -> torch.Tensor:
         """Draw ``count`` chains from the Gaussian of the first level around d = 0."""
         origin = torch.zeros_like(self.adjoint_data).expand(count, *self.adjoint_data.shape)
         return self._draw(origin, self.noise_levels[0], generator)
 
-    def _draw(self, denoised: torch.Tensor, level: float, generator: torch.Generator | None) -> torch.Tensor:
+    def _draw(self, denoised: torch.Tensor, level: float, generator: ChainGenerators | None) -> torch.Tensor:
         """Return a sample around d, mean and exact noise by one solve; without a generator the mean."""
         pull = self.adjoint_data - over_chains(self.A).normal(denoised)
         if generator is None:
@@ -211,7 +221,7 @@ class _Rule:
         noise = self.noise_std * self._metric(level).noise(denoised, generator)
         return denoised + self._solve(pull + noise, level)
 
-    def _noise(self, like: torch.Tensor, level: float, generator: torch.Generator) -> torch.Tensor:
+    def _noise(self, like: torch.Tensor, level: float, generator: ChainGenerators) -> torch.Tensor:
         if self.stand_in is not None:
             return self.stand_in(like, level, generator)
         return self._solve(self.noise_std * self._metric(level).noise(like, generator), level)
@@ -221,9 +231,9 @@ class _Rule:
         weight = (self.noise_std / level) ** 2
         pixels = right_hand_side.shape[-2] * right_hand_side.shape[-1]
         allowed = _TOLERANCE * weight * level * (2 * pixels) ** 0.5
-        largest = float(image_norm(right_hand_side).max())
-        tolerance = min(_TOLERANCE, allowed / largest) if largest > 0 else _TOLERANCE
+        norm = image_norm(right_hand_side)
+        tolerance = (allowed / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp(max=_TOLERANCE)
         return self._metric(level, tolerance).solve(right_hand_side)
 
-    def _metric(self, level: float, tolerance: float = _TOLERANCE) -> DataMetric:
+    def _metric(self, level: float, tolerance: float | torch.Tensor = _TOLERANCE) -> DataMetric:
         return DataMetric(self.A, self.masked_kspace, (self.noise_std / level) ** 2, tolerance)

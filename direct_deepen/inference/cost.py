@@ -17,6 +17,9 @@ from direct_deepen.priors.energy import DifferentiableEnergy
 _RELATIVE_STEP = 1e-2
 """h over ‖x‖ (over 1 where x = 0): large enough for single precision, small enough to stay near x."""
 
+ROUNDINGS = 4
+"""Roundings of the last digit of a sum over all pixels; measured: 1 to 2."""
+
 
 def image_norm(images: torch.Tensor) -> torch.Tensor:
     """Euclidean norm of every image; (..., height, width) → (...)."""
@@ -85,6 +88,17 @@ def cost_terms(
     value = value.double()
     cost = 0.5 * squares.flatten(1).sum(dim=1, dtype=torch.float64) + value
     return CostTerms(image, cost, value, prior_gradient, A.adjoint(residual) + prior_gradient)
+
+
+def change_by(values: torch.Tensor, slopes: torch.Tensor, size: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the change of a function along a step from its change by ``values`` and by the trapezoidal rule.
+
+    ``slopes`` is ½⟨∇f(x) + ∇f(x + d), d⟩, which is exact for a quadratic function and knows nothing of a constant in f;
+    ``size`` is |f|, computed in the precision of ``dtype``: values are believed up to its rounding. Hager and Zhang, A
+    new conjugate gradient method with guaranteed descent and an efficient line search, 2005, section 3.
+    """
+    rounding = ROUNDINGS * torch.finfo(dtype).eps * size
+    return torch.minimum(torch.maximum(slopes, values - rounding), values + rounding)
 
 
 def largest_curvature(energy: DifferentiableEnergy, image: torch.Tensor, *, num_iterations: int = 10) -> torch.Tensor:

@@ -6,9 +6,10 @@ import torch
 
 from direct_deepen.errors import require_weight
 from direct_deepen.inference.noise_levels import require_falling
-from direct_deepen.inference.samples import Samples, group_sizes, require_finite_samples
-from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.inference.samples import Samples, chain_groups, require_finite_samples
+from direct_deepen.physics.noise import ChainGenerators, complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, over_chains
+from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import require_finite_data
 from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
 
@@ -16,6 +17,7 @@ DenoiserAt = Callable[[torch.Tensor, float], torch.Tensor]
 """(x, σ) ↦ E[image | x = image + noise of standard deviation σ], complex (batch, height, width) → the same."""
 
 
+@without_autocast
 @torch.no_grad()
 def diffusion_posterior_sampling(
     A: LinearOperator,
@@ -65,17 +67,18 @@ def diffusion_posterior_sampling(
     require_falling(noise_levels)
     require_finite_data(masked_kspace)
     template = A.adjoint(masked_kspace)
-    parts = []
+    groups, parts = chain_groups(num_samples, len(template), max_images), []
+    generators = ChainGenerators.from_one(generator, num_samples, len(template))
     with progress_bar(name="DPS", unit="step", total=num_samples * len(noise_levels), shown=progress) as bar:
-        for count in group_sizes(num_samples, len(template), max_images):
-            shape = (count, *template.shape)
-            x = noise_levels[0] * complex_normal_like(template.expand(shape), generator=generator)
+        for group in groups:
+            chains, count = generators[group], group.stop - group.start
+            x = noise_levels[0] * complex_normal_like(template.expand(count, *template.shape), generator=chains)
             for step, (level, after) in enumerate(zip(noise_levels, [*noise_levels[1:], 0.0], strict=True)):
                 denoised, residual, gradient = _guided(A, masked_kspace, denoiser, x, level)
                 ratio = (after / level) ** 2
                 x = x + (1 - ratio) * (denoised - x) - guidance * gradient
                 if after > 0:
-                    x = x + after * (1 - ratio) ** 0.5 * complex_normal_like(x, generator=generator)
+                    x = x + after * (1 - ratio) ** 0.5 * complex_normal_like(x, generator=chains)
                 require_finite_samples(x, f"DPS with guidance {guidance!r}", level)
                 if step % METRICS_INTERVAL == 0:
                     show_metrics(bar, noise_level=level, residual=residual)

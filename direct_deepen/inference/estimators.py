@@ -24,7 +24,7 @@ class Map(Estimator):
     prior_weight: float = setting(1.0, above=0)
     """w of the cost ½‖Ax − b‖² + wE(x)."""
     tolerance: float = setting(1e-6, above=0)
-    """Relative change of the cost below which the iteration ends."""
+    """Change of the cost, relative to its decrease so far plus the misfit, below which the iteration ends."""
     max_iterations: int = setting(500, least=1)
     """When it ends anyway."""
 

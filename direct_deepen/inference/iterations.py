@@ -7,10 +7,11 @@ import torch
 
 from direct_deepen.errors import DivergenceError, require, require_count, require_positive
 from direct_deepen.inference.cost import image_norm
-from direct_deepen.physics.conjugate_gradient import conjugate_gradient
+from direct_deepen.physics.conjugate_gradient import conjugate_gradient, not_finite
 from direct_deepen.physics.operator import LinearOperator
+from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import require_finite_data, sense
-from direct_deepen.priors.energy import Energy
+from direct_deepen.priors.energy import DifferentiableEnergy, as_function
 from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
 
 _CG_ITERATIONS = 20
@@ -59,10 +60,12 @@ def iterate_to_fixed_point(
             following = step(x)
             size = image_norm(x)
             moved = image_norm(following - x)
-            if not bool(torch.isfinite(moved).all()):
+            if bad := not_finite(moved):
                 raise DivergenceError(
-                    f"{name}: image norms {size.tolist()} became {image_norm(following).tolist()} at iteration "
-                    f"{iterations + 1}; allowed: finite values (a smaller step may help)"
+                    f"{name}: images {bad} of the batch had norms {size[bad].tolist()}, which became "
+                    f"{image_norm(following)[bad].tolist()} at iteration {iterations + 1}; allowed: finite values (a "
+                    "smaller step may help)",
+                    bad,
                 )
             change = torch.where(converged, change, moved / size.clamp_min(torch.finfo(size.dtype).tiny))
             if iterations % METRICS_INTERVAL == 0:
@@ -74,6 +77,7 @@ def iterate_to_fixed_point(
     return FixedPointResult(x, converged, iterations, change)
 
 
+@without_autocast
 def proximal_iteration(
     A: LinearOperator,
     masked_kspace: torch.Tensor,
@@ -117,6 +121,7 @@ def proximal_iteration(
     )
 
 
+@without_autocast
 def equilibrium(
     A: LinearOperator,
     masked_kspace: torch.Tensor,
@@ -209,10 +214,11 @@ def equilibrium(
     return replace(result, image=image)
 
 
+@without_autocast
 def unrolled_gradient(
     A: LinearOperator,
     masked_kspace: torch.Tensor,
-    energy: Energy,
+    energy: DifferentiableEnergy,
     *,
     step_size: torch.Tensor | float,
     num_steps: int = 30,
@@ -231,7 +237,7 @@ def unrolled_gradient(
     A, masked_kspace, init, progress
         As for :func:`~direct_deepen.mm_map`, with ‖A‖ ≤ 1, and so are the errors.
     energy
-        E, differentiable twice.
+        E, differentiable twice. One without ``__call__`` has a Hessian by differences of ∇E.
     step_size
         α > 0; a scalar tensor to have a gradient to it.
     num_steps
@@ -246,7 +252,7 @@ def unrolled_gradient(
     for _ in progress_bar(range(num_steps), name="gradient steps", unit="step", shown=progress):
         if with_graph:
             x = x if x.requires_grad else x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(energy(x).sum(), x, create_graph=True)
+            (gradient,) = torch.autograd.grad(as_function(energy)(x).sum(), x, create_graph=True)
         else:
             _, gradient = energy.value_and_grad(x)
         x = x - step_size * (A.normal(x) - adjoint + gradient)

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from direct_deepen.inference.cost import CostTerms, image_norm, inner_product
+from direct_deepen.inference.cost import CostTerms, change_by, image_norm, inner_product
 from direct_deepen.inference.metric import Metric
-from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.physics.noise import ChainGenerators, complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, norm_squared, over_chains
 from direct_deepen.priors.energy import DifferentiableEnergy
 
@@ -69,7 +69,7 @@ class ChainState:
 
 
 def first_state(
-    target: Target, start: torch.Tensor, step_size: float | None, metropolis: bool, generator: torch.Generator
+    target: Target, start: torch.Tensor, step_size: float | None, metropolis: bool, generator: ChainGenerators
 ) -> ChainState:
     """Return the state of chains at their start; without a ``step_size`` that costs a second gradient."""
     terms = target(start)
@@ -87,7 +87,7 @@ def first_state(
 
 
 def next_state(
-    target: Target, state: ChainState, generator: torch.Generator, *, adapting_step: int | None
+    target: Target, state: ChainState, generator: ChainGenerators, *, adapting_step: int | None
 ) -> tuple[ChainState, torch.Tensor]:
     """Take a step of every chain; return its state, and whether the proposal was accepted, boolean (chain, batch).
 
@@ -101,9 +101,9 @@ def next_state(
         moved = replace(state, terms=there)
     else:
         slope = target.slope(there)
-        probability = _acceptance_probability(target, here, there, state.step_size, state.slope - slope)
-        uniform = torch.rand(probability.shape, generator=generator, device=generator.device, dtype=torch.float64)
-        accepted = uniform.to(probability.device) < probability
+        logarithm = log_acceptance(here, there, state.step_size, state.slope - slope, target.noise_std)
+        probability = logarithm.clamp(max=0.0).exp()
+        accepted = generator.uniform().to(probability.device) < probability
         moved = replace(state, terms=there.where(accepted, here), slope=torch.where(accepted, slope, state.slope))
     if adapting_step is None:
         return moved, accepted
@@ -131,23 +131,25 @@ def _stable_step(target: Target, curvature: torch.Tensor) -> torch.Tensor:
     return (_SAFETY / target.metric.largest_eigenvalue(target.norm_squared, 2 * curvature)).clamp(max=1.0)
 
 
-def _proposal(target: Target, here: CostTerms, step_size: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _proposal(target: Target, here: CostTerms, step_size: torch.Tensor, generator: ChainGenerators) -> torch.Tensor:
     step = step_size.to(here.image.real.dtype)[..., None, None]
     noise = target.metric.noise(here.image, generator)
     move = noise.mul_(target.noise_std * step.sqrt()).sub_(step * here.gradient)
     return target.metric.solve(move).add_(here.image)
 
 
-def _acceptance_probability(
-    target: Target, here: CostTerms, there: CostTerms, step_size: torch.Tensor, slope_change: torch.Tensor
+def log_acceptance(
+    here: CostTerms, there: CostTerms, step_size: torch.Tensor, slope_change: torch.Tensor, noise_std: float
 ) -> torch.Tensor:
-    """min(1, π(there) q(here|there) / (π(here) q(there|here))) with q the Gaussian proposal of :func:`_proposal`.
+    """Log of π(there) q(here|there) / (π(here) q(there|here)), float64, with q the Gaussian of :func:`_proposal`.
 
     −2ε²τ log q(there|here) = ‖d + τPg‖² in the norm of P⁻¹ = ⟨d, P⁻¹d⟩ + 2τ⟨d, g⟩ + τ²⟨g, Pg⟩ with d the move; the
-    first term is that of the way back too. ``slope_change`` is ⟨g, Pg⟩ here minus there.
+    first term is that of the way back too. ``slope_change`` is ⟨g, Pg⟩ here minus there. Of 2C and ⟨d, g⟩ the parts of
+    ½‖Ax − b‖² cancel, as twice the change of a quadratic function is ⟨d, ∇(here) + ∇(there)⟩: in single precision they
+    would leave an error of some tenths. What is not finite is refused.
     """
-    move = there.image - here.image
-    slopes = inner_product(move, here.gradient + there.gradient)
-    proposals = slopes + 0.5 * step_size * slope_change
-    logarithm = (2 * (here.cost - there.cost) + proposals) / target.noise_std**2
-    return logarithm.clamp(max=0.0).exp().nan_to_num(0.0)
+    slopes = 0.5 * inner_product(there.image - here.image, here.prior_gradient + there.prior_gradient)
+    size = torch.maximum(here.energy.abs(), there.energy.abs())
+    energy_change = change_by(there.energy - here.energy, slopes, size, here.image.dtype)
+    logarithm = (2 * (slopes - energy_change) + 0.5 * step_size * slope_change) / noise_std**2
+    return logarithm.nan_to_num(-torch.inf, posinf=-torch.inf)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
-from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.physics.noise import ChainGenerators, complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, over_chains
 
 _CG_ITERATIONS = 100
@@ -18,11 +18,11 @@ class Metric:
         """Return Px of chains (chain, batch, height, width)."""
         return image
 
-    def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def noise(self, like: torch.Tensor, generator: ChainGenerators) -> torch.Tensor:
         """Return P⁻¹ times noise of covariance P: added to a gradient before :meth:`solve` it becomes P^{1/2}z."""
         return complex_normal_like(like, generator=generator)
 
-    def largest_eigenvalue(self, norm_squared: float, curvature: torch.Tensor) -> torch.Tensor:
+    def largest_eigenvalue(self, norm_squared: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
         """Return an estimate for PH, H the Hessian of C, from ‖A‖² and the curvature of E."""
         return norm_squared + curvature
 
@@ -39,8 +39,8 @@ class DataMetric(Metric):
     """b, complex (batch, coil, height, width); only its shape and type are used."""
     weight: float
     """μ > 0."""
-    tolerance: float
-    """Relative residual of the conjugate gradients."""
+    tolerance: float | torch.Tensor
+    """Relative residual of the conjugate gradients, of all chains or real (chain, batch)."""
 
     def solve(self, image: torch.Tensor) -> torch.Tensor:
         """Return Px of chains (chain, batch, height, width)."""
@@ -50,16 +50,17 @@ class DataMetric(Metric):
             return normal.flatten(0, 1) + self.weight * flat
 
         flat = image.flatten(0, 1)
-        solution = conjugate_gradient(inverse, flat, tolerance=self.tolerance, max_iterations=_CG_ITERATIONS)
+        tolerance = self.tolerance.flatten() if isinstance(self.tolerance, torch.Tensor) else self.tolerance
+        solution = conjugate_gradient(inverse, flat, tolerance=tolerance, max_iterations=_CG_ITERATIONS)
         return solution.unflatten(0, image.shape[:2])
 
-    def noise(self, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def noise(self, like: torch.Tensor, generator: ChainGenerators) -> torch.Tensor:
         """Return Aᴴz₁ + √μ z₂, of covariance P⁻¹."""
         data = self.masked_kspace.expand(len(like), *self.masked_kspace.shape)
         adjoint = over_chains(self.A).adjoint(complex_normal_like(data, generator=generator))
         return adjoint + self.weight**0.5 * complex_normal_like(like, generator=generator)
 
-    def largest_eigenvalue(self, norm_squared: float, curvature: torch.Tensor) -> torch.Tensor:
+    def largest_eigenvalue(self, norm_squared: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
         """Return the larger of the estimates for measured and unmeasured directions."""
         sampled = (norm_squared + curvature) / (norm_squared + self.weight)
         return torch.maximum(sampled, curvature / self.weight)

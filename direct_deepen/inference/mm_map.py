@@ -1,17 +1,27 @@
 """Maximum a posteriori reconstruction: majorize-minimize with conjugate gradients, with a quasi-Newton memory."""
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from direct_deepen.errors import DivergenceError
-from direct_deepen.inference.cost import CostTerms, cost_terms, image_norm, inner_product, largest_curvature
+from direct_deepen.inference.cost import (
+    ROUNDINGS,
+    CostTerms,
+    change_by,
+    cost_terms,
+    image_norm,
+    inner_product,
+    largest_curvature,
+)
 from direct_deepen.inference.curvature_pairs import CurvaturePairs
 from direct_deepen.inference.options import grouped, refuse_unknown
 from direct_deepen.parts import setting
-from direct_deepen.physics.conjugate_gradient import conjugate_gradient
+from direct_deepen.physics.conjugate_gradient import conjugate_gradient, not_finite
 from direct_deepen.physics.operator import LinearOperator, SupportsSelection
+from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import require_finite_data, sense
 from direct_deepen.priors.energy import DifferentiableEnergy
 from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
@@ -31,7 +41,9 @@ _LARGEST_CURVATURE = 1e8
 """Steps of size 1/L below the precision of single-precision images: raising L further changes nothing."""
 
 _ROUNDING = 1e-6
-"""Relative error to allow when single-precision energies are compared with their majorizer, or gradients with zero."""
+"""Relative error to allow when changes in single precision are compared, or gradients with zero."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,12 +53,13 @@ class MapResult:
     image: torch.Tensor
     """Complex (batch, height, width)."""
     cost_history: torch.Tensor
-    """C after every step tried, float64 (iterations + 1, batch). It never rises; it stays flat where a step was
-    refused, and once an image is done."""
+    """C after every step tried, float64 (iterations + 1, batch): C at the start, and less what the steps brought. It
+    never rises; it stays flat where a step was refused, and once an image is done."""
     gradient_evaluations: int
     """Evaluations of ∇E summed over the batch, those for the estimate of L and for refused steps included."""
     converged: torch.Tensor
-    """Boolean (batch,): the stopping rule was met, or no step could lower C any further."""
+    """Boolean (batch,): the stopping rule was met, or no step could lower C any further. Not where an image ended with
+    a gradient that is not small, and C fell by less than the rounding of C: then nobody knows."""
     curvature: torch.Tensor
     """L of the next majorizer that would be tried, real (batch,)."""
     gradient_norm: torch.Tensor
@@ -63,7 +76,8 @@ class Stopping:
     """When an image is done."""
 
     tolerance: float = setting(1e-6, above=0, infinite=True)
-    """An image is done when |C(x_{n+1}) − C(x_n)| ≤ tolerance · C(x_n), the paper's rule, and the next holds too."""
+    """An image is done when |C(x_{n+1}) − C(x_n)| ≤ tolerance · (C(x_0) − C(x_{n+1}) + ½‖Ax_{n+1} − b‖²), and the next
+    holds too. The paper has C(x_n) on the right, which a constant in E changes, and which may be negative."""
     gradient_tolerance: float = setting(1e-3, above=0, infinite=True)
     """‖∇C(x_{n+1})‖ ≤ gradient_tolerance · ‖∇C(x_0)‖: a single short step is not yet a minimum. At a kink this may
     never hold: five steps in a row within ``tolerance`` will do."""
@@ -85,6 +99,7 @@ class MapStep:
     """Limit of the inner conjugate gradients."""
 
 
+@without_autocast
 @torch.no_grad()
 def mm_map(
     A: LinearOperator,
@@ -132,10 +147,13 @@ def mm_map(
 
     Notes
     -----
-    Guaranteed for every energy: C never rises from one iterate to the next. For energies with Lipschitz ∇E the iterates
-    approach a stationary point (Lemma 2.1). For ``relu`` or ``absolute`` energies ∇E jumps; the iteration then ends
-    where no step lowers C, which may be a kink rather than a stationary point. With an operator that can be cut to a
-    part of its batch, images that are done cost nothing more.
+    A constant added to E changes nothing, and E may be negative. Where the rounding of E would decide whether C falls,
+    ∇C at both ends of the step does.
+
+    Guaranteed for every energy, up to the rounding of C: C never rises from one iterate to the next. For energies with
+    Lipschitz ∇E the iterates approach a stationary point (Lemma 2.1). For ``relu`` or ``absolute`` energies ∇E jumps;
+    the iteration then ends where no step lowers C, which may be a kink rather than a stationary point. With an operator
+    that can be cut to a part of its batch, images that are done cost nothing more.
 
     Raises
     ------
@@ -151,17 +169,28 @@ def mm_map(
     x = sense(A, masked_kspace) if init is None else init.clone()
     solver = _Solver(A, masked_kspace, energy, stopping, step)
     state, gradient_evaluations = solver.first_state(x)
+    flat_slope = state.flat_slope
     working = torch.arange(len(x), device=x.device)
     terms, curvature, done = state.terms[working], state.curvature.clone(), state.done.clone()
-    history = [state.terms.cost]
+    decrease, first_cost = state.decrease.clone(), terms.cost.clone()
+    history = [first_cost]
 
     bar = progress_bar(range(stopping.max_iterations), name="MAP", unit="step", shown=progress)
     for number in bar:
-        state = solver.next_state(state)
+        try:
+            state = solver.next_state(state)
+        except DivergenceError as error:
+            where = working[error.images].tolist()
+            norms = image_norm(terms.gradient)[where].tolist()
+            raise DivergenceError(
+                f"mm_map: images {where} of the batch, of gradient norms {norms} and image norms "
+                f"{image_norm(terms.image)[where].tolist()}, at step {number + 1}: {error}",
+                where,
+            ) from error
         gradient_evaluations += len(working)
         terms.write(working, state.terms)
-        curvature[working], done[working] = state.curvature, state.done
-        history.append(terms.cost.clone())
+        curvature[working], done[working], decrease[working] = state.curvature, state.done, state.decrease
+        history.append(first_cost - decrease)
         if bool(done.all()):
             break
         if number % METRICS_INTERVAL == 0:
@@ -170,14 +199,27 @@ def mm_map(
             left = ~state.done
             working, state = working[left], state[left]
             solver = replace(solver, A=solver.A.select(left), masked_kspace=solver.masked_kspace[left])
+    slope = image_norm(terms.gradient)
+    unknown = done & (slope > flat_slope) & (decrease <= _rounding(terms))
+    if bool(unknown.any()):
+        _logger.warning(
+            "mm_map: images %s of the batch: the cost, %s, fell by less than its rounding; allowed: energies without a "
+            "large constant, or double precision.",
+            unknown.nonzero().flatten().tolist(),
+            terms.cost[unknown].tolist(),
+        )
     return MapResult(
         image=terms.image,
         cost_history=torch.stack(history),
         gradient_evaluations=gradient_evaluations,
-        converged=done,
+        converged=done & ~unknown,
         curvature=curvature,
-        gradient_norm=image_norm(terms.gradient),
+        gradient_norm=slope,
     )
+
+
+def _rounding(terms: CostTerms) -> torch.Tensor:
+    return ROUNDINGS * torch.finfo(terms.image.dtype).eps * (terms.cost.abs() + terms.energy.abs())
 
 
 @dataclass(frozen=True)
@@ -187,6 +229,8 @@ class _State:
     terms: CostTerms
     curvature: torch.Tensor
     pairs: CurvaturePairs
+    decrease: torch.Tensor
+    """C(x_0) − C(x), float64 (batch,), the sum of what the steps brought."""
     flat_slope: torch.Tensor
     """Norm of ∇C that is small enough."""
     short_steps: torch.Tensor
@@ -219,24 +263,29 @@ class _Solver:
             evaluations = batch
         terms = cost_terms(self.A, self.masked_kspace, self.energy, image)
         norms = image_norm(terms.gradient)
-        if not bool((torch.isfinite(terms.cost) & torch.isfinite(norms)).all()):
+        if bad := not_finite(terms.cost + norms):
             raise DivergenceError(
-                f"mm_map: cost {terms.cost.tolist()}, gradient norm {norms.tolist()}, image norm "
-                f"{image_norm(image).tolist()} at the start; allowed: finite values"
+                f"mm_map: images {bad} of the batch have cost {terms.cost[bad].tolist()}, gradient norm "
+                f"{norms[bad].tolist()}, image norm {image_norm(image)[bad].tolist()} at the start; allowed: finite "
+                "values",
+                bad,
             )
         # At a minimum the slope of the start is rounding error, which no later slope could be small against.
         slope = self.stopping.gradient_tolerance * norms
         flat_slope = torch.maximum(slope, _ROUNDING * image_norm(self.A.adjoint(self.masked_kspace)))
         none = torch.zeros(batch, dtype=torch.int64, device=image.device)
         pairs = CurvaturePairs.empty(self.step.memory, image)
-        return _State(terms, curvature, pairs, flat_slope, none, none.bool()), evaluations
+        return _State(terms, curvature, pairs, none.double(), flat_slope, none, none.bool()), evaluations
 
     def next_state(self, state: _State) -> _State:
         """Try a step; where it is refused, and where an image is done, the image stays what it is."""
-        candidate, accepted = self._try_step(state)
+        candidate, change, accepted = self._try_step(state)
         accepted &= ~state.done
         refused = ~accepted & ~state.done
-        short = accepted & (state.terms.cost - candidate.cost <= self.stopping.tolerance * state.terms.cost)
+        decrease = torch.where(accepted, state.decrease - change, state.decrease)
+        # Both are free of a constant in E; the second alone says what is little where a start is a minimum.
+        size = decrease + (candidate.cost - candidate.energy)
+        short = accepted & (-change <= self.stopping.tolerance * size)
         short_steps = torch.where(accepted, torch.where(short, state.short_steps + 1, 0), state.short_steps)
         flat = image_norm(candidate.gradient) <= state.flat_slope
         terms = candidate.where(accepted, state.terms)
@@ -247,10 +296,13 @@ class _Solver:
             terms.image - state.terms.image, terms.gradient - state.terms.gradient, accepted, forget=refused
         )
         done = state.done | (short & (flat | (short_steps >= _PATIENCE))) | (curvature > _LARGEST_CURVATURE)
-        return _State(terms, curvature, pairs, state.flat_slope, short_steps, done)
+        return _State(terms, curvature, pairs, decrease, state.flat_slope, short_steps, done)
 
-    def _try_step(self, state: _State) -> tuple[CostTerms, torch.Tensor]:
-        """Take the quasi-Newton step at the state; return the terms of where it leads, and whether it may be taken."""
+    def _try_step(self, state: _State) -> tuple[CostTerms, torch.Tensor, torch.Tensor]:
+        """Take the quasi-Newton step at the state.
+
+        Return the terms of where it leads, the change of C, and whether the step may be taken.
+        """
         here = state.terms
         weight = state.curvature.to(here.image.real.dtype)[:, None, None]
 
@@ -264,12 +316,14 @@ class _Solver:
 
         move = state.pairs.direction(here.gradient, minimise_majorizer)
         there = cost_terms(self.A, self.masked_kspace, self.energy, here.image + move)
-        majorizer = (
-            here.energy + inner_product(here.prior_gradient, move) + 0.5 * state.curvature * inner_product(move, move)
-        )
-        rounding = _ROUNDING * (here.cost + here.energy)
-        majorized = there.energy <= majorizer + rounding
-        sufficient = here.cost + _SUFFICIENT_DECREASE * inner_product(here.gradient, move)
+        promised, length = inner_product(here.gradient, move), inner_product(move, move)
+        slope, slope_there = (inner_product(terms.prior_gradient, move) for terms in (here, there))
+        dtype, size = move.dtype, torch.maximum(here.energy.abs(), there.energy.abs())
+        energy_change = change_by(there.energy - here.energy, 0.5 * (slope + slope_there), size, dtype)
+        slopes = 0.5 * (promised + inner_product(there.gradient, move))
+        change = change_by(there.cost - here.cost, slopes, here.cost.abs() + size, dtype)
+        majorized = energy_change <= slope + 0.5 * state.curvature * length + _ROUNDING * (slope.abs() + change.abs())
         # NaN compares false: a step into NaN is refused like any other bad one.
-        accepted = (there.cost <= here.cost) & torch.where(state.pairs.filled(), there.cost <= sufficient, majorized)
-        return there, accepted
+        accepted = (change <= 0) & torch.isfinite(change) & torch.isfinite(image_norm(there.gradient))
+        sufficient = change <= _SUFFICIENT_DECREASE * promised
+        return there, change, accepted & torch.where(state.pairs.filled(), sufficient, majorized)

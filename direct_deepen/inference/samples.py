@@ -1,6 +1,5 @@
 """What every sampler returns, and what samplers share: how many chains run at once, and when one has diverged."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -8,6 +7,9 @@ import torch
 
 from direct_deepen.errors import DivergenceError, require_count
 from direct_deepen.inference.cost import image_norm
+
+_SHOWN = 5
+"""Diverged chains that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,21 @@ class Samples:
         return self.images.unflatten(0, (int(self.chain[-1]) + 1, -1))
 
 
-def group_sizes(num_samples: int, batch: int, max_images: int) -> Iterator[int]:
-    """Yield how many samples run at once, for ``batch`` images each, until all have."""
+def chain_groups(num_samples: int, batch: int, max_images: int) -> list[slice]:
+    """Return which chains run at once, for ``batch`` images each."""
     require_count("num_samples", num_samples)
     require_count("max_images", max_images)
     size = max(1, max_images // batch)
-    for first in range(0, num_samples, size):
-        yield min(size, num_samples - first)
+    return [slice(first, min(first + size, num_samples)) for first in range(0, num_samples, size)]
 
 
 def require_finite_samples(images: torch.Tensor, sampler: str, level: float) -> None:
     """Raise :class:`DivergenceError` if an image is not finite after a noise level."""
     norms = image_norm(images)
-    if not bool(torch.isfinite(norms).all()):
-        raise DivergenceError(f"{sampler}: norms {norms.tolist()} at noise level {level}; allowed: finite values")
+    bad = (~torch.isfinite(norms)).nonzero().tolist()
+    if bad:
+        shown = [float(norms[chain, image]) for chain, image in bad[:_SHOWN]]
+        raise DivergenceError(
+            f"{sampler}: {len(bad)} of {norms.numel()} chains diverged; [chain, image] {bad[:_SHOWN]} have norms "
+            f"{shown} at noise level {level}; allowed: finite values"
+        )

@@ -12,7 +12,7 @@ def conjugate_gradient(
     right_hand_side: torch.Tensor,
     *,
     initial: torch.Tensor | None = None,
-    tolerance: float = 1e-6,
+    tolerance: float | torch.Tensor = 1e-6,
     max_iterations: int = 100,
 ) -> torch.Tensor:
     r"""Solve Hx = b for every image of a batch at once; complex or real b (batch, ...) → x of its shape and dtype.
@@ -33,18 +33,20 @@ def conjugate_gradient(
     initial
         Start, of the shape of b; zero by default.
     tolerance
-        Relative residual, above zero, a :class:`DeepenError` otherwise; below the precision of the dtype it only costs
-        iterations.
+        Relative residual, of all images or real (batch,); above zero, a :class:`DeepenError` otherwise, and below the
+        precision of the dtype it only costs iterations.
     max_iterations
         Limit, at least one. Reaching it is not an error: the best iterate so far is returned.
     """
-    require(tolerance > 0, f"tolerance is {tolerance!r}; allowed: > 0")
+    relative = torch.as_tensor(tolerance, dtype=right_hand_side.real.dtype, device=right_hand_side.device)
+    require(bool((relative > 0).all()), f"tolerance is {tolerance!r}; allowed: > 0")
     require_count("max_iterations", max_iterations)
     x = torch.zeros_like(right_hand_side) if initial is None else initial.clone()
     residual = right_hand_side.clone() if initial is None else right_hand_side - operator(x)
     direction = residual.clone()
     energy = _inner(residual, residual)
-    target = tolerance**2 * _inner(right_hand_side, right_hand_side)
+    squared_norm = _inner(right_hand_side, right_hand_side)
+    target = relative.reshape(-1, *[1] * (right_hand_side.ndim - 1)) ** 2 * squared_norm
     for iteration in range(max_iterations):
         active = energy > target
         if not bool(active.any()):
@@ -64,11 +66,18 @@ def conjugate_gradient(
     return x
 
 
+def not_finite(numbers: torch.Tensor) -> list[int]:
+    """Return the images of a batch whose number, (batch, ...), is NaN or infinite."""
+    return (~torch.isfinite(numbers).flatten(1 if numbers.ndim > 1 else 0)).nonzero()[:, 0].unique().tolist()
+
+
 def _require_finite(squared_norms: torch.Tensor, iteration: int) -> None:
-    if not bool(torch.isfinite(squared_norms).all()):
-        norms = squared_norms.flatten().sqrt().tolist()
+    if bad := not_finite(squared_norms):
+        norms = squared_norms.flatten().sqrt()[bad].tolist()
         raise DivergenceError(
-            f"conjugate gradients: residual norms {norms} at iteration {iteration}; allowed: finite values"
+            f"conjugate gradients: residual norms {norms} of images {bad} of the batch at iteration {iteration}; "
+            "allowed: finite values",
+            bad,
         )
 
 

@@ -54,21 +54,22 @@ class _ChainByChain:
         return torch.stack([self.A.normal(part) for part in image])
 
 
-def norm_squared(A: LinearOperator, template: torch.Tensor) -> float:
-    """Largest eigenvalue of AᴴA: the operator's own bound if it has one, otherwise by power iteration.
+def norm_squared(A: LinearOperator, template: torch.Tensor) -> torch.Tensor:
+    """Largest eigenvalue of AᴴA for every image: the operator's own bound if it has one, otherwise by power iteration.
 
-    Power iteration approaches from below; 20 iterations from a flat spectrum are within a few percent, which the
-    callers' safety factors cover. ``template`` gives shape, dtype and device of an image.
+    Float64 (batch,); ``norm_squared_bound`` is one number or real (batch,). Power iteration approaches from below; 20
+    iterations from a flat spectrum are within a few percent, which the callers' safety factors cover. ``template``
+    gives shape, dtype and device of images.
     """
     bound = getattr(A, "norm_squared_bound", None)
     if bound is not None:
-        return float(bound)
+        return torch.as_tensor(bound, dtype=torch.float64, device=template.device).expand(len(template))
     generator = torch.Generator().manual_seed(0)
-    vector = torch.randn(template.shape, generator=generator, dtype=template.dtype).to(template.device)
-    value = 0.0
+    # The same for every image, so that results do not depend on the rest of the batch.
+    first = torch.randn(template.shape[1:], generator=generator, dtype=template.dtype).to(template.device)
+    vector, value = first.expand_as(template), torch.ones(())
     for _ in range(20):
-        vector = A.normal(vector / torch.linalg.vector_norm(vector))
-        value = float(torch.linalg.vector_norm(vector))
-        if value == 0.0:
-            break
-    return value
+        norm = torch.linalg.vector_norm(vector.flatten(1), dim=1)[:, None, None]
+        vector = A.normal(vector / torch.where(norm > 0, norm, 1.0))
+        value = torch.linalg.vector_norm(vector.flatten(1), dim=1)
+    return value.double()

@@ -5,8 +5,10 @@ import torch
 from direct_deepen.errors import require, require_positive
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.operator import LinearOperator
+from direct_deepen.physics.precision import without_autocast
 
 
+@without_autocast
 def sense(
     A: LinearOperator,
     masked_kspace: torch.Tensor,

@@ -1,6 +1,7 @@
 """The multi-coil forward model A = sampling · Fourier · coils, and what coil maps are to be."""
 
-from typing import Self
+from copy import copy
+from typing import Any, Self
 
 import torch
 
@@ -45,16 +46,15 @@ class SenseOperator:
     def __init__(self, sensitivity_map: torch.Tensor, sampling_mask: torch.Tensor) -> None:
         _check_maps_and_mask(sensitivity_map, sampling_mask)
         self.sensitivity_map = sensitivity_map
-        self.sampling_mask = sampling_mask
         real_dtype = torch.float64 if sensitivity_map.dtype == torch.complex128 else torch.float32
-        self._mask = sampling_mask.to(real_dtype)
+        self.sampling_mask, self._mask = sampling_mask, sampling_mask.to(real_dtype)
         self._shifted_mask = torch.fft.ifftshift(self._mask, dim=(-2, -1))
         self._masked_axes = [axis for axis in (-2, -1) if bool((sampling_mask.diff(dim=axis) != 0).any())]
 
     @property
-    def norm_squared_bound(self) -> float:
-        """An upper bound of ‖AᴴA‖: the largest Σ_c |S_c|² of any pixel (F is unitary, M a projection)."""
-        return float((self.sensitivity_map.abs() ** 2).sum(dim=1).max())
+    def norm_squared_bound(self) -> torch.Tensor:
+        """Upper bound of ‖AᴴA‖, real (batch,): the largest Σ_c |S_c|² of any pixel (F is unitary, M a projection)."""
+        return (self.sensitivity_map.abs() ** 2).sum(dim=1).amax(dim=(-2, -1))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Masked k-space Ax of an image; complex (..., batch, height, width) → (..., batch, coil, height, width)."""
@@ -87,13 +87,28 @@ class SenseOperator:
             result += coil_images.mul_(maps.conj()).sum(dim=-3)
         return result
 
+    # What comes of an operator needs no check again: a check reads all of it, and makes a GPU wait.
+
     def select(self, index: torch.Tensor) -> Self:
         """Return the operator of the images ``index`` of the batch."""
-        return type(self)(self.sensitivity_map[index], self.sampling_mask[index])
+        tensors = {name: value[index] for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return self._changed(**tensors)
 
     def fully_sampled(self) -> Self:
         """Return the same operator with every sample of k-space acquired."""
-        return type(self)(self.sensitivity_map, torch.ones_like(self.sampling_mask))
+        mask = torch.ones_like(self._mask)
+        return self._changed(
+            sampling_mask=torch.ones_like(self.sampling_mask), _mask=mask, _shifted_mask=mask, _masked_axes=[]
+        )
+
+    def rotated(self, phase: torch.Tensor) -> Self:
+        """Return the operator whose coil maps are multiplied by numbers of modulus one, (batch, height, width)."""
+        return self._changed(sensitivity_map=self.sensitivity_map * phase[:, None])
+
+    def _changed(self, **attributes: Any) -> Self:
+        other = copy(self)
+        vars(other).update(attributes)
+        return other
 
 
 def _coils_at_once(images: torch.Tensor) -> int:
@@ -125,10 +140,10 @@ def align_phase(A: SenseOperator, masked_kspace: torch.Tensor) -> SenseOperator:
         for size in masked_kspace.shape[-2:]
     )
     window = torch.exp(-(rows[:, None] ** 2 + columns**2) / (2 * _WINDOW_STD**2))
-    image = (ifft2(window * masked_kspace) * A.sensitivity_map.conj()).sum(dim=1, keepdim=True)
+    image = (ifft2(window * masked_kspace) * A.sensitivity_map.conj()).sum(dim=1)
     # A unit phase where there is no signal: angle(0) is 0.
     phase = torch.polar(torch.ones_like(image.real), image.angle())
-    return SenseOperator(A.sensitivity_map * phase, A.sampling_mask)
+    return A.rotated(phase)
 
 
 def _check_shape(name: str, value: torch.Tensor, like: torch.Tensor) -> None:

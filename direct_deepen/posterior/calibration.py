@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from scipy.optimize import bisect
 from scipy.stats import spearmanr
+from scipy.stats import t as student
 
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.noise import complex_normal_like
@@ -66,9 +67,25 @@ def containing_level(posterior: Posterior, reference: torch.Tensor) -> torch.Ten
 def coverage(containing: torch.Tensor, levels: Sequence[float]) -> torch.Tensor:
     """Return, for nominal levels, the share of pixels whose reference lies in their interval, float64 (level,).
 
-    ``containing`` is that of :func:`containing_level` at the pixels of interest.
+    ``containing`` is that of :func:`containing_level`, or of :func:`predictive_level`, at the pixels of interest.
     """
     return torch.tensor([float((containing <= level).double().mean()) for level in levels], dtype=torch.float64)
+
+
+def predictive_level(
+    mean: torch.Tensor, std: torch.Tensor, reference: torch.Tensor, *, num_chains: int
+) -> torch.Tensor:
+    r"""Return the level of the smallest interval, predicted for one more sample, that holds a reference, real (...).
+
+    .. math:: m \pm t_{S-1} \, s \sqrt{1 + 1/S}
+
+    with the quantile t of Student's distribution. Quantiles of few samples hold less than they should
+    (:func:`attainable_coverage`); this holds its share of a normal distribution, however few there are. S counts
+    chains, as states of one chain are not independent: where 4 of correlation 0.9 are kept of each of 8 chains, 90 %
+    hold 90 %, which counted by states were 85 %; where they are independent, 94 %.
+    """
+    distance = (reference - mean).abs() / (std * (1 + 1 / num_chains) ** 0.5)
+    return torch.from_numpy(1 - 2 * student.sf(distance.double().cpu().numpy(), num_chains - 1))
 
 
 def attainable_coverage(level: float, num_samples: int) -> float:

@@ -1,11 +1,12 @@
-"""What an energy is: a non-negative function of an image, with its gradient."""
+"""What an energy is: a real function of an image, with its gradient."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from direct_deepen.errors import require, require_weight
 
@@ -16,6 +17,57 @@ class DifferentiableEnergy(Protocol):
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return E, real (batch,), and ∇E, complex (batch, height, width), of every image, without a graph."""
+
+
+def as_function(energy: DifferentiableEnergy) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return E as a function with a graph to the image: the energy itself if it is one, else by ``value_and_grad``.
+
+    Then ∇E has a graph as well, whose product with the Hessian is a difference of gradients; there is none beyond.
+    """
+    if callable(energy):
+        return energy
+
+    def value(image: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = _Value.apply(image, energy)
+        return result
+
+    return value
+
+
+class _Value(torch.autograd.Function):
+    """E, with ∇E as its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, image: torch.Tensor, energy: DifferentiableEnergy) -> torch.Tensor:
+        ctx.save_for_backward(image)
+        ctx.energy = energy
+        return energy.value_and_grad(image.detach())[0]
+
+    @staticmethod
+    def backward(ctx: Any, factor: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (image,) = ctx.saved_tensors
+        return factor[:, None, None] * _Gradient.apply(image, ctx.energy), None
+
+
+class _Gradient(torch.autograd.Function):
+    """∇E, with its product with the Hessian, which is symmetric, by central differences."""
+
+    @staticmethod
+    def forward(ctx: Any, image: torch.Tensor, energy: DifferentiableEnergy) -> torch.Tensor:
+        ctx.save_for_backward(image)
+        ctx.energy = energy
+        return energy.value_and_grad(image.detach())[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, direction: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (image,) = ctx.saved_tensors
+        size, length = (part.flatten(1).norm(dim=1)[:, None, None] for part in (image, direction))
+        # The cube root of the precision balances rounding and the third derivative.
+        small = torch.finfo(image.dtype).eps ** (1 / 3) * torch.where(size > 0, size, 1.0)
+        step = torch.where(length > 0, small / length.clamp_min(torch.finfo(length.dtype).tiny), 0.0)
+        (_, ahead), (_, behind) = (ctx.energy.value_and_grad(image + sign * step * direction) for sign in (1, -1))
+        return torch.where(step > 0, (ahead - behind) / (2 * step), 0.0), None
 
 
 class Energy(nn.Module, ABC):
@@ -30,7 +82,7 @@ class Energy(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return E(x) ≥ 0 of every image; complex (batch, height, width) → real (batch,), differentiable."""
+        """Return E(x) of every image; complex (batch, height, width) → real (batch,), differentiable."""
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return E(x) and ∇E(x), detached.
@@ -61,10 +113,8 @@ class SumEnergy:
         self.terms = tuple(terms)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Return E of every image, real (batch,), with a graph through those terms that are functions themselves."""
-        return self._weighted(
-            energy(image) if callable(energy) else energy.value_and_grad(image)[0] for _, energy in self.terms
-        )
+        """Return E of every image, real (batch,), with a graph: that of :func:`as_function` of every term."""
+        return self._weighted(as_function(energy)(image) for _, energy in self.terms)
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return E, real (batch,), and ∇E, complex (batch, height, width)."""

@@ -7,7 +7,8 @@ import pytest
 import torch
 from skimage.metrics import normalized_root_mse, peak_signal_noise_ratio, structural_similarity
 
-from direct_deepen.evaluation.metrics import posterior_quality, predictive_coverage, quality
+from direct_deepen.evaluation.metrics import posterior_quality, quality
+from direct_deepen.posterior.calibration import coverage, predictive_level
 
 
 @pytest.fixture
@@ -88,8 +89,25 @@ def test_an_interval_of_few_samples_holds_ninety_per_cent_of_what_they_are_drawn
     draws = torch.randn(samples + 1, 40000, generator=torch.Generator().manual_seed(samples))
     mean, std = draws[1:].mean(dim=0), draws[1:].std(dim=0)
     # 40000 pixels: a standard error of 0.0015.
-    assert predictive_coverage(mean, std, draws[0], num_samples=samples) == pytest.approx(0.9, abs=0.006)
-    assert predictive_coverage(mean, 0.5 * std, draws[0], num_samples=samples) < 0.8
+    held, narrow = (predictive_level(mean, width * std, draws[0], num_chains=samples) for width in (1.0, 0.5))
+    assert coverage(held, [0.5, 0.9]).tolist() == pytest.approx([0.5, 0.9], abs=0.01)
+    assert float(coverage(narrow, [0.9])) < 0.8
+
+
+def test_states_of_one_chain_are_not_counted_as_independent():
+    generator = torch.Generator().manual_seed(0)
+
+    def draw():
+        return torch.randn(8, 40000, generator=generator)
+
+    states = [draw()]
+    while len(states) < 4:  # stationary, of variance one and correlation 0.9
+        states.append(0.9 * states[-1] + (1 - 0.9**2) ** 0.5 * draw())
+    reference = 10 + torch.randn(1, 40000, generator=generator)
+    kept = 10 + torch.cat(states)
+    quality = posterior_quality(kept.mean(dim=0)[None], kept.std(dim=0)[None], reference, num_chains=8)
+    # 85 % if all 32 were independent.
+    assert quality.coverage_90 == pytest.approx(0.9, abs=0.01)
 
 
 def test_a_posterior_is_judged_inside_the_object_and_everywhere():
@@ -98,7 +116,7 @@ def test_a_posterior_is_judged_inside_the_object_and_everywhere():
     # The background is far off and must not count inside.
     mean = torch.where(reference.abs() > 0, 1.2, 50.0)
     std = torch.where(reference.abs() > 0, 0.2, 70.0)
-    found = posterior_quality(mean, std, reference, num_samples=16)
+    found = posterior_quality(mean, std, reference, num_chains=16)
     assert found.std == pytest.approx(0.2)
     assert found.error == pytest.approx(0.2)
     assert found.coverage_90 == 1.0

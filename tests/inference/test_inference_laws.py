@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from direct_deepen import inference
+from direct_deepen.physics import SenseOperator
 from direct_deepen.priors import Denoiser, ImageNetwork, QuadraticEnergy
 
 REGULARIZED = 1e-2
@@ -164,3 +165,76 @@ def test_data_that_are_not_finite_are_refused(case, problem, one_line_error, val
     b[0, 0, 0, 0] = value
     with one_line_error("masked_kspace", "finite"):
         run(A, b, prior)
+
+
+def test_autocast_around_it_changes_nothing(case, problem):
+    run, prior, _ = case
+    A, b = (problem[0].sensitivity_map.to(torch.complex64), problem[1].to(torch.complex64))
+    A, single = SenseOperator(A, problem[0].sampling_mask), prior.float()
+    expected = run(A, b, single)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(run(A, b, single), expected)
+
+
+# ---- Samplers: one random generator for every image of every chain
+
+
+class Level:
+    """The conditional mean of N(0, 1) at a noise level, as a denoiser and as ∇E_σ = x/(1 + σ²)·σ²."""
+
+    def __call__(self, x, level):
+        return x / (1 + level**2)
+
+    def at(self, level):
+        class Energy:
+            def value_and_grad(self, image):
+                share = level**2 / (1 + level**2)
+                return 0.5 * share * image.abs().square().sum(dim=(1, 2)), share * image
+
+        return Energy()
+
+
+LEVELS = {"noise_levels": [1.0, 0.3, 0.1]}
+SAMPLERS = {
+    "langevin": lambda A, b, **k: inference.langevin(A, b, network(QuadraticEnergy), noise_std=0.1, num_steps=12, **k),
+    "langevin from sense": lambda A, b, **k: inference.langevin(
+        A, b, network(QuadraticEnergy), noise_std=0.1, num_steps=12, init="sense", step_size=0.5, **k
+    ),
+    "metropolis": lambda A, b, **k: inference.langevin(
+        A, b, network(QuadraticEnergy), noise_std=0.1, num_steps=12, metropolis=True, **k
+    ),
+    "preconditioned": lambda A, b, **k: inference.langevin(
+        A, b, network(QuadraticEnergy), noise_std=0.1, num_steps=12, preconditioner=0.3, **k
+    ),
+    "annealed": lambda A, b, **k: inference.annealed_langevin(A, b, Level().at, noise_std=0.1, **LEVELS, **k),
+    "mask shaped": lambda A, b, **k: inference.annealed_langevin(
+        A, b, Level().at, noise_std=0.1, **LEVELS, **k,
+        conditional_noise=inference.mask_shaped_noise(A.sampling_mask, 0.1),
+    ),
+    "preconditioned annealed": lambda A, b, **k: inference.preconditioned_annealed_langevin(
+        A, b, Level().at, noise_std=0.1, **LEVELS, **k
+    ),
+    "annealed metropolis": lambda A, b, **k: inference.preconditioned_annealed_langevin(
+        A, b, Level().at, noise_std=0.1, metropolis=True, **LEVELS, **k
+    ),
+    "diffusion": lambda A, b, **k: inference.diffusion_posterior_sampling(A, b, Level(), **LEVELS, **k),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("normalized", [True, False])
+def test_a_chain_is_the_same_whatever_runs_beside_it(random_operator, draw, sampler, normalized):
+    A = random_operator(2, 3, SIZE, SIZE, normalized=normalized)
+    b = A.forward(draw(2, SIZE, SIZE)) + 0.1 * A.sampling_mask * draw(2, 3, SIZE, SIZE, seed=1)
+
+    def run(A, b, num_samples, max_images):
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(3)
+            return SAMPLERS[sampler](A, b, generator=generator, num_samples=num_samples, max_images=max_images).images
+
+    expected = run(A, b, 3, 32)
+    others = [run(A, b, 3, 2), run(A, b, 1, 32), run(A, b, 2, 1), run(A.select(torch.tensor([0])), b[:1], 2, 32)]
+    for images in others:
+        part = expected[: images.shape[0], : images.shape[1]]
+        # The same noise, bit for bit; convolutions and transforms of batches of other shapes round otherwise.
+        torch.testing.assert_close(images, part, rtol=0, atol=1e-9)

@@ -1,17 +1,21 @@
 """The Langevin kernel, one step at a time; its distribution is tested in test_langevin_gaussian.py."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from direct_deepen.inference.cost import cost_terms
-from direct_deepen.inference.langevin_kernel import Target, first_state, next_state
-from direct_deepen.inference.metric import Metric
+from direct_deepen.inference.cost import cost_terms, inner_product
+from direct_deepen.inference.langevin_kernel import Target, first_state, log_acceptance, next_state
+from direct_deepen.inference.metric import DataMetric, Metric
+from direct_deepen.physics import SenseOperator
+from direct_deepen.physics.noise import ChainGenerators
 
 COLD = 1e-9
 
 
 def generator():
-    return torch.Generator().manual_seed(0)
+    return ChainGenerators.from_one(torch.Generator().manual_seed(0), 3, 2)
 
 
 @pytest.fixture
@@ -52,3 +56,39 @@ def test_only_an_adapting_step_changes_curvature_and_step_size(problem, draw):
     assert torch.equal(frozen.step_size, state.step_size)
     assert bool((adapted.curvature >= state.curvature).all())
     assert bool((adapted.step_size != state.step_size).all())
+
+
+@pytest.mark.parametrize("metric", [Metric, DataMetric])
+@pytest.mark.parametrize("size", [16, 64])
+def test_the_acceptance_is_right_in_single_precision(random_operator, energy_type_case, draw, size, metric):
+    double = random_operator(1, 4, size, size)
+    data, noise_std = double.forward(draw(1, size, size, seed=3)), 0.01
+    image, move = draw(2, 1, size, size, seed=4), 0.1 * noise_std * draw(2, 1, size, size, seed=5)
+    step_size = torch.full((2, 1), 0.1, dtype=torch.float64)
+    found = []
+    for dtype in (torch.complex64, torch.complex128):
+        A, b = SenseOperator(double.sensitivity_map.to(dtype), double.sampling_mask), data.to(dtype)
+        chosen = Metric() if metric is Metric else DataMetric(A, b, 0.3, 1e-9)
+        target = Target(A, b, energy_type_case.build(size, size, dtype=b.real.dtype), noise_std, chosen)
+        start = image.to(torch.complex64)
+        # The same two images in both, to the last digit.
+        here, there = target(start.to(dtype)), target((start + move.to(torch.complex64)).to(dtype))
+        change = target.slope(here) - target.slope(there)
+        # That of the definition, of which the parts of the data cancel.
+        d = there.image - here.image
+        slopes = inner_product(d, here.gradient + there.gradient)
+        expected = (2 * (here.cost - there.cost) + slopes + 0.5 * step_size * change) / noise_std**2
+        found.append(log_acceptance(here, there, step_size, change, noise_std))
+    torch.testing.assert_close(found[1], expected, rtol=1e-6, atol=1e-6)
+    # A few roundings of E, 1 to 100 here, over ε²: with those of ‖b‖² it was off by tenths and more.
+    allowed = 4 * 1.2e-7 * float(there.energy.max()) * 2 / noise_std**2 + 1e-3 * float(expected.abs().max())
+    assert float((found[0] - expected).abs().max()) < allowed
+
+
+def test_where_the_energy_falls_without_a_bound_nothing_is_accepted(problem, draw):
+    A, kspace, energy = problem
+    here = Target(A, kspace, energy, 0.1, Metric())(draw(3, 2, 8, 8))
+    for value in (torch.inf, -torch.inf, torch.nan):
+        there = replace(here, energy=torch.full_like(here.energy, value), cost=torch.full_like(here.cost, value))
+        logarithm = log_acceptance(here, there, torch.ones(3, 2), torch.zeros(3, 2), 0.1)
+        assert bool((logarithm == -torch.inf).all())

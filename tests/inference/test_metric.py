@@ -4,9 +4,14 @@ import pytest
 import torch
 
 from direct_deepen.inference.metric import DataMetric, Metric
+from direct_deepen.physics.noise import ChainGenerators
 
 WEIGHT = 0.2
 DRAWS = 20_000
+
+
+def generators(seed, num_chains):
+    return ChainGenerators.from_one(torch.Generator().manual_seed(seed), num_chains, 1)
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def test_a_solve_is_that_of_the_dense_matrix_for_every_chain(data_metric, dense,
 
 def test_solved_noise_has_the_metric_as_its_covariance(data_metric, dense):
     like = torch.zeros(DRAWS, 1, 2, 3, dtype=torch.complex128)
-    generator = torch.Generator().manual_seed(0)
+    generator = generators(0, DRAWS)
     noise = data_metric.solve(data_metric.noise(like, generator)).reshape(DRAWS, 6)
     covariance = noise.T @ noise.conj() / (2 * DRAWS)
     # The error of an entry of a sample covariance is below its largest diagonal entry over √draws; four of those.
@@ -48,7 +53,7 @@ def test_an_operator_of_three_methods_will_do(data_metric, plain_operator, draw)
     plain = DataMetric(plain_operator(data_metric.A), data_metric.masked_kspace, WEIGHT, 1e-10)
     images = draw(2, 1, 2, 3)
     torch.testing.assert_close(plain.solve(images), data_metric.solve(images))
-    noises = [metric.noise(images, torch.Generator().manual_seed(3)) for metric in (plain, data_metric)]
+    noises = [metric.noise(images, generators(3, 2)) for metric in (plain, data_metric)]
     torch.testing.assert_close(*noises)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from direct_deepen.errors import DivergenceError
-from direct_deepen.inference.samples import Samples, group_sizes, require_finite_samples
+from direct_deepen.inference.samples import Samples, chain_groups, require_finite_samples
 
 
 @pytest.mark.parametrize(
@@ -12,13 +12,15 @@ from direct_deepen.inference.samples import Samples, group_sizes, require_finite
     [(5, 1, 2, [2, 2, 1]), (5, 2, 4, [2, 2, 1]), (3, 8, 4, [1, 1, 1]), (4, 1, 32, [4])],
 )
 def test_groups_hold_as_many_images_as_allowed_and_a_sample_at_least(samples, batch, most, sizes):
-    assert list(group_sizes(samples, batch, most)) == sizes
+    groups = chain_groups(samples, batch, most)
+    assert [group.stop - group.start for group in groups] == sizes
+    assert [chain for group in groups for chain in range(samples)[group]] == list(range(samples))
 
 
 @pytest.mark.parametrize(("samples", "most", "word"), [(0, 4, "num_samples"), (4, 0, "max_images")])
 def test_no_sample_and_no_room_are_refused(one_line_error, samples, most, word):
     with one_line_error(word, "allowed"):
-        list(group_sizes(samples, 1, most))
+        chain_groups(samples, 1, most)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -26,7 +28,7 @@ def test_an_image_that_is_not_finite_is_told_with_its_level(one_line_error, draw
     images = draw(2, 1, 3, 3)
     require_finite_samples(images, "sampler", 0.5)
     images[1, 0, 0, 0] = value
-    with one_line_error("sampler", "noise level 0.5", "finite values", error=DivergenceError):
+    with one_line_error("sampler", "1 of 2", "[[1, 0]]", "noise level 0.5", "finite values", error=DivergenceError):
         require_finite_samples(images, "sampler", 0.5)
 
 

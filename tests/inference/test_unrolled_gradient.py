@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from direct_deepen.inference import unrolled_gradient
-from direct_deepen.priors import QuadraticEnergy
+from direct_deepen.priors import QuadraticEnergy, SumEnergy
 
 
 @pytest.fixture
@@ -73,3 +73,29 @@ def test_arguments_out_of_range_are_refused(problem, one_line_error, key, value)
     A, kspace, _ = problem
     with one_line_error(key, str(value)):
         unrolled_gradient(A, kspace, network(), **({"step_size": 0.5, "num_steps": 2} | {key: value}))
+
+
+class WithoutCall:
+    """An energy of which there is no more than value and gradient."""
+
+    def __init__(self, energy):
+        self.value_and_grad = energy.value_and_grad
+
+
+def test_an_energy_without_a_function_has_the_same_image_and_gradients_alone_and_in_a_sum(problem):
+    A, kspace, start = problem
+    trained, other = network(), network(1)
+
+    def gradients(energy):
+        step, first = torch.tensor(0.5, dtype=torch.float64, requires_grad=True), start.clone().requires_grad_()
+        image = unrolled_gradient(A, kspace, energy, step_size=step, num_steps=4, init=first)
+        weights = list(trained.parameters()) if isinstance(energy, SumEnergy) else []
+        return image.detach(), *torch.autograd.grad(image.abs().square().sum(), [step, first, *weights])
+
+    for full, bare in (
+        (other, WithoutCall(other)),
+        (SumEnergy([(1.0, trained), (0.5, other)]), SumEnergy([(1.0, trained), (0.5, WithoutCall(other))])),
+    ):
+        # Central differences: the cube root of the precision, squared, 4e-11, times third derivatives.
+        for expected, found in zip(gradients(full), gradients(bare), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8 * float(expected.abs().max()))

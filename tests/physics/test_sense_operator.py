@@ -262,3 +262,25 @@ def broken(tensor: torch.Tensor, value: float) -> torch.Tensor:
 def test_errors_are_one_line_and_name_the_argument(one_line_error, maps, mask, words):
     with one_line_error(*words):
         SenseOperator(maps, mask)
+
+
+def test_what_comes_of_an_operator_is_what_a_new_one_would_be_and_is_not_checked_again(
+    random_operator, draw, monkeypatch
+):
+    A, image, data = random_operator(3), draw(2, 8, 8), draw(2, 3, 8, 8)
+    phase, index = torch.polar(torch.ones(3, 8, 8).double(), torch.linspace(0, 3, 64).reshape(8, 8).double()), [2, 0]
+    maps, mask = A.sensitivity_map, A.sampling_mask
+    new = [
+        SenseOperator(maps[index], mask[index]),
+        SenseOperator(maps, torch.ones_like(mask)).select(torch.tensor(index)),
+        SenseOperator((maps * phase[:, None])[index], mask[index]),
+    ]
+    monkeypatch.setattr(sense_operator, "_check_maps_and_mask", None)
+    chosen = A.select(torch.tensor(index))
+    made = [chosen, A.fully_sampled().select(torch.tensor(index)), A.rotated(phase).select(torch.tensor(index))]
+    assert torch.equal(A.sampling_mask, mask)
+    for operator, expected in zip(made, new, strict=True):
+        assert torch.equal(operator.sampling_mask, expected.sampling_mask)
+        assert operator.sampling_mask.dtype == mask.dtype
+        for name, argument in (("forward", image), ("adjoint", data), ("normal", image)):
+            torch.testing.assert_close(getattr(operator, name)(argument), getattr(expected, name)(argument))
