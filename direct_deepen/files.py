@@ -3,6 +3,7 @@
 import errno
 import glob
 import io
+import mmap
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import h5py
 from direct_deepen.errors import DeepenError, first_line, require
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_HEAP = b"GCOL\1\0\0\0"
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
 
 
@@ -43,6 +45,14 @@ def write_file(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file of text as UTF-8; errors are those of :func:`write_file`."""
     write_file(path, text.encode())
+
+
+def read_text(path: Path) -> str:
+    """Read a file of text; a :class:`DeepenError` if it is missing or no UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DeepenError(f"{path}: cannot be read as text: {first_line(error)}") from error
 
 
 @contextmanager
@@ -75,12 +85,42 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
 def open_hdf5(path: Path, what: str) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading; errors of reading, within the context too, say that it is no ``what``."""
     try:
+        _require_sound_heaps(path, what)
         with h5py.File(path, "r") as file:
             yield file
     except DeepenError:
         raise
-    except (OSError, RuntimeError, TypeError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        LookupError,
+        MemoryError,
+    ) as error:  # h5py's, of damaged files
         raise DeepenError(f"{path}: no {what}: {first_line(error)}") from error
+
+
+def _require_sound_heaps(path: Path, what: str) -> None:
+    """Refuse a file in whose heaps of texts HDF5 2.0 would go round for ever: where an object of no number has no size.
+
+    A heap has a head of 16 bytes (signature, version, size), and objects of 16 bytes (number, size) and their content,
+    filled up to eight; what has the number zero is the rest (HDF5 file format specification, III.E). Searching half a
+    gigabyte takes a quarter of a second.
+    """
+    if path.stat().st_size == 0:
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        first = content.find(_HEAP)
+        while first >= 0:
+            end = min(len(content), first + int.from_bytes(content[first + 8 : first + 16], "little"))
+            place = first + 16
+            while place + 16 <= end:
+                number = int.from_bytes(content[place : place + 2], "little")
+                size = int.from_bytes(content[place + 8 : place + 16], "little")
+                require(number > 0 or size > 0, f"{path}: no {what}: damaged, by zeros at byte {place}")
+                place += size if number == 0 else 16 + -(-size // 8) * 8
+            first = content.find(_HEAP, first + 1)
 
 
 def require_free_space(folder: Path, size: int) -> None:

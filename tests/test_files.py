@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -55,6 +56,7 @@ def test_a_full_disk_leaves_the_older_file_and_no_other(tmp_path, full_disk, one
 
 LIMITED = """
 import resource, sys
+import h5py
 import numpy as np
 from pathlib import Path
 from direct_deepen.errors import DeepenError
@@ -138,3 +140,21 @@ def test_more_than_the_disk_has_left_is_refused(tmp_path, one_line_error):
     require_free_space(tmp_path, free // 2)
     with one_line_error(f"{tmp_path}: cannot be written", f"{2 * free} bytes needed"):
         require_free_space(tmp_path, 2 * free)
+
+
+def test_a_heap_in_which_hdf5_would_never_end_is_refused(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["text"] = "a" * 100
+        file["numbers"] = np.frombuffer(b"GCOL" * 100, dtype=np.uint8)
+    content = path.read_bytes()
+    with open_hdf5(path, "file") as file:
+        assert file.attrs["text"] == "a" * 100
+    # The first object behind the head of the heap.
+    place = content.index(b"GCOL\1\0\0\0") + 16
+    path.write_bytes(content[:place] + bytes(40) + content[place + 40 :])
+    with (
+        pytest.raises(DeepenError, match=rf"a.h5: no file: damaged, by zeros at byte {place}"),
+        open_hdf5(path, "file"),
+    ):
+        pass

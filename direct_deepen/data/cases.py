@@ -73,6 +73,7 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
         convention = convention_of(physics.forward_operator, physics.backward_operator)
         defaults = OmegaConf.structured(load_dataset_config(section.name))
         merged = OmegaConf.merge(defaults, section, {"transforms": dict(transforms or {})})
+        OmegaConf.resolve(merged)
         masks = merged.transforms.masking
         masking = None if masks is None else build_masking_function(**masks)
         if masking is None:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -48,12 +49,19 @@ def read_series(folder: Path) -> Iterator[ImageSeries]:
             grouped[(path.parent if kind in (".dcm", ".png") else path, kind)].append(path)
     require(len(grouped) > 0, f"{folder}: holds no images; allowed: files *{', *'.join(_READERS)}")
     for (source, kind), paths in grouped.items():
-        try:
+        with _named(source):
             yield from _READERS[kind](source, paths)
-        except DeepenError:
-            raise
-        except Exception as error:  # of readers of any format: the file is named, and nothing is passed over
-            raise DeepenError(f"{source}: cannot be read: {first_line(error)}") from error
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn whatever a reader raises, of any format, into a :class:`DeepenError` that names the file."""
+    try:
+        yield
+    except DeepenError:
+        raise
+    except Exception as error:
+        raise DeepenError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
 def _read_nifti(source: Path, paths: list[Path]) -> Iterator[ImageSeries]:
@@ -75,7 +83,9 @@ def _read_dicom(source: Path, paths: list[Path]) -> Iterator[ImageSeries]:
         import pydicom
     series: dict[str, list[Any]] = defaultdict(list)
     for path in paths:
-        dataset = pydicom.dcmread(path)
+        with _named(path):
+            dataset = pydicom.dcmread(path)
+            dataset.pixel_array  # noqa: B018 - read here, where the file is known
         series[str(dataset.get("SeriesInstanceUID", ""))].append(dataset)
     for slices in series.values():
         slices.sort(key=_place)
@@ -114,7 +124,7 @@ def _read_pictures(source: Path, paths: list[Path]) -> Iterator[ImageSeries]:
 
     images = []
     for path in paths:
-        with Image.open(path) as picture:
+        with _named(path), Image.open(path) as picture:
             # 16-bit greyscale is kept, colours become brightness.
             images.append(np.asarray(picture if picture.mode in ("L", "I", "I;16", "F") else picture.convert("L")))
     yield from _runs(source, images, None)

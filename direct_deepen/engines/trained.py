@@ -54,7 +54,11 @@ def load_trained(checkpoint: Path, configuration: Path) -> Any:
 
 def load_system(configuration: Path) -> System:
     """Return what the model section of a configuration says, checked; errors are those of :func:`load_prior`."""
-    return system_of(_model_section(configuration))
+    section = _model_section(configuration)
+    try:
+        return system_of(section)
+    except DeepenError as error:
+        raise DeepenError(f"{configuration}: {error}") from error
 
 
 def load_denoiser(checkpoint: Path, configuration: Path) -> nn.Module:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from direct_deepen.errors import optional_import
+from direct_deepen.errors import DeepenError, first_line, optional_import
 from direct_deepen.files import write_text
 
 type Frame = Any
@@ -52,7 +52,12 @@ def read_results(paths: Iterable[Path]) -> Frame:
     with optional_import("evaluation", "the tables of a benchmark need pandas"):
         import pandas  # type: ignore[import-untyped]
     names = dict.fromkeys(("method", "mask", "case"), str)
-    frames = [pandas.read_csv(path, dtype=names) for path in paths]
+    frames = []
+    for path in paths:
+        try:
+            frames.append(pandas.read_csv(path, dtype=names))
+        except (ValueError, pandas.errors.ParserError) as error:
+            raise DeepenError(f"{path}: no table of results: {first_line(error)}") from error
     return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
 
 

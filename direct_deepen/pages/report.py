@@ -1,13 +1,15 @@
 """One page about one or several runs: curves of trainings, tables of results, drawings."""
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from direct_deepen.errors import require
+from direct_deepen.errors import DeepenError, require
+from direct_deepen.files import read_text
 from direct_deepen.pages.html_page import render
 from direct_deepen.pages.training_curves import LOG, Curve, plot_curves, read_curves, shown_curves
 
@@ -54,9 +56,11 @@ def _results(run: Path) -> dict[str, Any]:
 
 def read_table(path: Path) -> Rows:
     """Read a CSV file, which is to hold rows of one length."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    try:
         rows = list(reader)
+    except csv.Error as error:
+        raise DeepenError(f"{path}: no table: {error}") from error
     # Cells beyond the head have the name None, and cells that are not there are None.
     fits = len(rows) > 0 and not any(None in (*row, *row.values()) for row in rows)
     require(

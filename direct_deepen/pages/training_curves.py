@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from direct_deepen.errors import require
+from direct_deepen.files import read_text
 from direct_deepen.pages.drawing import blank_figure, figure_file
 
 LOG = "metrics.json"
@@ -37,8 +38,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     something new count.
     """
     curves: dict[str, Curve] = {}
-    text = (folder / LOG).read_text(encoding="utf-8")
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(read_text(folder / LOG).splitlines(), start=1):
         try:
             row = json.loads(line)
             iteration = int(row.pop("iteration"))

@@ -121,12 +121,17 @@ def read_posterior(path: Path, *, num_samples: int = 0) -> PosteriorVolume:
     largest dataset, is left out. A file that is missing or that HDF5 cannot read is a :class:`DeepenError`.
     """
     with open_output(path) as file:
-        arrays = {name: dataset[()] for name, dataset in file.items() if not dataset.is_scale and name != "samples"}
+        arrays = {name: dataset[()] for name, dataset in file.items() if _is_read(name, dataset)}
         if num_samples > 0 and "samples" in file:
             saved = file["samples"].shape[1]
             chosen = np.unique(np.linspace(0, saved - 1, min(num_samples, saved)).round().astype(int))
             arrays["samples"] = file["samples"][:, chosen]
         return PosteriorVolume(path, arrays, dict(file.attrs))
+
+
+def _is_read(name: str, dataset: object) -> bool:
+    # Of a damaged file there may be names without anything behind them.
+    return isinstance(dataset, h5py.Dataset) and not dataset.is_scale and name != "samples"
 
 
 @contextmanager
