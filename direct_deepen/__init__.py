@@ -11,7 +11,7 @@ from direct_deepen.physics import (
     sense,
 )
 from direct_deepen.posterior.posterior import Posterior
-from direct_deepen.priors import ConvEnergy, DifferentiableEnergy, Energy, QuadraticEnergy, SumEnergy
+from direct_deepen.priors import ConvEnergy, DifferentiableEnergy, Energy, QuadraticEnergy, SumEnergy, at_noise
 from direct_deepen.priors.pretrained import available_pretrained, load_pretrained, pretrained_provenance
 
 __version__ = "0.2.0.dev0"
@@ -34,6 +34,7 @@ __all__ = [
     "Stopping",
     "SumEnergy",
     "align_phase",
+    "at_noise",
     "available_pretrained",
     "intensity_scale",
     "langevin",

@@ -13,6 +13,7 @@ import torch
 
 from direct_deepen.errors import DeepenError
 from direct_deepen.physics import SenseOperator, complex_normal, normalize_sensitivity_map
+from direct_deepen.physics.fourier import fft2
 from direct_deepen.priors import ConvEnergy, Energy, QuadraticEnergy
 
 # The images of these tests are tiny: more threads only wait for one another, and the order of sums, so the last digit
@@ -292,3 +293,42 @@ def energy_type_case(request: pytest.FixtureRequest) -> EnergyCase:
 def smooth_energy_case(request: pytest.FixtureRequest) -> EnergyCase:
     """Every kind of energy with a continuous gradient, one after another."""
     return request.param
+
+
+# ---- A phantom as it is measured
+
+
+@dataclass(frozen=True)
+class PhantomSlice:
+    """A slice of a synthetic head of 64×64 with eight coils, without noise: all that a measurement is made of."""
+
+    image: torch.Tensor
+    """Complex (1, 64, 64)."""
+    sensitivity_map: torch.Tensor
+    """Complex (1, 8, 64, 64), Σ|S|² = 1."""
+    noise_std: float
+    """η of an ordinary measurement per real component, in the unit of the image."""
+    mask: torch.Tensor
+    """Boolean (1, 1, 64, 64): that of the demo, a quarter of the samples."""
+
+    def kspace(self, noise_factor: float | torch.Tensor = 1.0) -> torch.Tensor:
+        """Fully sampled data with so many times the noise, by coil if it is a tensor (8, 1, 1)."""
+        exact = fft2(self.image[:, None] * self.sensitivity_map)
+        return exact + noise_factor * self.noise_std * draw_complex(*exact.shape, seed=1, dtype=exact.dtype)
+
+
+@pytest.fixture(scope="session")
+def phantom_slice() -> PhantomSlice:
+    from direct.common.subsample import build_masking_function
+
+    from direct_deepen.data.phantom import brain_volume
+
+    volume = brain_volume(np.random.default_rng([3, 0]), num_slices=4, size=64, num_coils=8)
+    build = build_masking_function("Gaussian2D", accelerations=[4.0], center_fractions=[0.02])
+    mask = build(shape=(1, 64, 64, 1), seed=0, return_acs=False).reshape(1, 1, 64, 64) != 0
+    return PhantomSlice(
+        image=torch.from_numpy(volume.image[1:2]),
+        sensitivity_map=torch.from_numpy(volume.sensitivity_map)[None],
+        noise_std=volume.noise_std,
+        mask=mask,
+    )

@@ -10,7 +10,7 @@ from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.scale import central_disc, intensity_scale
 from direct_deepen.physics.sense import require_finite_data
-from direct_deepen.physics.sense_operator import SenseOperator
+from direct_deepen.physics.sense_operator import ROUNDING, SenseOperator, normalize_sensitivity_map
 
 _SMALLEST, _LARGEST = 1e-15, 1e15
 """Range of the largest sample in which squares, and their sums over pixels and coils, stay finite in single precision:
@@ -44,7 +44,8 @@ class NamedSlices(Dataset):
 def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | None = None) -> Problem:
     """Build the problem of a batch of DIRECT's supervised two-dimensional transforms.
 
-    ``sensitivity_map``, complex (batch, coil, height, width), is used instead of the batch's. :class:`DeepenError`
+    ``sensitivity_map``, complex (batch, coil, height, width), is used instead of the batch's. Maps with another Σ|S|²
+    than 1 or 0, as those of a user's files, are divided by its root, as DIRECT's engines do. :class:`DeepenError`
     with the names of files and slices if the data are not finite, or too large or small for single precision, the mask
     is empty or shapes do not match.
     """
@@ -66,6 +67,8 @@ def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | Non
         A = SenseOperator(maps, data["sampling_mask"].squeeze(-1))
         _require_no_gaps(data)
         _require_centre(masked_kspace if "kspace" not in data else to_complex(data["kspace"]))
+        if bool(((A.power - 1).abs() > ROUNDING)[A.power > 0].any()):
+            A = SenseOperator(normalize_sensitivity_map(maps), A.sampling_mask)
         scale = intensity_scale(A, masked_kspace)
     except ValueError as error:
         where = ", ".join(f"{name} slice {number}" for name, number in names)

@@ -24,7 +24,7 @@ def with_random_phase(problem: Problem, share: float) -> Problem:
     terms = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y])
     phases = torch.stack([_draw_phase(name, number, terms, share) for name, number in problem.names])
     rotation = torch.polar(torch.ones_like(phases), -phases).to(maps)
-    return replace(problem, A=problem.A.rotated(rotation))
+    return replace(problem, A=problem.A.multiplied(rotation))
 
 
 def _draw_phase(name: str, number: int, terms: torch.Tensor, share: float) -> torch.Tensor:

@@ -46,6 +46,27 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
         raise DeepenError(f"{path}: no checkpoint of DIRECT ({type(error).__name__})") from error
 
 
+_TRAINED_WITH = "__trained_with__"
+"""Where a checkpoint says what its weights mean. DIRECT stores values of such keys as they are."""
+
+
+def require_trained_with(path: Path | str, settings: Mapping[str, Any], instead: Mapping[str, str]) -> None:
+    """Raise :class:`DeepenError` if a checkpoint says that another value of a setting is the one of its weights.
+
+    ``instead`` says, by setting, what is to be done. Of what a file of an earlier version does not say, nothing is
+    asked; addresses of the web are left to DIRECT.
+    """
+    if check_is_valid_url(str(path)):
+        return
+    content = dict(torch.load(path, map_location="cpu", weights_only=True)).get(_TRAINED_WITH, {})
+    for name in content.keys() & settings.keys():
+        require(
+            content[name] == settings[name],
+            f"{path}: was trained with model.{name} {content[name]!r}, this configuration has {settings[name]!r}; "
+            f"{instead[name]}",
+        )
+
+
 def digest_of(weights: Mapping[str, torch.Tensor]) -> str:
     """Return the SHA-256 of weights, in hexadecimal digits: of names, types, shapes and values, not of a file."""
     digest = hashlib.sha256()
@@ -106,9 +127,16 @@ class RunCheckpointer(Checkpointer):
 
     save_directory: Path
 
-    def __init__(self, checkpointer: Checkpointer, state: Callable[[], dict[str, Any]], iteration: int) -> None:
+    def __init__(
+        self,
+        checkpointer: Checkpointer,
+        state: Callable[[], dict[str, Any]],
+        iteration: int,
+        trained_with: Mapping[str, Any],
+    ) -> None:
         folder, saves = checkpointer.save_directory, checkpointer.save_to_disk
-        super().__init__(folder, saves, model=checkpointer.model, **checkpointer.checkpointables)
+        objects = checkpointer.checkpointables | {_TRAINED_WITH: dict(trained_with)}
+        super().__init__(folder, saves, model=checkpointer.model, **objects)
         self._state = state
         self.iteration = iteration
         """The last one that was saved."""

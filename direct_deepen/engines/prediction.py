@@ -21,7 +21,7 @@ from direct_deepen.data.coil_maps import coil_maps_of_batch
 from direct_deepen.data.convention import in_standard_convention
 from direct_deepen.data.fastmri_file import require_fully_sampled, require_masks_of_files
 from direct_deepen.engines.calibration_file import fitted_scale
-from direct_deepen.engines.checkpoints import digest_of, require_weights_of
+from direct_deepen.engines.checkpoints import digest_of, require_trained_with, require_weights_of
 from direct_deepen.engines.commands import (
     WholeFiles,
     all_cores,
@@ -32,7 +32,7 @@ from direct_deepen.engines.commands import (
     within_command,
 )
 from direct_deepen.engines.reconstruction import Reconstruction, reconstruct
-from direct_deepen.engines.settings import EngineSettings
+from direct_deepen.engines.settings import INSTEAD, EngineSettings
 from direct_deepen.errors import DeepenError, require, require_count
 from direct_deepen.files import require_free_space
 from direct_deepen.inference import Inference, Map, Sampler
@@ -123,6 +123,7 @@ class Prediction(MRIModelEngine):
                 require_count("inference.batch_size", self.cfg.inference.batch_size)
                 if given:
                     require_weights_of(self.prior, str(checkpoint))
+                    require_trained_with(str(checkpoint), self.settings.meaning(), INSTEAD)
                     if isinstance(self.inference, Sampler):
                         self.std_scale = fitted_scale(Path(str(checkpoint)), self.inference)
                 output = super().predict(NamedSlices(dataset), experiment_directory, checkpoint, *args, **kwargs)
@@ -163,7 +164,7 @@ class Prediction(MRIModelEngine):
         }
         inference = self.inference
         if isinstance(inference, Map):
-            attributes["noise_std"] = inference.shared.noise_std
+            attributes["noise_std"] = inference.posterior_noise_std
         if isinstance(inference, Sampler):
             names = ("num_samples", "num_steps", "keep")
             attributes |= {name: getattr(inference, name) for name in names if hasattr(inference, name)}

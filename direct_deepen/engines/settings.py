@@ -26,6 +26,14 @@ class EngineSettings(SharedSettings):
     inference: dict[str, Any] = field(default_factory=lambda: {"name": "map"})
     """Reconstruction: ``name``, and the settings of the part of that name."""
 
+    def meaning(self) -> dict[str, Any]:
+        """Return the settings that the weights of a training mean: with others they are those of another prior."""
+        return {"noise_std": self.noise_std}
+
+
+INSTEAD = {"noise_std": "for data of other noise set model.inference.noise_std, and leave model.noise_std"}
+"""What is to be done where a setting is not that of training."""
+
 
 @dataclass(frozen=True)
 class System:

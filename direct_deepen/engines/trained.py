@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from direct_deepen.engines.checkpoints import require_weights_of, weights_of
+from direct_deepen.engines.checkpoints import require_trained_with, require_weights_of, weights_of
 from direct_deepen.engines.configuration import keys_of_model, read_yaml
 from direct_deepen.engines.models import DiffusionDenoiser
-from direct_deepen.engines.settings import System, plain, system_of
+from direct_deepen.engines.settings import INSTEAD, System, plain, system_of
 from direct_deepen.errors import DeepenError, first_line, require
 
 _logger = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ def load_prior(checkpoint: Path, configuration: Path) -> nn.Module:
     kind = load_model_from_name(section["model_name"])
     prior = kind.of(section)
     require_weights_of(prior, checkpoint)
+    require_trained_with(checkpoint, load_system(configuration).settings.meaning(), INSTEAD)
     prior.load_state_dict(weights_of(checkpoint))
     _logger.info("%s: %s, %i weights", checkpoint, kind.__name__, sum(tensor.numel() for tensor in prior.parameters()))
     return prior.eval()
@@ -49,7 +50,9 @@ def load_trained(checkpoint: Path, configuration: Path) -> Any:
         f"{configuration}: model.model_name is a {type(prior).__name__}, which is no energy; allowed: a prior with "
         "value_and_grad",
     )
-    return prior
+    energy: Any = prior
+    energy.prior_noise_std = float(load_system(configuration).settings.noise_std)
+    return energy
 
 
 def load_system(configuration: Path) -> System:

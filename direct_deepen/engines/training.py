@@ -203,7 +203,7 @@ class Training(Prediction):
         if start_iter > 0:
             self._restore(Path(checkpointer.save_directory), start_iter - 1)
         run, self._best = Path(checkpointer.save_directory), None
-        self.checkpointer = RunCheckpointer(checkpointer, self._state, start_iter - 1)
+        self.checkpointer = RunCheckpointer(checkpointer, self._state, start_iter - 1, self.settings.meaning())
         if self.objective.best.metric:
             self._best = BestCheckpoint(self.objective.best, run, start_iter)
             if self._best.is_last:

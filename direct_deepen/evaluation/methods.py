@@ -18,8 +18,9 @@ from omegaconf import OmegaConf
 from torch.utils.data import default_collate
 
 from direct_deepen.data.cases import Case, inference_dataset
-from direct_deepen.engines.checkpoints import require_weights_of, weights_of
+from direct_deepen.engines.checkpoints import require_trained_with, require_weights_of, weights_of
 from direct_deepen.engines.engine import DeepenEngine
+from direct_deepen.engines.settings import INSTEAD
 from direct_deepen.errors import require
 from direct_deepen.evaluation.classical import CLASSICAL, REGULARIZATIONS, ZERO_FILLED
 from direct_deepen.evaluation.metrics import quality
@@ -195,6 +196,8 @@ def _engine(configuration: Path, checkpoint: Path, seed: int, device: str) -> An
             handler.close()
     engine = environment.engine
     require_weights_of(engine.model, checkpoint)
+    if isinstance(engine, DeepenEngine):
+        require_trained_with(checkpoint, engine.settings.meaning(), INSTEAD)
     engine.model.load_state_dict(weights_of(checkpoint))
     engine.model.eval()
     engine.ndim = 2

@@ -18,15 +18,28 @@ from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy
 @inferences("map")
 @dataclass
 class Map(Estimator):
-    """MAP by majorize-minimize, min ½‖Ax − b‖² + wE(x): :func:`~direct_deepen.mm_map`."""
+    """MAP by majorize-minimize, min ½‖Ax − b‖² + w(ε/ε₀)²E(x): :func:`~direct_deepen.mm_map`."""
 
     needs = "value_and_grad"
     prior_weight: float = setting(1.0, above=0)
-    """w of the cost ½‖Ax − b‖² + wE(x)."""
+    """w of the cost ½‖Ax − b‖² + w(ε/ε₀)²E(x)."""
+    noise_std: float | None = setting(None, above=0)
+    """ε of the data, √2 times their noise per real component, in scaled intensities; null for ε₀ =
+    ``model.noise_std``, that of training. The cost has (ε/ε₀)²E, the posterior is ∝ exp(−2C/ε²)."""
     tolerance: float = setting(1e-6, above=0)
     """Change of the cost, relative to its decrease so far plus the misfit, below which the iteration ends."""
     max_iterations: int = setting(500, least=1)
     """When it ends anyway."""
+
+    @property
+    def posterior_noise_std(self) -> float:
+        """ε of the posterior."""
+        return self.shared.noise_std if self.noise_std is None else self.noise_std
+
+    def weighted(self, prior: DifferentiableEnergy) -> SumEnergy:
+        """Return w(ε/ε₀)²E."""
+        ratio = self.posterior_noise_std / self.shared.noise_std
+        return SumEnergy([(self.prior_weight * ratio**2, prior)])
 
     def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
         """Minimise the cost."""
@@ -34,7 +47,7 @@ class Map(Estimator):
         result = mm_map(
             problem.A,
             problem.masked_kspace,
-            SumEnergy([(self.prior_weight, cast("DifferentiableEnergy", prior))]),
+            self.weighted(cast("DifferentiableEnergy", prior)),
             init=self.sense(problem),
             stopping=Stopping(self.tolerance, max_iterations=self.max_iterations),
             progress=True,

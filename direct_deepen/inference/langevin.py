@@ -1,6 +1,8 @@
 """Langevin sampling of the posterior."""
 
+import logging
 from dataclasses import dataclass
+from math import isclose
 from typing import Any
 
 import torch
@@ -17,8 +19,10 @@ from direct_deepen.physics.noise import ChainGenerators, complex_normal_like
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import require_finite_data, sense
-from direct_deepen.priors.energy import DifferentiableEnergy
+from direct_deepen.priors.energy import DifferentiableEnergy, prior_noise_std
 from direct_deepen.progress import progress_bar, show_metrics
+
+_logger = logging.getLogger(__name__)
 
 _FINITE_CHECK_INTERVAL = 20
 _SHOWN_CHAINS = 5
@@ -154,6 +158,12 @@ def langevin(
     step = grouped("step", LangevinStep, step, keywords)
     refuse_unknown("langevin", keywords)
     require_finite_data(masked_kspace)
+    known = prior_noise_std(energy)
+    if known is not None and not isclose(known, noise_std):
+        _logger.warning(
+            "noise_std is %g, but the prior of this energy is that of %g: for data of other noise pass "
+            "at_noise(energy, %g), to mm_map too.", noise_std, known, noise_std,
+        )  # fmt: skip
 
     # A refused step would otherwise depend on how exactly the proposal was solved for.
     accuracy = _EXACT if step.metropolis else _INEXACT

@@ -20,15 +20,16 @@ from direct_deepen.inference.noise_levels import power_schedule, variance_explod
 from direct_deepen.inference.samples import Samples
 from direct_deepen.parts import setting
 from direct_deepen.physics.problem import Problem
-from direct_deepen.priors import DifferentiableEnergy, NoiseConditionalEnergy, ReducedPrecision, SumEnergy
+from direct_deepen.priors import DifferentiableEnergy, NoiseConditionalEnergy, ReducedPrecision
 
 
 @inferences("langevin")
 @dataclass
 class Langevin(Sampler, Map):
-    """Langevin chains of ½‖Ax − b‖² + wE(x), with the MAP image beside them: :func:`~direct_deepen.langevin`.
+    """Langevin chains of ½‖Ax − b‖² + w(ε/ε₀)²E(x), with the MAP image beside them: :func:`~direct_deepen.langevin`.
 
-    ``prior_weight``, ``tolerance`` and ``max_iterations`` are those of :class:`~direct_deepen.inference.Map`.
+    ``prior_weight``, ``noise_std``, ``tolerance`` and ``max_iterations`` are those of
+    :class:`~direct_deepen.inference.Map`.
     """
 
     num_steps: int = setting(100, least=1)
@@ -52,6 +53,11 @@ class Langevin(Sampler, Map):
             f"{path}.keep is {self.keep!r}; allowed: 1 to {path}.num_steps = {self.num_steps}",
         )
 
+    def sampling(self) -> dict[str, Any]:
+        """Return what samples depend on; ε is one number, and ε₀ is named where it is another."""
+        trained = {} if self.noise_std is None else {"trained_noise_std": self.shared.noise_std}
+        return super().sampling() | {"noise_std": self.posterior_noise_std} | trained
+
     def prepare(self, problem: Problem, prior: nn.Module) -> Estimate:
         """Return the MAP images, which are written whatever the chains start from."""
         return self.solve(problem, prior)
@@ -68,8 +74,8 @@ class Langevin(Sampler, Map):
         return langevin(
             problem.A,
             problem.masked_kspace,
-            SumEnergy([(self.prior_weight, energy)]),
-            noise_std=self.shared.noise_std,
+            self.weighted(energy),
+            noise_std=self.posterior_noise_std,
             init=start if start is not None and self.start == "map" else self.start,
             init_std=self.shared.noise_start_std,
             chains=Chains(self.num_samples, self.num_steps, self.keep, max_images=self.max_images),
@@ -122,7 +128,7 @@ class AnnealedLangevin(Sampler):
     noise, which leaves the coils out. ``langevin``, ``metropolis``: preconditioned steps that have the posterior as
     their limit, or exactly. ``map``: the authors' rule without noise, one image."""
     noise_std: float = setting(0.007, above=0)
-    """η, the measurement noise per real component, in scaled intensities."""
+    """η, the measurement noise per real component, in scaled intensities: ε/√2 of the other samplers."""
     num_levels: int = setting(10, least=2)
     """Noise levels of the schedule."""
     largest_noise_std: float = setting(1.0, above=0)

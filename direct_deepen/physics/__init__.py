@@ -5,12 +5,13 @@ from direct_deepen.physics.noise import complex_normal
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.scale import intensity_scale
 from direct_deepen.physics.sense import sense
-from direct_deepen.physics.sense_operator import SenseOperator, align_phase, normalize_sensitivity_map
+from direct_deepen.physics.sense_operator import SenseOperator, align_phase, coil_gain, normalize_sensitivity_map
 
 __all__ = [
     "LinearOperator",
     "SenseOperator",
     "align_phase",
+    "coil_gain",
     "complex_normal",
     "conjugate_gradient",
     "intensity_scale",

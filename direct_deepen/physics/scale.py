@@ -13,17 +13,24 @@ predicted from the acquired ones by SENSE, whose coil maps interpolate k-space; 
 density, and it keeps the scale within a few percent of its value for a full centre.
 """
 
+import logging
+
 import torch
 
 from direct_deepen.errors import require
 from direct_deepen.physics.sense import require_finite_data, sense
-from direct_deepen.physics.sense_operator import SenseOperator
+from direct_deepen.physics.sense_operator import SenseOperator, coil_gain
+
+_logger = logging.getLogger(__name__)
 
 DISC_RADIUS = 0.0375
 """Radius of the disc in cycles per pixel: 12 samples at 320, inside a fully sampled centre of 8 % of the lines."""
 
 BRAIN_MAXIMUM = 3.0
 """Magnitude of the brightest tissue over the root mean square of the field of view, roughly, in brain images."""
+
+_TOLERATED_GAIN = 1.5
+"""Of coil maps without a word; what a receive profile that is left in maps with Σ|S|² of about one may have."""
 
 
 def central_disc(height: int, width: int, *, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -47,6 +54,9 @@ def intensity_scale(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tens
     Complex (batch, coil, height, width), zero where not acquired → real (batch,), above zero. A :class:`DeepenError` if
     no sample of the disc is acquired, those there are all zero, or the data are not finite. The operator may be any
     with ``forward``, ``adjoint``, ``normal``, ``sampling_mask`` and ``fully_sampled``.
+
+    It is that of an image as bright as the root sum of squares of the coils. A warning says where coil maps are in
+    another unit (:func:`~direct_deepen.physics.coil_gain`): the image is not, and energies are not for it.
     """
     require(
         hasattr(A, "sampling_mask"), "intensity_scale needs an operator with a sampling_mask, such as SenseOperator"
@@ -59,6 +69,7 @@ def intensity_scale(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tens
         bool(acquired.flatten(1).any(dim=1).all()),
         "sampling_mask has no sample in the central disc of k-space; allowed: masks that sample the centre",
     )
+    _tell_unit_of_maps(A, masked_kspace)
     # In units of a power of two, which costs no digit: squares of large or small numbers leave the range of a float.
     largest = masked_kspace.abs().flatten(1).amax(dim=1)
     unit = torch.ldexp(torch.ones_like(largest), largest.frexp().exponent)
@@ -75,3 +86,15 @@ def intensity_scale(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tens
         "masked_kspace is zero in the central disc of k-space; allowed: data with a signal there",
     )
     return scale
+
+
+def _tell_unit_of_maps(A: SenseOperator, masked_kspace: torch.Tensor) -> None:
+    if not hasattr(A, "power"):
+        return
+    gain = coil_gain(A, masked_kspace)
+    worst = float(gain[gain.log().abs().argmax()])
+    if not 1 / _TOLERATED_GAIN < worst < _TOLERATED_GAIN:
+        _logger.warning(
+            "sensitivity_map has a mean Σ|S|² of %.3g over the image, energies expect 1: take the operator of "
+            "align_phase, whose image is %.3g times that of these maps, or normalize_sensitivity_map.", worst**2, worst,
+        )  # fmt: skip

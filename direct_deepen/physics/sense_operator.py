@@ -14,6 +14,9 @@ _CPU_SAMPLES, _GPU_SAMPLES = 2**19, 2**27
 _WINDOW_STD = 0.075
 """Standard deviation of the low-pass window, in samples over the matrix size."""
 
+ROUNDING = 1e-3
+"""Up to which Σ|S|² = 1 of maps that were stored or resampled is meant to be one."""
+
 
 class SenseOperator:
     r"""SENSE forward model with DIRECT's centred orthonormal Fourier transform.
@@ -24,7 +27,8 @@ class SenseOperator:
     ``apply_mask(fft2(expand_operator(x, S)), M)``, and sigpy's ``Sense`` operator.
 
     The maps are used as given. Where Σ_c |S_c|² = 1 or 0, as DIRECT's and ESPIRiT maps are and as
-    :func:`normalize_sensitivity_map` makes them, ‖A‖ ≤ 1; ``norm_squared_bound`` is the bound for others.
+    :func:`normalize_sensitivity_map` makes them, ‖A‖ ≤ 1; ``norm_squared_bound`` is the bound for others. Energies
+    expect maps in that unit, or with that on average: :func:`align_phase` sees to it.
 
     Images have shape (..., batch, height, width), data (..., batch, coil, height, width): extra leading dimensions,
     such as chains, share maps and mask. Arguments are never modified; others than these are a :class:`DeepenError`.
@@ -52,9 +56,14 @@ class SenseOperator:
         self._masked_axes = [axis for axis in (-2, -1) if bool((sampling_mask.diff(dim=axis) != 0).any())]
 
     @property
+    def power(self) -> torch.Tensor:
+        """Σ_c |S_c|², real (batch, height, width)."""
+        return (self.sensitivity_map.abs() ** 2).sum(dim=1)
+
+    @property
     def norm_squared_bound(self) -> torch.Tensor:
         """Upper bound of ‖AᴴA‖, real (batch,): the largest Σ_c |S_c|² of any pixel (F is unitary, M a projection)."""
-        return (self.sensitivity_map.abs() ** 2).sum(dim=1).amax(dim=(-2, -1))
+        return self.power.amax(dim=(-2, -1))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Masked k-space Ax of an image; complex (..., batch, height, width) → (..., batch, coil, height, width)."""
@@ -101,9 +110,9 @@ class SenseOperator:
             sampling_mask=torch.ones_like(self.sampling_mask), _mask=mask, _shifted_mask=mask, _masked_axes=[]
         )
 
-    def rotated(self, phase: torch.Tensor) -> Self:
-        """Return the operator whose coil maps are multiplied by numbers of modulus one, (batch, height, width)."""
-        return self._changed(sensitivity_map=self.sensitivity_map * phase[:, None])
+    def multiplied(self, factor: torch.Tensor) -> Self:
+        """Return the operator whose coil maps are multiplied by finite numbers, (batch, height, width)."""
+        return self._changed(sensitivity_map=self.sensitivity_map * factor[:, None])
 
     def _changed(self, **attributes: Any) -> Self:
         other = copy(self)
@@ -123,27 +132,55 @@ def normalize_sensitivity_map(sensitivity_map: torch.Tensor) -> torch.Tensor:
 
 
 def align_phase(A: SenseOperator, masked_kspace: torch.Tensor) -> SenseOperator:
-    r"""Return the operator with the image's smooth phase moved into its coil maps.
+    r"""Return the operator with the image's smooth phase, and the unit of its coil maps, moved into these.
 
-    Coil maps are known up to a phase e^{iφ(r)} that the image takes over with the opposite sign: S·e^{iφ} and
-    x·e^{−iφ} explain the same data. DIRECT's ``RSS_ESTIMATE`` settles it so that the low-resolution image is real and
-    positive; ESPIRiT, vendors' maps and simulations settle it otherwise, or not at all. An energy trained in one gauge
-    is not valid in another, so energies of this package expect maps aligned like this:
+    Coil maps are known up to a phase e^{iφ(r)} and a factor f that the image takes over inversely: S·fe^{iφ} and
+    x·e^{−iφ}/f explain the same data. DIRECT's ``RSS_ESTIMATE`` settles them so that the low-resolution image is real,
+    positive and the root sum of squares of the coils; ESPIRiT, vendors' maps and simulations settle them otherwise, or
+    not at all. An energy trained in one gauge is not valid in another, so energies of this package expect maps aligned
+    like this:
 
-    .. math:: S'_c = S_c\, e^{i \arg m}, \qquad m = \sum_c \bar S_c\, F^H (w\, b_c)
+    .. math:: S'_c = S_c\, e^{i \arg m} / f, \qquad m = \sum_c \bar S_c\, F^H (w\, b_c)
 
-    with w a Gaussian window about the centre of k-space and b the data, complex (batch, coil, height, width), in any
-    unit. An image x of it is the image x·e^{i arg m} of ``A``, so magnitudes are the same.
+    with w a Gaussian window about the centre of k-space, b the data, complex (batch, coil, height, width), in any
+    unit, and f the :func:`coil_gain`. An image x of it is the image x·e^{i arg m}/f of ``A``: for maps with Σ|S|² = 1,
+    as f is 1, magnitudes are the same; for maps in another unit they become those of the root sum of squares.
     """
+    image = _low_pass(A, masked_kspace)
+    # A unit phase where there is no signal: angle(0) is 0.
+    phase = torch.polar(torch.ones_like(image.real), image.angle())
+    return A.multiplied(phase / _gain(A, image)[:, None, None])
+
+
+def coil_gain(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tensor:
+    r"""Return the unit f of an operator's coil maps; with maps S/f the image is as bright as the root sum of squares.
+
+    .. math:: f^2 = \frac{\sum_r |x|^2 \sum_c |S_c|^2}{\sum_r |x|^2}, \qquad x = m / \sum_c |S_c|^2,
+
+    with m of :func:`align_phase`: the mean of Σ|S|² where the low-resolution image x is. Real (batch,); one, exactly,
+    where it is one up to rounding or where there is no signal. A smooth profile that is left in maps stays there.
+    """
+    return _gain(A, _low_pass(A, masked_kspace))
+
+
+def _low_pass(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tensor:
+    """Return m of :func:`align_phase`, complex (batch, height, width)."""
     rows, columns = (
         (torch.arange(size, dtype=masked_kspace.real.dtype, device=masked_kspace.device) - size // 2) / size
         for size in masked_kspace.shape[-2:]
     )
     window = torch.exp(-(rows[:, None] ** 2 + columns**2) / (2 * _WINDOW_STD**2))
-    image = (ifft2(window * masked_kspace) * A.sensitivity_map.conj()).sum(dim=1)
-    # A unit phase where there is no signal: angle(0) is 0.
-    phase = torch.polar(torch.ones_like(image.real), image.angle())
-    return A.rotated(phase)
+    return (ifft2(window * masked_kspace) * A.sensitivity_map.conj()).sum(dim=1)
+
+
+def _gain(A: SenseOperator, low_pass: torch.Tensor) -> torch.Tensor:
+    power = A.power
+    # In units of its largest value, whose square may leave the range of a float.
+    image = low_pass.abs() / low_pass.abs().amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(power.dtype).tiny)
+    image = torch.where(power > 0, image / power, 0).square()
+    squares, total = (image * power).sum(dim=(1, 2)), image.sum(dim=(1, 2))
+    gain = torch.where(total > 0, squares / total, 1).sqrt()
+    return torch.where((gain - 1).abs() < ROUNDING, 1, gain)
 
 
 def _check_shape(name: str, value: torch.Tensor, like: torch.Tensor) -> None:

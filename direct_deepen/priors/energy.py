@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from direct_deepen.errors import require, require_weight
+from direct_deepen.errors import DeepenError, require, require_positive, require_weight
 
 
 @runtime_checkable
@@ -80,6 +80,9 @@ class Energy(nn.Module, ABC):
     so that E(x + d) = E(x) + Re⟨∇E(x), d⟩ + O(‖d‖²).
     """
 
+    prior_noise_std: float | None = None
+    """ε₀ of the training, for which exp(−2E/ε₀²) is the prior; None where that is not known."""
+
     @abstractmethod
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return E(x) of every image; complex (batch, height, width) → real (batch,), differentiable."""
@@ -111,6 +114,7 @@ class SumEnergy:
         for weight, _ in terms:
             require_weight("weight", weight)
         self.terms = tuple(terms)
+        self.prior_noise_std: float | None = None
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Return E of every image, real (batch,), with a graph: that of :func:`as_function` of every term."""
@@ -123,3 +127,31 @@ class SumEnergy:
 
     def _weighted(self, values: Iterable[torch.Tensor]) -> torch.Tensor:
         return torch.stack([weight * value for (weight, _), value in zip(self.terms, values, strict=True)]).sum(dim=0)
+
+
+def at_noise(energy: DifferentiableEnergy, noise_std: float, *, trained_noise_std: float | None = None) -> SumEnergy:
+    r"""Return the energy of the same prior for data of another noise: (ε/ε₀)²E, to be used with ``noise_std`` = ε.
+
+    Training makes :math:`\exp(-2E/\varepsilon_0^2)` the prior, and the posterior of data with noise ε is
+    :math:`\exp(-2C/\varepsilon^2)`. The prior in it stays what it was if the cost is
+
+    .. math:: C(x) = \tfrac12\|Ax - b\|^2 + (\varepsilon/\varepsilon_0)^2 E(x).
+
+    ``noise_std`` is ε, √2 times the measurement noise per real component, in scaled intensities. ``trained_noise_std``
+    is ε₀, by default that of the energy: those of :func:`~direct_deepen.load_pretrained`, of ``load_trained``, and
+    those returned here know theirs.
+    """
+    require_positive("noise_std", noise_std)
+    known = trained_noise_std if trained_noise_std is not None else prior_noise_std(energy)
+    if known is None:
+        raise DeepenError("trained_noise_std is None, and this energy does not say its own; allowed: a number > 0")
+    require_positive("trained_noise_std", known)
+    result = SumEnergy([((noise_std / known) ** 2, energy)])
+    result.prior_noise_std = noise_std
+    return result
+
+
+def prior_noise_std(energy: object) -> float | None:
+    """Return the ε for which exp(−2E/ε²) is the prior, if the energy says so."""
+    known = getattr(energy, "prior_noise_std", None)
+    return known if isinstance(known, float) else None

@@ -25,13 +25,15 @@ def load_pretrained(name: str | None = None) -> Energy:
     """Return an energy that ships with the package, in evaluation mode, on the CPU, in single precision.
 
     It takes images of any size in scaled intensities: divide k-space by :func:`~direct_deepen.intensity_scale`, and
-    multiply images by it afterwards. Its noise level is ε = 0.01 (:func:`pretrained_provenance`).
+    multiply images by it afterwards. Its noise level is ε₀ = 0.01 (:func:`pretrained_provenance`); for data of other
+    noise take ``at_noise(load_pretrained(), noise_std)``.
 
     ``name`` is one of :func:`available_pretrained`, the first of them by default; a :class:`DeepenError` for another.
     """
     content = _content(name)
     energy = QuadraticEnergy(**content["arguments"])
     energy.load_state_dict(content["weights"])
+    energy.prior_noise_std = content["provenance"].get("noise_std")
     return energy.eval()
 
 

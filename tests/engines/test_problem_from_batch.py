@@ -165,3 +165,12 @@ def test_a_reference_that_is_not_finite_is_refused_by_the_name_of_its_file(batch
     kspace[0, 0, 0, 0, 0] = float("nan")
     with one_line_error("kspace", batch["filename"][0], "allowed"):
         reference_image(dict(batch, kspace=kspace), problem)
+
+
+@pytest.mark.parametrize("factor", [0.1, 2.83, 10.0])
+def test_maps_of_files_in_another_unit_give_the_same_problem(batch, problem, factor):
+    batch["sensitivity_map"] = batch["sensitivity_map"] * factor
+    found = problem_from_batch(batch)
+    assert relative_error(found.A.sensitivity_map, problem.A.sensitivity_map) < SINGLE
+    assert relative_error(found.masked_kspace, problem.masked_kspace) < SINGLE
+    assert relative_error(reference_image(batch, found), reference_image(batch, problem)) < SINGLE

@@ -20,6 +20,7 @@ def test_it_is_the_energy_that_direct_trained(checkpoint, configuration):
     assert {name: tensor.tolist() for name, tensor in energy.state_dict().items()} == {
         name: tensor.tolist() for name, tensor in weights.items()
     }
+    assert energy.prior_noise_std == 0.01
     image = torch.randn(2, 12, 10, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     assert bool((energy(image) > 0).all())
 
@@ -30,6 +31,7 @@ def test_it_is_the_energy_that_direct_trained(checkpoint, configuration):
         ({"model.model_name": "unet.unet_2d.Unet2dModel"}, ["unet.unet_2d.Unet2dModel", "deepen.priors"]),
         ({"model.no_such_key": 1}, ["changed.yaml", "no_such_key"]),
         ({"model.hidden_channels": 7}, ["weights of another model", "shape"]),
+        ({"model.noise_std": 0.05}, ["model_8.pt", "trained with", "0.01", "0.05", "model.inference.noise_std"]),
         ({"model.weight": -1.0}, ["weight", "-1.0"]),
         ({"model.inference": {"name": "map", "tolerance": -1.0}}, ["model.inference.tolerance", "-1.0"]),
         ({"model.model_name": "deepen.priors.Energy"}, ["changed.yaml", "deepen.priors.Energy"]),

@@ -277,7 +277,7 @@ def test_what_comes_of_an_operator_is_what_a_new_one_would_be_and_is_not_checked
     ]
     monkeypatch.setattr(sense_operator, "_check_maps_and_mask", None)
     chosen = A.select(torch.tensor(index))
-    made = [chosen, A.fully_sampled().select(torch.tensor(index)), A.rotated(phase).select(torch.tensor(index))]
+    made = [chosen, A.fully_sampled().select(torch.tensor(index)), A.multiplied(phase).select(torch.tensor(index))]
     assert torch.equal(A.sampling_mask, mask)
     for operator, expected in zip(made, new, strict=True):
         assert torch.equal(operator.sampling_mask, expected.sampling_mask)
