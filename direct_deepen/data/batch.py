@@ -1,5 +1,6 @@
 """From DIRECT's datasets and their batches to problems of the core, and to the references of their images."""
 
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from direct_deepen.physics.scale import central_disc, intensity_scale
 from direct_deepen.physics.sense import require_finite_data
 from direct_deepen.physics.sense_operator import ROUNDING, SenseOperator, normalize_sensitivity_map
 
-_SMALLEST, _LARGEST = 1e-15, 1e15
+SMALLEST, _LARGEST = 1e-15, 1e15
 """Range of the largest sample in which squares, and their sums over pixels and coils, stay finite in single precision:
 outside of it DIRECT's coil maps would be wrong."""
 
@@ -21,22 +22,35 @@ _GAPS = 0.1
 
 
 class NamedSlices(Dataset):
-    """A dataset of DIRECT; where a slice cannot be read or transformed, a :class:`DeepenError` names file and slice."""
+    """A dataset of DIRECT; where a slice cannot be read or transformed, a :class:`DeepenError` names file and slice.
 
-    def __init__(self, dataset: Any) -> None:
+    Slices may be ``left_out``, by their indices; volumes of which nothing is left are then no volumes of it.
+    """
+
+    def __init__(self, dataset: Any, left_out: frozenset[int] = frozenset()) -> None:
         self.dataset = dataset
         self.ndim: int = dataset.ndim
         self.text_description: str | None = dataset.text_description
         self.volume_indices: dict[Path, range] = dataset.volume_indices
+        self._kept = [index for index in range(len(dataset)) if index not in left_out]
+        if left_out:
+            counts = {path: len(set(old) - left_out) for path, old in dataset.volume_indices.items()}
+            ends = dict(zip(counts, accumulate(counts.values()), strict=True))
+            self.volume_indices = {
+                path: range(ends[path] - count, ends[path]) for path, count in counts.items() if count
+            }
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self._kept)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        kept = self._kept[int(index)]
         try:
-            return self.dataset[int(index)]
+            return self.dataset[kept]
         except Exception as error:  # what DIRECT raises depends on what is wrong with the file
-            path, number = self.dataset.data[index]
+            path, number = next(
+                (path, kept - old.start) for path, old in self.dataset.volume_indices.items() if kept in old
+            )
             reason = " ".join(str(error).split())
             raise DeepenError(f"{path}: slice {number} cannot be read: {type(error).__name__}: {reason}") from error
 
@@ -61,8 +75,8 @@ def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | Non
         require_finite_data(masked_kspace)
         for largest in masked_kspace.abs().flatten(1).amax(dim=1).tolist():
             require(
-                largest == 0 or _SMALLEST <= largest <= _LARGEST,
-                f"the largest sample of masked_kspace is {largest:.2g}; allowed: {_SMALLEST:g} to {_LARGEST:g}",
+                largest == 0 or SMALLEST <= largest <= _LARGEST,
+                f"the largest sample of masked_kspace is {largest:.2g}; allowed: {SMALLEST:g} to {_LARGEST:g}",
             )
         A = SenseOperator(maps, data["sampling_mask"].squeeze(-1))
         _require_no_gaps(data)
@@ -105,7 +119,7 @@ def _require_centre(kspace: torch.Tensor) -> None:
     DIRECT's masks, calibration regions and coil maps are about the middle, under ``fft2(centered=False)`` too.
     """
     disc = central_disc(*kspace.shape[-2:], device=kspace.device)
-    energy = (kspace.abs() / kspace.abs().amax().clamp_min(_SMALLEST)).square().sum(dim=1)
+    energy = (kspace.abs() / kspace.abs().amax().clamp_min(SMALLEST)).square().sum(dim=1)
     middle, corner = ((energy * where).sum(dim=(-2, -1)) for where in (disc, torch.fft.ifftshift(disc)))
     # Noise alone has a ratio near one; images, hundreds either way.
     require(

@@ -22,6 +22,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from direct_deepen.data.batch import NamedSlices, problem_from_batch, reference_image
 from direct_deepen.data.coil_maps import coil_maps_of_batch
 from direct_deepen.data.convention import convention_of, in_standard_convention
+from direct_deepen.data.direct_options import require_dataset
 from direct_deepen.data.fastmri_file import open_volume, require_fully_sampled, require_masks_of_files
 from direct_deepen.errors import DeepenError, first_line, require
 from direct_deepen.physics.problem import Problem
@@ -74,6 +75,7 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
         defaults = OmegaConf.structured(load_dataset_config(section.name))
         merged = OmegaConf.merge(defaults, section, {"transforms": dict(transforms or {})})
         OmegaConf.resolve(merged)
+        require_dataset(merged, "inference.dataset")
         masks = merged.transforms.masking
         masking = None if masks is None else build_masking_function(**masks)
         if masking is None:

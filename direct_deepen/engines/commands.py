@@ -23,7 +23,7 @@ from direct_deepen.machine import available_cores
 from direct_deepen.priors.cpu.allocator import keep_freed_pages
 from direct_deepen.progress import progress_bar, show_metrics
 
-_COMMANDS = {("direct.train", "setup_train"), ("direct.inference", "setup_inference_save_to_h5")}
+_COMMANDS = {("direct.train", "setup_train"): "train", ("direct.inference", "setup_inference_save_to_h5"): "predict"}
 """Module and name of the functions that are ``direct train`` and ``direct predict``, in spawned processes too."""
 
 _INTERRUPTED = 130
@@ -51,12 +51,17 @@ def all_cores(device: str) -> Iterator[None]:
 
 def within_command() -> bool:
     """Return whether a command of DIRECT calls, and not a notebook, a test or another program."""
+    return calling_command() is not None
+
+
+def calling_command() -> str | None:
+    """Return the command of DIRECT that calls, ``train`` or ``predict``; None where none does."""
     frame = inspect.currentframe()
     while frame is not None:
-        if (frame.f_globals.get("__name__"), frame.f_code.co_name) in _COMMANDS:
-            return True
+        if name := _COMMANDS.get((str(frame.f_globals.get("__name__")), frame.f_code.co_name)):
+            return name
         frame = frame.f_back
-    return False
+    return None
 
 
 @contextmanager

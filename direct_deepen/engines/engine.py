@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 
 from direct_deepen.data.batch import reference_image
 from direct_deepen.data.convention import convention_of, in_standard_convention
+from direct_deepen.data.direct_options import require_served
 from direct_deepen.data.random_phase import with_random_phase
-from direct_deepen.engines.commands import bad_input_told, end_command_on_interrupt, process_seed
+from direct_deepen.engines.commands import bad_input_told, calling_command, end_command_on_interrupt, process_seed
 from direct_deepen.engines.reconstruction import named_generator
 from direct_deepen.engines.settings import plain, system_of
 from direct_deepen.engines.trained import load_denoiser
@@ -39,10 +40,14 @@ class DeepenEngine(Training):
     """
 
     def __init__(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
+        mixed = kwargs.pop("mixed_precision", False)
         super().__init__(cfg, *args, **kwargs)
+        if mixed:
+            self.logger.warning("--mixed-precision has no effect: all is computed in single precision.")
         with bad_input_told():
             self._use(plain(cfg.model))
             self.convention = convention_of(cfg.physics.forward_operator, cfg.physics.backward_operator)
+            require_served(cfg, calling_command())
         self.seed = process_seed()
 
     def _Engine__bind_sigint_signal(self) -> None:  # noqa: N802
@@ -76,8 +81,6 @@ class DeepenEngine(Training):
     def _do_iteration(self, data: dict[str, Any], *_: Any, **__: Any) -> DoIterationOutput:
         data = dict_to_device(data, self.device)
         try:
-            with torch.no_grad():
-                data["sensitivity_map"] = self.compute_sensitivity_map(data["sensitivity_map"])
             if self.model.training:
                 image, losses = self._train_on(data, self._problem(data))
             else:

@@ -19,6 +19,7 @@ import direct_deepen
 from direct_deepen.data.batch import NamedSlices, names_of_batch, problem_from_batch
 from direct_deepen.data.coil_maps import coil_maps_of_batch
 from direct_deepen.data.convention import in_standard_convention
+from direct_deepen.data.direct_options import require_data
 from direct_deepen.data.fastmri_file import require_fully_sampled, require_masks_of_files
 from direct_deepen.engines.calibration_file import fitted_scale
 from direct_deepen.engines.checkpoints import digest_of, require_trained_with, require_weights_of
@@ -57,6 +58,7 @@ _HEADER_BYTES = 10_000
 class Prediction(MRIModelEngine):
     """DIRECT's engine with a prior and an inference, for ``direct predict``."""
 
+    model: torch.nn.Module
     settings: EngineSettings
     inference: Inference
     convention: FourierConvention
@@ -117,6 +119,7 @@ class Prediction(MRIModelEngine):
         given = isinstance(checkpoint, str | Path) and checkpoint != "latest"
         try:
             with bad_input_told(), all_cores(self.device), command_bar("predict", "slice", total) as self._bar:
+                require_data(dataset, "inference.dataset")
                 require_volumes(slices)
                 if isinstance(dataset, FastMRIDataset):
                     self._require_masks(slices)
@@ -250,6 +253,9 @@ def _is_finished(path: Path, attributes: FileAttributes) -> bool:
 
 def file_version(path: Path) -> str:
     """Return what identifies the content of a file: path, as masks follow from it, size and time of the change."""
+    if not path.is_file():
+        # DIRECT has drawn it, from what the configuration says.
+        return str(path)
     status = path.stat()
     return f"{path}, {status.st_size} bytes, changed {status.st_mtime_ns} ns after 1970"
 

@@ -12,7 +12,8 @@ from direct.utils import communication
 from direct.utils.events import get_event_storage
 from torch.utils.data import Dataset, Sampler
 
-from direct_deepen.data.batch import NamedSlices
+from direct_deepen.data.direct_options import require_data
+from direct_deepen.data.empty import without_empty
 from direct_deepen.data.fastmri_file import require_fully_sampled
 from direct_deepen.engines.best import BEST, BestCheckpoint
 from direct_deepen.engines.checkpoints import (
@@ -154,13 +155,16 @@ class Training(Prediction):
             states = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
             self._require_states(states, Path(experiment_directory), resume, initialization)
             for dataset in [*training_datasets, *validation_datasets]:
+                require_data(dataset, "a dataset of training or validation")
                 for path in dataset.volume_indices if isinstance(dataset, FastMRIDataset) else ():
                     require_fully_sampled(Path(path))
             # Now, not at the first validation hours later.
             self.build_metrics(self.cfg.validation.metrics)
             self._require_metric(validation_datasets)
-            training = [NamedSlices(dataset) for dataset in training_datasets]
-            validation = [NamedSlices(dataset) for dataset in validation_datasets]
+            training, validation = (
+                [without_empty(dataset, f"{key}.datasets[{i}]") for i, dataset in enumerate(datasets)]
+                for key, datasets in (("training", training_datasets), ("validation", validation_datasets))
+            )
             kwargs |= {"resume": resume, "initialization": initialization}
             super().train(optimizer, lr_scheduler, training, experiment_directory, validation, *args, **kwargs)
 
@@ -191,6 +195,7 @@ class Training(Prediction):
 
     def training_loop(self, training_datasets: list, start_iter: int, *args: Any, **kwargs: Any) -> None:
         """Run DIRECT's loop from ``start_iter``, in the state that training was left in."""
+        self._undo_data_parallel()
         training = self.cfg.training
         for warning in self.objective.warnings(
             num_slices=sum(len(dataset) for dataset in training_datasets),
@@ -214,6 +219,15 @@ class Training(Prediction):
             command_bar("train", "iteration", training.num_iterations, start_iter) as self._bar,
         ):
             super().training_loop(training_datasets, start_iter, *args, **kwargs)
+
+    def _undo_data_parallel(self) -> None:
+        """Train on one device: the replicas of DataParallel have no parameters, and gradients stay with them."""
+        if isinstance(self.model, torch.nn.DataParallel):
+            self.model = self.model.module
+            self.logger.warning(
+                "%i GPUs are visible, and training uses one: with --num-gpus %i it uses them all.",
+                torch.cuda.device_count(), torch.cuda.device_count(),
+            )  # fmt: skip
 
     def validation_loop(
         self, datasets: list, losses: Any, directory: Path, iteration: int, *args: Any, **kwargs: Any

@@ -247,7 +247,7 @@ def process_as_before() -> Iterator[None]:
 def direct_train(
     experiments: Path,
     config: dict[str, Any],
-    data: Path,
+    data: Path | None,
     *,
     seed: int = 1,
     resume: bool = False,
@@ -255,28 +255,31 @@ def direct_train(
     initialization: Path | None = None,
     device: str = "cpu",
     num_workers: int = 0,
+    mixed_precision: bool = False,
+    initial_images: list[Path] | None = None,
 ) -> Path:
-    """Run ``direct train`` in this process and return the folder of the run."""
+    """Run ``direct train`` in this process and return the folder of the run; without data DIRECT draws them."""
     experiments.mkdir(parents=True, exist_ok=True)
     path = write_configuration(experiments / f"{name}.yaml", config)
-    with process_as_before(), chdir(data.parent):
+    root = None if data is None else Path(data.name)
+    with process_as_before(), chdir(experiments if data is None else data.parent):
         set_all_seeds(seed)
         setup_train(
             run_name=name,
-            training_root=Path(data.name),
-            validation_root=Path(data.name),
+            training_root=root,
+            validation_root=root,
             base_directory=experiments,
             cfg_filename=path,
             force_validation=False,
             initialization_checkpoint=initialization,
-            initial_images=None,
+            initial_images=initial_images,
             initial_kspace=None,
             noise=None,
             device=device,
             num_workers=num_workers,
             resume=resume,
             machine_rank=0,
-            mixed_precision=False,
+            mixed_precision=mixed_precision,
             debug=False,
         )
     return experiments / name

@@ -1,0 +1,72 @@
+"""Slices without a signal: a prior learns nothing from them, and there is nothing to divide intensities by."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from direct.data.datasets import CMRxReconDataset, FakeMRIBlobsDataset, SheppLoganDataset
+from direct.data.h5_data import H5SliceData
+
+from direct_deepen.data.batch import SMALLEST, NamedSlices
+from direct_deepen.errors import require
+
+_logger = logging.getLogger("direct_deepen")
+
+
+def without_empty(dataset: Any, key: str) -> NamedSlices:
+    """Return a dataset of DIRECT without its empty slices; how many they are is told once, and where.
+
+    A :class:`DeepenError` that names ``key``, where the dataset is configured, if all are.
+    """
+    empty = empty_slices(dataset)
+    if empty:
+        counts = {path: (len(empty & set(indices)), len(indices)) for path, indices in dataset.volume_indices.items()}
+        where = ", ".join(
+            f"{path} ({'all' if count == of else f'{count} of'} {of})" for path, (count, of) in counts.items() if count
+        )
+        message = f"{key}: {len(empty)} of {len(dataset)} slices hold no signal"
+        require(len(empty) < len(dataset), f"{message}; allowed: volumes with samples of {SMALLEST:g} and more")
+        _logger.warning("%s, and are left out: %s.", message, where)
+    return NamedSlices(dataset, frozenset(empty))
+
+
+def empty_slices(dataset: Any) -> set[int]:
+    """Return the indices of the slices of a dataset whose largest sample is below what single precision can square."""
+    if isinstance(dataset, SheppLoganDataset):
+        # DIRECT fills them with rounding errors, lest a division by zero.
+        return {index for index in range(len(dataset)) if not dataset.sample_image(index).any()}
+    if isinstance(dataset, FakeMRIBlobsDataset):
+        transform, dataset.transform = dataset.transform, None
+        try:
+            return {index for index in range(len(dataset)) if _is_empty(dataset[index]["kspace"])}
+        finally:
+            dataset.transform = transform
+    if not isinstance(dataset, H5SliceData | CMRxReconDataset):
+        return set()
+    key, numbers = getattr(dataset, "kspace_key", "kspace"), dict[Path, dict[int, int]]()
+    for index, (path, number) in enumerate(dataset.data):
+        numbers.setdefault(Path(path), {})[number] = index
+    return {by_number[number] for path, by_number in numbers.items() for number in _empty_in_file(path, key, by_number)}
+
+
+def _empty_in_file(path: Path, key: str, numbers: Any) -> list[int]:
+    """Return which slices of a file are empty; a slice is read as a whole only if its centre holds nothing."""
+    with h5py.File(path) as file:
+        kspace = file[key]
+        # CMRxRecon's slices are counted over two axes.
+        axes = 2 if kspace.dtype.names and kspace.ndim == 5 else 1
+        empty = []
+        for number in numbers:
+            index = np.unravel_index(number, kspace.shape[:axes])
+            centre = tuple(size // 2 for size in kspace.shape[axes:-1])
+            if kspace.size and _is_empty(kspace[index + centre]) and _is_empty(kspace[index]):
+                empty.append(number)
+    return empty
+
+
+def _is_empty(kspace: np.ndarray) -> bool:
+    parts = [kspace[name] for name in kspace.dtype.names] if kspace.dtype.names else [kspace]
+    # What is not finite or no number is no empty slice, but told of where it is read.
+    return all(np.issubdtype(part.dtype, np.number) and bool((np.abs(part) < SMALLEST).all()) for part in parts)
