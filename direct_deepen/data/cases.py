@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,8 @@ from direct_deepen.data.batch import NamedSlices, problem_from_batch, reference_
 from direct_deepen.data.coil_maps import coil_maps_of_batch
 from direct_deepen.data.convention import convention_of, in_standard_convention
 from direct_deepen.data.direct_options import require_dataset
-from direct_deepen.data.fastmri_file import open_volume, require_fully_sampled, require_masks_of_files
+from direct_deepen.data.fastmri_file import WITHOUT_POSTERIOR_FILES, open_volume, require_masks_of_files, volume_files
+from direct_deepen.data.inspection import looked_at
 from direct_deepen.errors import DeepenError, first_line, require
 from direct_deepen.physics.problem import Problem
 
@@ -60,13 +62,12 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
     """
     require(configuration.is_file(), f"{configuration}: no such file")
     require(data_root.is_dir(), f"{data_root}: no such folder of HDF5 volumes")
-    files = sorted(data_root.glob("*.h5"))
+    files = volume_files(data_root)
     require(len(files) > 0, f"{data_root}: holds no .h5 file")
     for file in files:
-        with open_volume(file) as volume:
+        with open_volume(file) as volume:  # DIRECT passes over files that it cannot read
             shape = volume["kspace"].shape
         require(min(shape) > 0, f"{file}: kspace has shape {shape}; allowed: no axis of length zero")
-        require_fully_sampled(file)
     try:
         whole = OmegaConf.load(configuration)
         section = whole.inference.dataset
@@ -76,10 +77,12 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
         merged = OmegaConf.merge(defaults, section, {"transforms": dict(transforms or {})})
         OmegaConf.resolve(merged)
         require_dataset(merged, "inference.dataset")
+        if "regex_filter" in merged:
+            merged.regex_filter = WITHOUT_POSTERIOR_FILES + (merged.regex_filter or "")
         masks = merged.transforms.masking
         masking = None if masks is None else build_masking_function(**masks)
         if masking is None:
-            require_masks_of_files(merged, files)
+            require_masks_of_files(merged)
     except DeepenError as error:
         raise DeepenError(f"{configuration}: {error}") from error
     except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
@@ -87,13 +90,10 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
     forward, backward = build_operators(physics)
     engine = SimpleNamespace(forward_operator=forward, backward_operator=backward)
     built = build_inference_transforms(SimpleNamespace(engine=engine), masking, merged)
-
-    def rewritten(sample: dict[str, Any]) -> dict[str, Any]:
-        return in_standard_convention(built(sample), convention)
-
+    built.transforms = [*built.transforms, partial(in_standard_convention, convention=convention)]
     # DIRECT logs every file; a command that reads them twice should not.
     logging.getLogger("FastMRIDataset").setLevel(logging.WARNING)
-    dataset = build_dataset_from_input(transforms=rewritten, dataset_config=merged, data_root=data_root)
+    dataset = looked_at(build_dataset_from_input(transforms=built, dataset_config=merged, data_root=data_root))
     _logger.info("%s: %i volumes, %i slices, with the masks of %s", data_root, len(files), len(dataset), configuration)
     return dataset
 
@@ -111,7 +111,7 @@ def cases(
     cache: Path | None = None,
     device: str = "cpu",
 ) -> Iterator[Case]:
-    """Yield the slices of :func:`inference_dataset`, volume by volume in the order of their names.
+    """Yield the slices of :func:`inference_dataset` that have a signal, volume by volume in the order of their names.
 
     ``volume`` is the name of a file whose slices alone are wanted; ``coil_maps`` and ``cache`` are those of
     :func:`~direct_deepen.data.coil_maps.coil_maps_of_batch`.
@@ -124,8 +124,12 @@ def cases(
     slices = NamedSlices(dataset)
     paths = sorted(path for path in slices.volume_indices if volume in (None, Path(path).name))
     require(len(paths) > 0, f"{volume}: no such volume in the data")
+    layouts = getattr(dataset, "layouts", {})
     for path in paths:
-        for index in slices.volume_indices[path]:
+        empty = layouts[Path(path)].empty_slices if layouts else ()
+        for number, index in enumerate(slices.volume_indices[path]):
+            if number in empty:
+                continue
             batch = dict_to_device(default_collate([slices[index]]), device)
             problem = problem_from_batch(batch, coil_maps_of_batch(batch, coil_maps, cache))
             reference = reference_image(batch, problem)

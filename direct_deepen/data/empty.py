@@ -10,6 +10,7 @@ from direct.data.datasets import CMRxReconDataset, FakeMRIBlobsDataset, SheppLog
 from direct.data.h5_data import H5SliceData
 
 from direct_deepen.data.batch import SMALLEST, NamedSlices
+from direct_deepen.data.inspection import Volumes
 from direct_deepen.errors import require
 
 _logger = logging.getLogger("direct_deepen")
@@ -45,6 +46,10 @@ def empty_slices(dataset: Any) -> set[int]:
             dataset.transform = transform
     if not isinstance(dataset, H5SliceData | CMRxReconDataset):
         return set()
+    if isinstance(dataset, Volumes):
+        places = {(Path(path), number): index for index, (path, number) in enumerate(dataset.data)}
+        empty = {(path, number) for path, layout in dataset.layouts.items() for number in layout.empty_slices}
+        return {places[place] for place in empty & set(places)}
     key, numbers = getattr(dataset, "kspace_key", "kspace"), dict[Path, dict[int, int]]()
     for index, (path, number) in enumerate(dataset.data):
         numbers.setdefault(Path(path), {})[number] = index

@@ -4,8 +4,10 @@ They are fully sampled, or were undersampled when they were measured, as fastMRI
 ``mask``, one number a column, and its k-space is zero outside of it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,14 @@ import torch
 from direct_deepen.errors import require
 from direct_deepen.files import new_hdf5, open_hdf5
 from direct_deepen.physics.fourier import ifft2
+
+_logger = logging.getLogger(__name__)
+
+POSTERIOR_FILES = ".posterior.h5"
+"""How the names of posterior files end, which are no volumes."""
+WITHOUT_POSTERIOR_FILES = rf"(?!.*{re.escape(POSTERIOR_FILES)}$)"
+"""The ``regex_filter`` of DIRECT's datasets that leaves them out."""
+_OTHER_EXTENSIONS = (".hdf5", ".hdf", ".he5", ".mat", ".mrd", ".cfl", ".npy", ".dat")
 
 _RESAMPLING = (("cropping", "crop"), ("augmentation", "rescale"), ("augmentation", "pad"))
 """Transforms of DIRECT after which k-space has samples between those that were measured."""
@@ -52,9 +62,33 @@ def ismrmrd_header(num_slices: int, rows: int, columns: int) -> str:
 def open_volume(path: Path) -> Iterator[h5py.File]:
     """Open a volume for reading; :class:`DeepenError` if it cannot be read, or holds no array ``kspace``."""
     with open_hdf5(path, "fastMRI volume") as file:
-        shape = getattr(file.get("kspace"), "shape", ())
-        require(len(shape) > 0, f"{path}: no fastMRI volume: it holds no array `kspace`")
+        require_kspace(path, file)
         yield file
+
+
+def volume_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that DIRECT is to read as volumes: all ``.h5`` but posterior files.
+
+    A :class:`DeepenError` names what is an HDF5 file but no volume, or what has another extension if there is nothing
+    else. Files that cannot be opened are left to whoever reads them.
+    """
+    found = [path for path in sorted(folder.glob("*.h5")) if not path.name.endswith(POSTERIOR_FILES)]
+    others = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _OTHER_EXTENSIONS)
+    if others:
+        told = f"{folder}: {others[0]} is not read for its extension; allowed: .h5"
+        require(len(found) > 0, told)
+        _logger.warning("%s", told)
+    for path in found:
+        with suppress(OSError), h5py.File(path) as file:
+            require_kspace(path, file)
+    return found
+
+
+def require_kspace(path: Path, file: h5py.File) -> None:
+    """Raise :class:`DeepenError` unless a file holds an array ``kspace``."""
+    raw = any(isinstance(group, h5py.Group) and {"xml", "data"} <= set(group) for group in file.values())
+    found = "ISMRMRD raw data, to be sorted into `kspace` first" if raw else "it holds no array `kspace`"
+    require(len(getattr(file.get("kspace"), "shape", ())) > 0, f"{path}: no fastMRI volume: {found}")
 
 
 def write_fastmri_volume(
@@ -113,40 +147,10 @@ def write_fastmri_volume(
 # ---- Volumes that were undersampled when they were measured
 
 
-def require_fully_sampled(path: Path) -> None:
-    """Raise :class:`DeepenError` unless a volume can be read and is not undersampled already."""
-    with open_volume(path) as file:
-        require(
-            not _is_undersampled(file["kspace"], file.get("mask")),
-            f"{path}: undersampled already: its k-space is zero outside its `mask`; allowed: fully sampled volumes, as "
-            "references and simulated masks need them (`direct predict` takes it with inference.dataset.pass_mask: "
-            "true and inference.dataset.transforms.masking: null)",
-        )
+def require_masks_of_files(section: Any) -> None:
+    """Raise :class:`DeepenError` unless files can supply the masks, where ``inference.dataset`` simulates none.
 
-
-def _is_undersampled(kspace: h5py.Dataset, mask: Any) -> bool:
-    """Return whether the middle slice of k-space, (slice, [coil,] row, column), has samples, all inside its mask.
-
-    A mask is one over columns, or over rows and columns, for every slice or all of them; any other counts as none.
-    """
-    if not isinstance(mask, h5py.Dataset) or kspace.ndim < 3:
-        return False
-    middle, inside = len(kspace) // 2, np.squeeze(mask[()]) != 0
-    if inside.ndim > 1 and len(inside) == len(kspace):
-        inside = inside[middle]
-    try:
-        inside = np.broadcast_to(inside, kspace.shape[-2:])
-    except ValueError:
-        return False
-    sampled = kspace[middle] != 0
-    return bool(sampled.any() and not inside.all() and not sampled[..., ~inside].any())
-
-
-def require_masks_of_files(section: Any, paths: Iterable[Path]) -> None:
-    """Raise :class:`DeepenError` unless the files can supply the masks, where ``inference.dataset`` simulates none.
-
-    ``section`` is that section, merged with DIRECT's defaults. Every file needs a mask over its columns, and no
-    transform may change the columns.
+    ``section`` is that section, merged with DIRECT's defaults: no transform may change the samples of k-space.
     """
     key = "inference.dataset"
     require(
@@ -159,13 +163,5 @@ def require_masks_of_files(section: Any, paths: Iterable[Path]) -> None:
         require(
             value is None,
             f"{key}.transforms.{group}.{name} is {value!r}; allowed with masking: null: null, as k-space is known at "
-            "the columns that were measured and no others (inference.crop: header crops the images)",
-        )
-    for path in paths:
-        with open_volume(path) as file:
-            columns, shape = file["kspace"].shape[-1], getattr(file.get("mask"), "shape", None)
-        found = "holds no `mask`" if shape is None else f"mask has shape {shape}"
-        require(
-            shape == (columns,),
-            f"{path}: {found}; allowed with {key}.pass_mask: true: one number a column, shape ({columns},)",
+            "the samples that were measured and no others (inference.crop: header crops the images)",
         )

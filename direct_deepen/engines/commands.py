@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from random import Random  # noqa: TID251 - a generator of its own
+from typing import Any
 
 import torch
 from direct.environment import Args
 from direct.utils import communication
+from omegaconf import OmegaConf
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from direct_deepen.data.fastmri_file import WITHOUT_POSTERIOR_FILES, volume_files
 from direct_deepen.errors import DeepenError
 from direct_deepen.files import interrupt_waits
 from direct_deepen.machine import available_cores
@@ -49,6 +52,11 @@ def all_cores(device: str) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def command_arguments() -> Mapping[str, Any] | None:
+    """Return what DIRECT's command that calls was given; None in a notebook, a test or another program."""
+    return _calling()[1]
+
+
 def within_command() -> bool:
     """Return whether a command of DIRECT calls, and not a notebook, a test or another program."""
     return calling_command() is not None
@@ -56,12 +64,37 @@ def within_command() -> bool:
 
 def calling_command() -> str | None:
     """Return the command of DIRECT that calls, ``train`` or ``predict``; None where none does."""
+    return _calling()[0]
+
+
+def _calling() -> tuple[str | None, Mapping[str, Any] | None]:
     frame = inspect.currentframe()
     while frame is not None:
         if name := _COMMANDS.get((str(frame.f_globals.get("__name__")), frame.f_code.co_name)):
-            return name
+            return name, frame.f_locals
         frame = frame.f_back
-    return None
+    return None, None
+
+
+def leave_out_results(cfg: Any) -> None:
+    """Before a command of DIRECT reads its folders: leave out posterior files, and tell in one line of what is none.
+
+    DIRECT takes every ``.h5`` of a folder for a volume, unless it is given their names.
+    """
+    arguments = command_arguments() or {}
+    for key, root in (("training", "training_root"), ("validation", "validation_root"), ("inference", "data_root")):
+        section: Any = cfg.get(key) or {}
+        folder = Path(arguments.get(root) or "")
+        datasets: list[Any] = [section.get("dataset")] if key == "inference" else section.get("datasets")
+        for dataset in (datasets or []) if arguments.get(root) and folder.is_dir() else []:
+            given = (
+                arguments.get("filenames_filter") or dataset.get("filenames_filter") or dataset.get("filenames_lists")
+            )
+            if dataset.get("name") != "FastMRI" or given:
+                continue
+            if len(volume_files(folder)) < len(list(folder.glob("*.h5"))):
+                pattern = WITHOUT_POSTERIOR_FILES + (dataset.get("regex_filter") or "")
+                OmegaConf.update(dataset, "regex_filter", pattern, force_add=True)
 
 
 @contextmanager

@@ -14,7 +14,13 @@ from direct_deepen.data.batch import reference_image
 from direct_deepen.data.convention import convention_of, in_standard_convention
 from direct_deepen.data.direct_options import require_served
 from direct_deepen.data.random_phase import with_random_phase
-from direct_deepen.engines.commands import bad_input_told, calling_command, end_command_on_interrupt, process_seed
+from direct_deepen.engines.commands import (
+    bad_input_told,
+    calling_command,
+    end_command_on_interrupt,
+    leave_out_results,
+    process_seed,
+)
 from direct_deepen.engines.reconstruction import named_generator
 from direct_deepen.engines.settings import plain, system_of
 from direct_deepen.engines.trained import load_denoiser
@@ -46,6 +52,7 @@ class DeepenEngine(Training):
             self.logger.warning("--mixed-precision has no effect: all is computed in single precision.")
         with bad_input_told():
             self._use(plain(cfg.model))
+            leave_out_results(cfg)
             self.convention = convention_of(cfg.physics.forward_operator, cfg.physics.backward_operator)
             require_served(cfg, calling_command())
         self.seed = process_seed()

@@ -1,7 +1,7 @@
 """The prediction half of the engine: DIRECT's loop, with posterior files beside what DIRECT writes."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from direct_deepen.data.batch import NamedSlices, names_of_batch, problem_from_b
 from direct_deepen.data.coil_maps import coil_maps_of_batch
 from direct_deepen.data.convention import in_standard_convention
 from direct_deepen.data.direct_options import require_data
-from direct_deepen.data.fastmri_file import require_fully_sampled, require_masks_of_files
+from direct_deepen.data.fastmri_file import require_masks_of_files
+from direct_deepen.data.inspection import looked_at
 from direct_deepen.engines.calibration_file import fitted_scale
 from direct_deepen.engines.checkpoints import digest_of, require_trained_with, require_weights_of
 from direct_deepen.engines.commands import (
@@ -112,7 +113,7 @@ class Prediction(MRIModelEngine):
 
         Posteriors are rescaled as the calibration beside the checkpoint says, if there is one.
         """
-        slices = slices_of(dataset)
+        slices, section = slices_of(dataset), self.cfg.inference.dataset
         self._output, self._volumes = Path(experiment_directory), list(slices)
         # Of several processes the first shows its share, the size of which is not known.
         total = sum(slices.values()) if communication.get_world_size() == 1 else None
@@ -121,8 +122,10 @@ class Prediction(MRIModelEngine):
             with bad_input_told(), all_cores(self.device), command_bar("predict", "slice", total) as self._bar:
                 require_data(dataset, "inference.dataset")
                 require_volumes(slices)
-                if isinstance(dataset, FastMRIDataset):
-                    self._require_masks(slices)
+                undersampled = isinstance(dataset, FastMRIDataset) and section.transforms.masking is None
+                if undersampled:
+                    require_masks_of_files(section)
+                dataset = looked_at(dataset, undersampled=undersampled)
                 require_count("inference.batch_size", self.cfg.inference.batch_size)
                 if given:
                     require_weights_of(self.prior, str(checkpoint))
@@ -135,14 +138,6 @@ class Prediction(MRIModelEngine):
                 return (WholeFiles(output[0]), *output[1:]) if within_command() else output
         finally:
             self._output = self._store = self._bar = self.std_scale = None
-
-    def _require_masks(self, paths: Iterable[Path]) -> None:
-        section = self.cfg.inference.dataset
-        if section.transforms.masking is None:
-            require_masks_of_files(section, paths)
-        else:
-            for path in paths:
-                require_fully_sampled(path)
 
     def reconstruct_volumes(self, data_loader: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Reconstruct as DIRECT does; in prediction, what an earlier run has finished is read from its files."""

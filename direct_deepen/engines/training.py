@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from direct.data.datasets import FastMRIDataset
 from direct.data.samplers import ConcatDatasetBatchSampler
 from direct.utils import communication
 from direct.utils.events import get_event_storage
@@ -14,7 +13,7 @@ from torch.utils.data import Dataset, Sampler
 
 from direct_deepen.data.direct_options import require_data
 from direct_deepen.data.empty import without_empty
-from direct_deepen.data.fastmri_file import require_fully_sampled
+from direct_deepen.data.inspection import looked_at
 from direct_deepen.engines.best import BEST, BestCheckpoint
 from direct_deepen.engines.checkpoints import (
     LOADING_ERRORS,
@@ -156,13 +155,11 @@ class Training(Prediction):
             self._require_states(states, Path(experiment_directory), resume, initialization)
             for dataset in [*training_datasets, *validation_datasets]:
                 require_data(dataset, "a dataset of training or validation")
-                for path in dataset.volume_indices if isinstance(dataset, FastMRIDataset) else ():
-                    require_fully_sampled(Path(path))
             # Now, not at the first validation hours later.
             self.build_metrics(self.cfg.validation.metrics)
             self._require_metric(validation_datasets)
             training, validation = (
-                [without_empty(dataset, f"{key}.datasets[{i}]") for i, dataset in enumerate(datasets)]
+                [without_empty(looked_at(dataset), f"{key}.datasets[{i}]") for i, dataset in enumerate(datasets)]
                 for key, datasets in (("training", training_datasets), ("validation", validation_datasets))
             )
             kwargs |= {"resume": resume, "initialization": initialization}

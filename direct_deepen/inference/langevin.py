@@ -18,7 +18,7 @@ from direct_deepen.parts import setting
 from direct_deepen.physics.noise import ChainGenerators, complex_normal_like
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.precision import without_autocast
-from direct_deepen.physics.sense import require_finite_data, sense
+from direct_deepen.physics.sense import require_finite_data, sense, within_mask
 from direct_deepen.priors.energy import DifferentiableEnergy, prior_noise_std
 from direct_deepen.progress import progress_bar, show_metrics
 
@@ -164,6 +164,7 @@ def langevin(
             "noise_std is %g, but the prior of this energy is that of %g: for data of other noise pass "
             "at_noise(energy, %g), to mm_map too.", noise_std, known, noise_std,
         )  # fmt: skip
+    masked_kspace = within_mask(A, masked_kspace)
 
     # A refused step would otherwise depend on how exactly the proposal was solved for.
     accuracy = _EXACT if step.metropolis else _INEXACT

@@ -22,7 +22,7 @@ from direct_deepen.parts import setting
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient, not_finite
 from direct_deepen.physics.operator import LinearOperator, SupportsSelection
 from direct_deepen.physics.precision import without_autocast
-from direct_deepen.physics.sense import require_finite_data, sense
+from direct_deepen.physics.sense import require_finite_data, sense, within_mask
 from direct_deepen.priors.energy import DifferentiableEnergy
 from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
 
@@ -166,6 +166,7 @@ def mm_map(
     step = grouped("step", MapStep, step, keywords)
     refuse_unknown("mm_map", keywords)
     require_finite_data(masked_kspace)
+    masked_kspace = within_mask(A, masked_kspace)
     x = sense(A, masked_kspace) if init is None else init.clone()
     solver = _Solver(A, masked_kspace, energy, stopping, step)
     state, gradient_evaluations = solver.first_state(x)

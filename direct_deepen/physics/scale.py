@@ -18,7 +18,7 @@ import logging
 import torch
 
 from direct_deepen.errors import require
-from direct_deepen.physics.sense import require_finite_data, sense
+from direct_deepen.physics.sense import require_finite_data, sense, within_mask
 from direct_deepen.physics.sense_operator import SenseOperator, coil_gain
 
 _logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ def intensity_scale(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tens
         hasattr(A, "sampling_mask"), "intensity_scale needs an operator with a sampling_mask, such as SenseOperator"
     )
     require_finite_data(masked_kspace)
+    masked_kspace = within_mask(A, masked_kspace)
     height, width = masked_kspace.shape[-2:]
     disc = central_disc(height, width, device=masked_kspace.device)
     acquired = (A.sampling_mask != 0) & disc

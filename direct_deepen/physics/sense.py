@@ -51,3 +51,12 @@ def require_finite_data(masked_kspace: torch.Tensor) -> None:
     """Raise :class:`DeepenError` if data hold NaN or infinite values, naming the images of the batch."""
     bad = (~torch.isfinite(masked_kspace).flatten(1).all(dim=1)).nonzero().flatten().tolist()
     require(not bad, f"masked_kspace has NaN or infinite values in images {bad} of the batch; allowed: finite values")
+
+
+def within_mask(A: LinearOperator, kspace: torch.Tensor) -> torch.Tensor:
+    """Return k-space as zeros outside the sampling mask of an operator, if it has one: fully sampled data serve too.
+
+    A constant ½‖b‖² of what was not measured would change no image, but costs, what a descent compares, and scales.
+    """
+    mask = getattr(A, "sampling_mask", None)
+    return kspace if mask is None or mask.shape[-2:] != kspace.shape[-2:] else kspace * (mask != 0)

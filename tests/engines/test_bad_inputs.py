@@ -89,24 +89,33 @@ OWN_MASK = {"inference.dataset.pass_mask": True} | {
     f"inference.dataset.transforms.{key}": None for key in ("masking", "cropping.crop", "augmentation.pad")
 }
 UNREAD = ("a.h5", "slice 0 cannot be read")
+NO_PAIRS = ("a.h5: kspace has type", "allowed: complex")
 NO_AXIS = ("a.h5: kspace has shape", "allowed")
 
 REFUSED_DATA = [
-    Data("real k-space", lambda d: write(d / "a.h5", KSPACE.real), UNREAD),
-    Data("integer k-space", lambda d: write(d / "a.h5", (99 * KSPACE.real).astype(int)), UNREAD),
-    Data("boolean k-space", lambda d: write(d / "a.h5", KSPACE.real > 0), UNREAD),
-    Data("text for k-space", lambda d: write(d / "a.h5", np.full(KSPACE.shape, b"x")), UNREAD),
-    Data("k-space of two axes", lambda d: write(d / "a.h5", KSPACE[0, 0]), UNREAD),
-    Data("k-space of five axes", lambda d: write(d / "a.h5", np.stack([KSPACE, KSPACE])), UNREAD),
+    Data("real k-space", lambda d: write(d / "a.h5", KSPACE.real), NO_PAIRS),
+    Data("integer k-space", lambda d: write(d / "a.h5", (99 * KSPACE.real).astype(int)), NO_PAIRS),
+    Data("boolean k-space", lambda d: write(d / "a.h5", KSPACE.real > 0), NO_PAIRS),
+    Data("text for k-space", lambda d: write(d / "a.h5", np.full(KSPACE.shape, b"x")), NO_PAIRS),
+    Data("k-space of two axes", lambda d: write(d / "a.h5", KSPACE[0, 0]), NO_AXIS),
+    Data("k-space of five axes", lambda d: write(d / "a.h5", np.stack([KSPACE, KSPACE])), NO_AXIS),
     Data("no coil", lambda d: write(d / "a.h5", KSPACE[:, :0]), NO_AXIS),
     Data("no row", lambda d: write(d / "a.h5", KSPACE[:, :, :0]), NO_AXIS),
     Data("not a number", lambda d: write(d / "a.h5", with_value(KSPACE, np.nan)), ("a.h5", "slice 1", "NaN")),
     Data("infinity", lambda d: write(d / "a.h5", with_value(KSPACE, np.inf)), ("a.h5", "slice 1", "infinite")),
-    Data("a slice of zeros", lambda d: write(d / "a.h5", KSPACE * [[[[1]]], [[[0]]]]), ("a.h5", "slice 1", "is zero")),
     Data("too large", lambda d: write(d / "a.h5", KSPACE * np.complex64(1e25)), ("a.h5", "e+2", "1e-15 to 1e+15")),
     Data("too small", lambda d: write(d / "a.h5", KSPACE * np.complex64(1e-25)), ("a.h5", "e-2", "1e-15 to 1e+15")),
-    Data("a header that is no XML", lambda d: write(d / "a.h5", header=b"<no xml"), (*UNREAD, "unclosed token")),
-    Data("a mask of zeros", lambda d: write(d / "a.h5", mask=columns(0)), ("a.h5", "sampling_mask", "zero"), OWN_MASK),
+    Data(
+        "a header that is no XML",
+        lambda d: write(d / "a.h5", header=b"<no xml"),
+        ("a.h5: ismrmrd_header", "unclosed token", "allowed"),
+    ),
+    Data(
+        "a mask of zeros",
+        lambda d: write(d / "a.h5", mask=columns(0)),
+        ("a.h5", "`mask`", "0 samples", "allowed"),
+        OWN_MASK,
+    ),
 ]
 """What is found where a slice is read, by whatever command."""
 
@@ -121,7 +130,15 @@ def test_one_line_is_told_of(tmp_path, map_config, one_line_error, case):
         list(cases(inference_dataset(path, data)))
 
 
+def test_a_slice_of_zeros_is_no_case(tmp_path, map_config):
+    write(directory(tmp_path) / "a.h5", KSPACE * [[[[0]]], [[[1]]]])
+    path = tiny_direct.write_configuration(tmp_path / "a.yaml", map_config)
+    (case,) = cases(inference_dataset(path, tmp_path / "data"))
+    assert case.slice_number == 1
+
+
 REFUSED_PREDICTIONS = [
+    Data("a slice of zeros", lambda d: write(d / "a.h5", KSPACE * [[[[1]]], [[[0]]]]), ("a.h5", "slice 1", "is zero")),
     *(case for case in REFUSED_DATA if case.name in ("real k-space", "infinity")),
     Data(
         "a volume of no slices among others",
@@ -325,7 +342,7 @@ def test_training_names_a_slice_that_cannot_be_read_before_anything_is_trained(
 ):
     data = directory(tmp_path)
     write(data / "a.h5", KSPACE.real)
-    with exit_with_one_line("a.h5", "cannot be read"):
+    with exit_with_one_line(*NO_PAIRS):
         tiny_direct.direct_train(tmp_path, map_config, data)
 
 
@@ -571,7 +588,7 @@ COMMANDS = [
     ("landscape pretrained --cfg latin1.yaml --data-root data", "latin1.yaml"),
     ("landscape pretrained --cfg good.yaml --data-root none", "none: no such folder"),
     ("landscape pretrained --cfg good.yaml --data-root folder", "folder: holds no .h5 file"),
-    ("landscape pretrained --cfg good.yaml --data-root real", "cannot be read"),
+    ("landscape pretrained --cfg good.yaml --data-root real", "kspace has type"),
     ("calibrate out --cfg none.yaml --data-root data --validation-root data", "none.yaml: no such file"),
     ("calibrate out --cfg latin1.yaml --data-root data --validation-root data", "latin1.yaml"),
     ("calibrate out --cfg mean.yaml --data-root none --validation-root data", "none: no such folder"),

@@ -1,0 +1,528 @@
+"""One look at every volume before anything runs: what of its layout would give wrong results without an error.
+
+Thresholds were set on measured slices of six scans: five heads, 1 to 16 coils, and a knee, 96×96 to 332×640. The
+share of the energy in the central disc of k-space is 0.66 to 0.81 there, 0.35 and more with the centre 3 % off, at most
+0.016 with it 8 to 10 % off, 0.005 in a partial echo, 0.001 in the corner, 0.05 to 0.13 where one axis is transformed
+already; noise alone has 0.004, the share of the area. No sample is zero, and at most 0.7 % are as small as one.
+
+The look reads one coil of every slice and one slice whole: 16 slices of 35 coils of 640×368 take 0.7 s on two cores as
+fastMRI stores them, 0.2 s in chunks of a slice, and 7 s if these are compressed, as all of them are unpacked then.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import h5py
+import numpy as np
+import torch
+from direct.data.datasets import FastMRIDataset
+from direct.data.mri_transforms import ComputeZeroPadding, CreateSamplingMask, EstimateSensitivityMapModule
+
+from direct_deepen.data.fastmri_file import open_volume
+from direct_deepen.errors import DeepenError, require
+from direct_deepen.physics.espirit import KERNEL_WIDTH, calibration_width
+from direct_deepen.physics.scale import central_disc
+
+_logger = logging.getLogger(__name__)
+
+_EMPTY = 1e-10
+"""Norm of a slice, relative to the largest, below which it holds rounding errors of zeros."""
+_NOT_MEASURED = 1e-6
+"""Magnitude of a sample, relative to their root mean square, below which it was not measured."""
+_OUTSIDE = 1e-6
+"""Energy of nearly all samples outside a mask, relative to the median inside, below which they were not measured."""
+_CENTRED, _OFF_CENTRE = 0.3, 0.05
+"""Share of the energy in the central disc from which the centre of k-space is in the middle; below which it is not."""
+_FAR = 0.075
+"""Distance of the largest sample from the middle, in cycles per pixel, which makes a share between these two wrong."""
+_GAPS_INSIDE, _GAPS = 0.05, 0.2
+"""Shares of samples that are missing between others in undersampled data: of the inner half of k-space, and of all.
+With twelve bits a number, measured data have 0.02 and 0.06."""
+_PADDING_ENERGY = 1e-4
+"""Share of the energy in columns that the header declares to be padding."""
+_FAINT, _FAINT_SHARE = 1e-3, 0.01
+"""Magnitude, relative to the mean, below which DIRECT may take a sample for padding; share of samples with a signal
+below it in data without noise. Measured data have at most 1e-5."""
+_SMALLEST_CALIBRATION = 4
+_MOST_COILS, _FEWEST_COLUMNS = 128, 32
+_CARTESIAN = ("", "cartesian", "epi")
+_AXES = "(slice, coil, row, column), or without coils"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a volume is stored, which says how it is to be read; the defaults are how it should be."""
+
+    num_slices: int
+    columns: tuple[int, int] = (0, 0)
+    """First column that is not padding, and the one after the last."""
+    encoded: tuple[int, int, int] = (0, 0, 1)
+    reconstruction: tuple[int, int, int] = (0, 0, 1)
+    """Rows, columns and depth of k-space, and of the images it is meant for, by the header or k-space itself."""
+    swapped: bool = False
+    """Columns come before rows."""
+    at_edge: tuple[int, ...] = ()
+    """Axes on which the centre of k-space is the first sample."""
+    empty_slices: tuple[int, ...] = ()
+    zeros_are_mask: bool = False
+    """The mask is where k-space is not zero."""
+    faint: bool = False
+    """Samples with a signal are as small as those that DIRECT takes for padding."""
+
+    def repaired(self, kspace: np.ndarray) -> np.ndarray:
+        """Return complex (…, row, column) of any slices and coils as stored."""
+        array = as_complex(kspace)
+        array = np.ascontiguousarray(np.swapaxes(array, -2, -1)) if self.swapped else array
+        return np.fft.fftshift(array, axes=self.at_edge) if self.at_edge else array
+
+    def mask(self, stored: np.ndarray, number: int, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Return where a slice of ``shape`` (row, column), as repaired, was sampled; None if the mask does not fit.
+
+        It is one over columns, or rows and columns, of all slices or each, with or without axes of length one.
+        """
+        sizes, inside = shape[::-1] if self.swapped else shape, np.asarray(stored) != 0
+        candidates = [inside, inside[number]] if inside.ndim > 1 and len(inside) == self.num_slices else [inside]
+        for found in candidates:
+            rows = found.shape == (sizes[0], 1)
+            plane = found if rows else np.squeeze(found)
+            if rows or plane.shape in (sizes, sizes[-1:]):
+                plane = np.broadcast_to(plane, sizes)
+                return np.fft.fftshift(plane.T if self.swapped else plane, axes=self.at_edge)
+        return None
+
+
+def as_complex(kspace: np.ndarray) -> np.ndarray:
+    """Return complex numbers of such, or of pairs: two fields, or a last axis of two real or integer numbers."""
+    if fields := _fields(kspace.dtype):
+        real, imaginary = (kspace[name].astype(np.float32) for name in fields)
+    elif kspace.dtype.kind in "fiu" and kspace.shape[-1] == 2:
+        real, imaginary = (kspace[..., part].astype(np.float32) for part in (0, 1))
+    else:
+        return kspace
+    return real + 1j * imaginary
+
+
+def _fields(dtype: np.dtype) -> list[str]:
+    """Return the names of the real and the imaginary part of a compound type; none of other types."""
+    names = {name[:1].lower(): name for name in dtype.names or ()}
+    return [names["r"], names["i"]] if set(names) == {"r", "i"} else []
+
+
+class Volumes(FastMRIDataset):
+    """Volumes as DIRECT's dataset reads them, but repaired, and with all the masks that a file may hold."""
+
+    def __init__(self, dataset: FastMRIDataset, layouts: Mapping[Path, Layout]) -> None:
+        self.__dict__.update(vars(dataset))
+        self.layouts = layouts
+        # What DIRECT does after reading is done here, after masks and header.
+        self._transform, self.transform = dataset.transform, None
+        self._masks, self.pass_mask = uses_masks_of_files(dataset), False
+        self.extra_keys = tuple(key for key in dataset.extra_keys or () if key != "ismrmrd_header")
+        self._padding = [(step, step.eps) for step in steps_of(dataset) if isinstance(step, ComputeZeroPadding)]
+
+    def get_slice_data(self, filename: Path, slice_no: int, key: str = "kspace", **options: Any) -> tuple[Any, Any]:
+        """Return k-space of a slice, repaired, and what DIRECT reads besides."""
+        found, extra = super().get_slice_data(filename, slice_no, key=key, **options)
+        known = self.layouts.get(Path(filename)) if key == "kspace" else None
+        return found if known is None else known.repaired(found), extra
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = super().__getitem__(index)
+        layout, shape = self.layouts[Path(sample["filename"])], sample["kspace"].shape[-2:]
+        first, end = layout.columns
+        sample |= {"padding_left": first, "padding_right": end}
+        sample |= {"encoding_size": layout.encoded, "reconstruction_size": layout.reconstruction}
+        sample["kspace"] = sample["kspace"].copy()
+        sample["kspace"][..., :first] = sample["kspace"][..., end:] = 0
+        stored = sample.pop("mask", None)
+        if self._masks:
+            if layout.zeros_are_mask:
+                mask: np.ndarray | None = _sampled(_energy(sample["kspace"]))
+            else:
+                mask = None if stored is None else layout.mask(stored, sample["slice_no"], shape)
+            assert mask is not None  # it was looked at
+            columns = np.arange(shape[1])
+            mask = mask & (first <= columns) & (columns < end)
+            sample["sampling_mask"], sample["acs_mask"] = (m[None, ..., None] for m in (mask, _calibration(mask)))
+        for step, configured in self._padding:
+            step.eps = 1e-30 if layout.faint and configured is not None else configured
+        return sample if self._transform is None else self._transform(sample)
+
+
+def steps_of(dataset: FastMRIDataset) -> list[Any]:
+    """Return the transforms of a dataset, one by one."""
+    steps = getattr(dataset.transform, "transforms", ())
+    return [getattr(step, "_transform", step) for step in steps]
+
+
+def uses_masks_of_files(dataset: FastMRIDataset) -> bool:
+    """Return whether the masks of a dataset are those of its files, and none is drawn over them."""
+    return dataset.pass_mask and not any(isinstance(step, CreateSamplingMask) for step in steps_of(dataset))
+
+
+def _calibration(mask: np.ndarray) -> np.ndarray:
+    """Return the largest rectangle about the centre that a mask (row, column) samples fully; of lines, DIRECT's."""
+    row, column = (size // 2 for size in mask.shape)
+    best = np.zeros_like(mask)
+    for count in range(1, 2 * row + 2):
+        # Of an odd and of an even number of rows.
+        rows = slice(max(0, row - count // 2), row + (count + 1) // 2)
+        gaps = np.flatnonzero(~mask[rows].all(axis=0))
+        left, right = max(gaps[gaps <= column], default=-1), min(gaps[gaps >= column], default=mask.shape[1])
+        rectangle = np.zeros_like(mask)
+        rectangle[rows, left + 1 : right] = True
+        best = rectangle if rectangle.sum() > best.sum() else best
+    return best
+
+
+def looked_at(dataset: Any, *, undersampled: bool = False) -> Any:
+    """Look at every volume of a dataset of DIRECT; return one that reads them as they should be.
+
+    Data are fully sampled, unless they may be ``undersampled``, with masks of the files. Datasets of other formats than
+    fastMRI's are returned as they are, and so are stacks of slices and nothing at all, of which DIRECT tells.
+
+    Raises
+    ------
+    DeepenError
+        If a volume cannot be used, or none has a signal; the message names it. What is repaired is logged.
+    """
+    if not isinstance(dataset, FastMRIDataset) or dataset.ndim != 2 or len(dataset) == 0:
+        return dataset
+    masks = uses_masks_of_files(dataset)
+    calibrated = masks and any(isinstance(step, EstimateSensitivityMapModule) for step in steps_of(dataset))
+    layouts = {
+        path: inspect_volume(path, masks, undersampled, calibrated)
+        for path in sorted(map(Path, dataset.volume_indices))
+    }
+    empty = [len(layout.empty_slices) == layout.num_slices for layout in layouts.values()]
+    require(not all(empty), f"{', '.join(map(str, layouts))}: kspace is zero; allowed: data with a signal")
+    return Volumes(dataset, layouts)
+
+
+def inspect_volume(
+    path: Path, use_mask: bool = False, undersampled: bool = False, calibrated: bool | None = None
+) -> Layout:
+    """Look at the layout of a volume: number type, header, axes, empty slices, centre, padding, missing samples.
+
+    One coil of every slice is read, and all of one slice; values that are not finite are not looked for. A file is
+    looked at once, however often this is called.
+
+    Parameters
+    ----------
+    use_mask
+        Whether the mask of the file is to be used, or where there is none the zeros, if these are certain.
+    undersampled
+        Whether the file may hold no more than that.
+    calibrated
+        Whether coil maps are estimated from the centre of the mask; by default if it is used.
+    """
+    with open_volume(path):
+        pass
+    status = path.stat()
+    needed = use_mask if calibrated is None else calibrated
+    return _inspected(path, status.st_size, status.st_mtime_ns, use_mask, undersampled, needed)
+
+
+@lru_cache(maxsize=10_000)
+def _inspected(path: Path, size: int, time: int, use_mask: bool, undersampled: bool, calibrated: bool) -> Layout:
+    with open_volume(path) as file:
+        try:
+            return _Look(path, file).look(use_mask, undersampled, calibrated)
+        except DeepenError as error:
+            raise DeepenError(f"{path}: {error}") from error
+
+
+class _Look:
+    """A volume while it is looked at."""
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path, self.file, self.stored = path, file, file["kspace"]
+        self.layout = Layout(0)
+        self.shape: tuple[int, ...] = self.stored.shape
+
+    def look(self, use_mask: bool, undersampled: bool, calibrated: bool) -> Layout:
+        """Return the layout of the volume; what is found first ends the look if it cannot be repaired."""
+        self._number_type()
+        self._header()
+        strongest = self._strongest()
+        if len(self.layout.empty_slices) == self.layout.num_slices:
+            return self.layout
+        energy = self._energy(strongest)
+        failure = self._centre(energy, strongest)
+        energy = np.fft.fftshift(energy, axes=self.layout.at_edge)
+        masks = self._masks(energy.shape, use_mask)
+        if not masks and use_mask:
+            masks = [self._mask_of_zeros(energy, undersampled)]
+        if calibrated:
+            self._require_calibration(masks)
+        # A mask without a centre looks like a centre elsewhere, so that it is told of first.
+        require(failure == "", failure)
+        self._require_padding(energy)
+        self._require_samples(energy, masks[strongest % len(masks)] if masks else None, undersampled)
+        size = np.sqrt(energy)
+        faint = (size > _NOT_MEASURED * np.sqrt(energy.mean())) & (size < _FAINT * size.mean())
+        if faint.mean() > _FAINT_SHARE:
+            _logger.info("%s: data without noise; padding_eps is not used, only zeros are padding", self.path)
+            self.layout = replace(self.layout, faint=True)
+        return self.layout
+
+    def _energy(self, number: int, first: bool = False) -> np.ndarray:
+        """Energy (row, column) of a slice, repaired as far as is known; of its first coil, or of all."""
+        return _energy(self.layout.repaired(self.stored[(number, 0)[: len(self.shape) - 2] if first else number]))
+
+    def _number_type(self) -> None:
+        dtype, shape = self.stored.dtype, self.stored.shape
+        pairs = dtype.kind in "fiu" and shape[-1] == 2
+        require(
+            dtype.kind == "c" or pairs or bool(_fields(dtype)),
+            f"kspace has type {dtype} and shape {shape}; allowed: complex, or pairs (real, imaginary)",
+        )
+        self.shape = shape[:-1] if pairs else shape
+        require(len(self.shape) in (3, 4), f"kspace has shape {shape}; allowed: {_AXES}")
+        require(min(shape) > 0, f"kspace has shape {shape}; allowed: no axis of length zero")
+        if dtype.kind != "c":
+            _logger.info("%s: kspace is stored as pairs of numbers; read as complex", self.path)
+
+    def _header(self) -> None:
+        """Compare the shape with the header, whose x are the rows, the readout, and y the columns."""
+        shape, stored = self.shape, self.file.get("ismrmrd_header")
+        if self._is_unusual():
+            _logger.warning("%s: kspace has the unusual shape %s; expected: %s", self.path, shape, _AXES)
+        header = Header() if stored is None else read_header(stored[()])
+        require(
+            header.trajectory in _CARTESIAN,
+            f"the trajectory of its header is {header.trajectory}; allowed: cartesian, as k-space is taken for a grid",
+        )
+        swapped = header.encoded is not None and self._is_swapped(header.encoded[:2])
+        rows, columns = shape[:-3:-1] if swapped else shape[-2:]
+        require(
+            min(shape[-2:]) >= _SMALLEST_CALIBRATION,
+            f"kspace has shape {shape}; allowed: {_AXES}, with {_SMALLEST_CALIBRATION} rows and columns or more",
+        )
+        height, width, depth = header.reconstruction or (rows, columns, 1)
+        if height > rows or width > columns:
+            _logger.info(
+                "%s: its header has images of %i×%i, k-space is %i×%i; they are not enlarged",
+                self.path, height, width, rows, columns,
+            )  # fmt: skip
+            # DIRECT makes images square then.
+            height, width, depth = (columns, columns, 1) if width > columns else (height, width, depth)
+        maximum, centre = header.limits or (columns - 1, columns // 2)
+        first = columns // 2 - centre
+        self.layout = Layout(
+            shape[0],
+            columns=(max(0, first), min(columns, first + maximum + 1)),
+            encoded=header.encoded or (rows, columns, 1),
+            reconstruction=(min(height, rows), width, depth),
+            swapped=swapped,
+        )
+
+    def _is_unusual(self) -> bool:
+        return (len(self.shape) == 4 and self.shape[1] > _MOST_COILS) or self.shape[-1] < _FEWEST_COLUMNS
+
+    def _is_swapped(self, encoded: tuple[int, ...]) -> bool:
+        """Return whether rows and columns are exchanged; any other order of the axes cannot be told for certain."""
+        shape = self.shape
+        if shape[-2:] == encoded:
+            return False
+        found = f"kspace has shape {shape}, and its header {encoded[0]} rows (x, readout) and {encoded[1]} columns (y)"
+        if shape[-2:] == encoded[::-1]:
+            _logger.info("%s: %s; rows and columns are exchanged back", self.path, found)
+            return True
+        for axes in combinations(range(len(shape)), 2):
+            require(
+                sorted(shape[axis] for axis in axes) != sorted(encoded),
+                f"{found}: these seem to be axes {axes[0]} and {axes[1]} of {len(shape)}; allowed: {_AXES}",
+            )
+        return False
+
+    def _strongest(self) -> int:
+        """Find the slices without signal, and return the strongest one, in which everything else is looked for."""
+        numbers = range(len(self.stored))
+        # The first coil tells, unless it is broken.
+        norms = np.sqrt([self._energy(number, first=True).sum() or self._energy(number).sum() for number in numbers])
+        empty = tuple(int(number) for number in np.flatnonzero(norms <= _EMPTY * norms.max()))
+        self.layout = replace(self.layout, empty_slices=empty)
+        return int(norms.argmax())
+
+    def _centre(self, energy: np.ndarray, number: int) -> str:
+        """Look where the centre of k-space is, and return what is wrong if that cannot be repaired."""
+        share = _central_share(energy)
+        where = f"the largest sample of slice {number} is at {_peak(energy)}, and {share:.1%} of the energy in the "
+        where += "central disc of k-space"
+        # Of axes in another order the middle coil may seem to be the centre, and of data that are transformed along one
+        # axis already, there is much in the middle row.
+        distance = np.hypot(*((i - n // 2) / n for i, n in zip(_peak(energy), energy.shape, strict=True)))
+        doubtful = self._is_unusual() or distance > _FAR
+        if share >= (_CENTRED if doubtful else _OFF_CENTRE):
+            if share < _CENTRED:
+                _logger.warning("%s: %s; expected: most of it", self.path, where)
+            return ""
+        for axes in ((-2, -1), (-2,), (-1,)):
+            if _central_share(np.fft.fftshift(energy, axes=axes)) >= _CENTRED:
+                _logger.info("%s: the centre of k-space is at index 0 of axes %s; moved to the middle", self.path, axes)
+                self.layout = replace(self.layout, at_edge=axes)
+                return ""
+        middle = tuple(size // 2 for size in energy.shape)
+        shape = f"kspace has shape {self.shape}; " if self._is_unusual() else ""
+        return (
+            f"{shape}{where}; allowed: the centre at {middle} of {_AXES}, with zeros for samples that were not measured"
+        )
+
+    def _masks(self, shape: tuple[int, ...], needed: bool) -> list[np.ndarray]:
+        """Return the file's mask of every slice; none if it has none, or none that fits and it is not needed."""
+        stored = self.file.get("mask")
+        if not isinstance(stored, h5py.Dataset):
+            return []
+        content = stored[()]
+        masks = [self.layout.mask(content, number, shape) for number in range(self.layout.num_slices)]
+        fitting = [mask for mask in masks if mask is not None]
+        require(
+            len(fitting) == len(masks) or not needed,
+            f"mask has shape {stored.shape}; allowed with pass_mask: true: one number a column, shape ({shape[1]},), "
+            f"or one a sample, {shape}, of all slices or each",
+        )
+        return fitting if len(fitting) == len(masks) else []
+
+    def _mask_of_zeros(self, energy: np.ndarray, undersampled: bool) -> np.ndarray:
+        """Take the zeros of k-space for the mask that a file lacks, where measured samples cannot be among them."""
+        # Numbers that are rounded to few bits are zero where there was a signal.
+        rounded = self.stored.dtype.kind in "iu" or self.stored.dtype == np.float16
+        sampled = _sampled(energy)
+        require(
+            undersampled and not rounded and _gaps(sampled) >= 1,
+            f"holds no `mask`; allowed with pass_mask: true: one number a column, shape ({energy.shape[1]},), or one a "
+            f"sample, {energy.shape}, of all slices or each",
+        )
+        _logger.info(
+            "%s: holds no `mask`; it is taken from the zeros, %.0f%% are samples", self.path, 100 * sampled.mean()
+        )
+        self.layout = replace(self.layout, zeros_are_mask=True)
+        return sampled
+
+    def _require_calibration(self, masks: list[np.ndarray]) -> None:
+        width = min(
+            calibration_width(torch.from_numpy(mask)) for mask in {m.tobytes(): m.copy() for m in masks}.values()
+        )
+        require(
+            width >= _SMALLEST_CALIBRATION,
+            f"the fully sampled centre of its `mask` is {width} samples wide; allowed: >= {_SMALLEST_CALIBRATION}, as "
+            f"coil maps are estimated from it (coil_maps: espirit needs {KERNEL_WIDTH}); without one, maps of your own "
+            "in Python: SenseOperator(maps, mask)",
+        )
+
+    def _require_padding(self, energy: np.ndarray) -> None:
+        columns, (first, end) = energy.sum(axis=0), self.layout.columns
+        padded = 1 - columns[first:end].sum() / columns.sum()
+        require(
+            padded <= _PADDING_ENERGY,
+            f"{padded:.1%} of the energy is in columns that encodingLimits of the header declare to be padding; "
+            f"allowed: signal in columns {first} to {end - 1} alone",
+        )
+
+    def _require_samples(self, energy: np.ndarray, mask: np.ndarray | None, undersampled: bool) -> None:
+        """Look for samples that are missing between others, and whether the mask of the file is why."""
+        partly = mask is not None and _ends_with(energy, mask)
+        require(
+            undersampled or not partly,
+            "undersampled already: its k-space is zero outside its `mask`; allowed: fully sampled volumes, as "
+            "references and simulated masks need them (`direct predict` takes it with inference.dataset.pass_mask: "
+            "true and inference.dataset.transforms.masking: null)",
+        )
+        sampled = _sampled(energy)
+        told = "it holds no `mask`" if mask is None else "these are not where its `mask` says"
+        require(
+            _gaps(sampled, mask if partly else None) < 1,
+            f"undersampled already: {(~sampled).mean():.0%} of its samples are zero, many of them between others, and "
+            f"{told}; allowed: fully sampled volumes (`direct predict` takes the mask from the zeros if there is none, "
+            "with inference.dataset.pass_mask: true and inference.dataset.transforms.masking: null)",
+        )
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an ISMRMRD header says; None of what it does not say."""
+
+    encoded: tuple[int, int, int] | None = None
+    reconstruction: tuple[int, int, int] | None = None
+    """Matrix sizes x, y, z: rows, columns, depth."""
+    limits: tuple[int, int] | None = None
+    """Last and central step of the phase encoding."""
+    trajectory: str = ""
+
+
+def read_header(stored: Any) -> Header:
+    """Read an ISMRMRD header, with or without the namespace; a :class:`DeepenError` if it is none."""
+    text = stored.item() if isinstance(stored, np.ndarray) and stored.size == 1 else stored
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, TypeError, ValueError) as error:
+        raise DeepenError(f"ismrmrd_header is no XML ({error}); allowed: an ISMRMRD header, or none") from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+
+    def numbers(place: str, names: tuple[str, ...]) -> Iterator[int]:
+        for name in names:
+            found = root.findtext(f"encoding/{place}/{name}")
+            if found is not None:
+                known = found.strip().isdecimal()
+                require(known, f"{place}/{name} of ismrmrd_header is {found!r}; allowed: an integer, or no header")
+                yield int(found)
+
+    sizes = [tuple(numbers(f"{space}/matrixSize", ("x", "y", "z"))) for space in ("encodedSpace", "reconSpace")]
+    limits = tuple(numbers("encodingLimits/kspace_encoding_step_1", ("maximum", "center")))
+    encoded, reconstruction = ((x[0], x[1], x[2]) if len(x) == 3 else None for x in sizes)
+    return Header(
+        encoded,
+        reconstruction,
+        (limits[0], limits[1]) if len(limits) == 2 else None,
+        (root.findtext("encoding/trajectory") or "").strip().lower(),
+    )
+
+
+def _energy(kspace: np.ndarray) -> np.ndarray:
+    """Energy (row, column) of k-space (…, row, column), where what is not finite counts as zero."""
+    kspace = np.nan_to_num(kspace, posinf=0, neginf=0).astype(np.complex128)
+    return (np.abs(kspace) ** 2).reshape(-1, *kspace.shape[-2:]).sum(axis=0)
+
+
+def _sampled(energy: np.ndarray) -> np.ndarray:
+    return energy > _NOT_MEASURED**2 * energy.mean()
+
+
+def _ends_with(energy: np.ndarray, mask: np.ndarray) -> bool:
+    """Return whether there is nothing outside a mask, but for what a lossy compression leaves."""
+    if mask.all() or not energy[mask].any():
+        return False
+    inside = energy[mask]
+    return bool(np.quantile(energy[~mask], 0.99) <= _OUTSIDE * np.median(inside[inside > 0]))
+
+
+def _gaps(sampled: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Return how many samples are missing between others, of a mask if given; from one on data are undersampled."""
+    missing = _between(sampled) | _between(sampled.T).T
+    missing = missing if mask is None else missing & mask
+    # In the outer half numbers that are rounded to integers may be zero.
+    inner = missing[tuple(slice(size // 4, size - size // 4) for size in missing.shape)]
+    return float(max(inner.mean() / _GAPS_INSIDE, missing.mean() / _GAPS))
+
+
+def _central_share(energy: np.ndarray) -> float:
+    return float(energy[central_disc(*energy.shape).numpy()].sum() / energy.sum())
+
+
+def _peak(energy: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(position) for position in np.unravel_index(energy.argmax(), energy.shape))
+
+
+def _between(sampled: np.ndarray) -> np.ndarray:
+    """Return where a sample is missing that has measured ones on both sides along the last axis."""
+    before = np.logical_or.accumulate(sampled, axis=-1)
+    after = np.logical_or.accumulate(sampled[..., ::-1], axis=-1)[..., ::-1]
+    return before & after & ~sampled

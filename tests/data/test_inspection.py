@@ -1,0 +1,362 @@
+"""The look at a volume before anything runs: what is usual passes, what is certain is repaired, the rest refused."""
+
+import logging
+
+import h5py
+import numpy as np
+import pytest
+
+from direct_deepen.data.fastmri_file import ismrmrd_header
+from direct_deepen.data.inspection import Layout, inspect_volume
+from direct_deepen.data.phantom import brain_volume
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def kspace():
+    """Three slices of eight coils."""
+    return brain_volume(np.random.default_rng([3, 0]), num_slices=3, size=SIZE, num_coils=8).kspace
+
+
+@pytest.fixture
+def look(tmp_path, caplog):
+    """``look(kspace, header=…, mask=…)``: the layout of a volume; a header of the shape unless one is given.
+
+    What it says in the log are ``look.lines``.
+    """
+
+    def inspect(kspace, header="", mask=None, **options):
+        path = tmp_path / f"a{len(list(tmp_path.iterdir()))}.h5"
+        with h5py.File(path, "w") as file:
+            file["kspace"] = kspace
+            if header is not None:
+                file["ismrmrd_header"] = (header or ismrmrd_header(len(kspace), *kspace.shape[-2:])).encode()
+            if mask is not None:
+                file["mask"] = mask
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            found = inspect_volume(path, **options)
+            inspect.lines = [record.getMessage() for record in caplog.records]
+            caplog.clear()
+            assert inspect_volume(path, **options) == found
+            assert not caplog.records, "a file is looked at once"
+        assert all(path.name in line and "\n" not in line for line in inspect.lines)
+        return found
+
+    return inspect
+
+
+HEADER = ismrmrd_header(3, SIZE, SIZE)
+"""Of the volume as it should be."""
+
+
+def lines(accelerated=4, centre=slice(27, 37)):
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[::accelerated] = mask[centre] = True
+    return mask
+
+
+def plane(share=0.25):
+    mask = np.random.default_rng(0).random((SIZE, SIZE)) < share
+    mask[28:36, 28:36] = True
+    return mask
+
+
+MEASURED = {"use_mask": True, "undersampled": True}
+
+
+# ---- What is usual
+
+
+def test_a_usual_volume_has_no_finding_and_stays_as_it_is(look, kspace):
+    for header in ("", None):
+        np.testing.assert_array_equal(look(kspace, header).repaired(kspace), kspace)
+        assert look.lines == []
+    np.testing.assert_array_equal(look(kspace[:, 0]).repaired(kspace[:, 0]), kspace[:, 0])
+    look(np.roll(kspace, 2, axis=-1))
+    assert look.lines == []
+
+
+@pytest.mark.parametrize("change", ["first coil", "rows", "padding", "ellipse", "echo"])
+def test_what_is_unusual_and_harmless_is_no_finding(look, kspace, change):
+    y, x = np.meshgrid(*[np.linspace(-1, 1, SIZE)] * 2, indexing="ij")
+    kspace = kspace.copy()
+    if change == "first coil":
+        kspace[:, 0] = 0
+    elif change == "rows":
+        kspace[:, :, :16] = 0
+    elif change == "padding":
+        kspace[..., :5] = kspace[..., -5:] = 0
+    elif change == "ellipse":
+        kspace *= np.hypot(x, y) < 1
+    else:
+        kspace[..., 40:] = 0
+    look(kspace)
+    assert look.lines == []
+
+
+@pytest.mark.parametrize("mask", [lines(), plane(), np.stack([lines()] * 3), lines().astype(np.float32)])
+@pytest.mark.parametrize("outside", [0, 1e-12])
+def test_a_measured_mask_is_seen(look, kspace, one_line_error, mask, outside):
+    inside = mask[0] if len(mask) == 3 else mask
+    measured = np.where(inside != 0, kspace, outside * np.abs(kspace).max())
+    layout = look(measured, mask=mask, **MEASURED)
+    assert look.lines == []
+    for number in range(3):
+        expected = np.broadcast_to(inside != 0, (SIZE, SIZE))
+        np.testing.assert_array_equal(layout.mask(mask, number, (SIZE, SIZE)), expected)
+    with one_line_error("undersampled already", "`mask`", "allowed", "pass_mask: true"):
+        look(measured, mask=mask)
+
+
+def test_full_data_with_a_mask_are_not_undersampled(look, kspace):
+    look(kspace, mask=lines())
+    look(kspace, mask=lines(), use_mask=True)
+    assert look.lines == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (lines(), lines()[None]),
+        (lines()[:, None], lines()[:, None]),
+        (lines()[None, None], lines()[None]),
+        (plane(), plane()),
+        (plane()[None, ..., None], plane()),
+        (np.stack([lines(2), lines(), lines(5)]), lines()[None]),
+        (np.stack([plane(0.6), plane(), plane(0.1)])[:, None], plane()),
+    ],
+)
+def test_masks_of_many_shapes_are_understood(stored, expected):
+    found = Layout(3).mask(stored, 1, (SIZE, SIZE))
+    np.testing.assert_array_equal(found, np.broadcast_to(expected, (SIZE, SIZE)))
+    swapped = Layout(3, swapped=True).mask(stored, 1, (SIZE, SIZE))
+    np.testing.assert_array_equal(swapped, np.broadcast_to(expected, (SIZE, SIZE)).T)
+
+
+# ---- What is repaired
+
+
+@pytest.mark.parametrize("axes", [(-2, -1), (-2,), (-1,)])
+def test_a_centre_at_the_edge_is_moved_to_the_middle(look, kspace, axes):
+    shifted = np.fft.ifftshift(kspace, axes=axes)
+    np.testing.assert_array_equal(look(shifted).repaired(shifted), kspace)
+    (line,) = look.lines
+    assert "moved to the middle" in line
+
+
+@pytest.mark.parametrize("names", [("real", "imag"), ("re", "im"), ("r", "i"), ("Real", "Imaginary")])
+def test_pairs_of_numbers_are_read_as_complex(look, kspace, names):
+    stored = kspace.view([(name, "<f4") for name in names])
+    found = look(stored).repaired(stored)
+    np.testing.assert_array_equal(found, kspace)
+    (line,) = look.lines if names != ("r", "i") else ["read as complex"]  # h5py reads those as complex by itself
+    assert "read as complex" in line
+
+
+@pytest.mark.parametrize("number", [np.float16, np.float32, np.int16])
+def test_a_last_axis_of_real_and_imaginary_parts_is_read_as_complex(look, kspace, number):
+    scaled = kspace * np.float32(3e4 / np.abs(kspace).max())
+    stored = np.stack([scaled.real, scaled.imag], axis=-1).astype(number)
+    repaired = look(stored, HEADER).repaired(stored)
+    assert len(look.lines) == 1
+    assert repaired.dtype == np.complex64
+    # Half precision has eleven bits, integers a half.
+    np.testing.assert_allclose(repaired, scaled, rtol=1e-3, atol=2)
+
+
+def test_exchanged_rows_and_columns_are_exchanged_back_where_the_header_tells(look, kspace):
+    images = np.fft.ifft2(np.fft.ifftshift(kspace, axes=(-2, -1)))
+    padded = np.pad(images, [(0, 0), (0, 0), (32, 32), (0, 0)])
+    long = np.fft.fftshift(np.fft.fft2(padded), axes=(-2, -1)).astype(np.complex64)
+    stored = np.swapaxes(long, -2, -1)
+    layout = look(stored, ismrmrd_header(3, 2 * SIZE, SIZE))
+    assert "exchanged back" in " ".join(look.lines)
+    np.testing.assert_array_equal(layout.repaired(stored), long)
+    assert (layout.columns, layout.reconstruction) == ((0, SIZE), (2 * SIZE, SIZE, 1))
+
+
+def test_repairs_go_together_and_serve_for_any_slices(look, kspace):
+    shifted = np.fft.ifftshift(kspace[..., 8:56], axes=(-2, -1)).swapaxes(-2, -1)
+    stored = np.stack([shifted.real, shifted.imag], axis=-1)
+    layout = look(stored, ismrmrd_header(3, SIZE, 48))
+    assert len(look.lines) == 3
+    np.testing.assert_array_equal(layout.repaired(stored[1:2]), kspace[1:2, ..., 8:56])
+
+
+@pytest.mark.parametrize("outside", [0, 1e-12])
+@pytest.mark.parametrize("mask", [lines(), plane(), plane(0.6), lines()[:, None]])
+def test_zeros_are_the_mask_of_data_that_hold_none(look, kspace, mask, outside):
+    layout = look(np.where(mask, kspace, outside * np.abs(kspace).max()), **MEASURED)
+    assert layout.zeros_are_mask
+    (line,) = look.lines
+    assert "taken from the zeros" in line
+
+
+HEADERS = {
+    "without limits": (HEADER[: HEADER.index("<encodingLimits>")] + HEADER[HEADER.index("<trajectory>") :]),
+    "without namespace": HEADER.replace(' xmlns="http://www.ismrm.org/ISMRMRD"', ""),
+    "with a prefix": HEADER.replace("<", "<i:")
+    .replace("<i:/", "</i:")
+    .replace("<i:?", "<?")
+    .replace("xmlns", "xmlns:i"),
+    "of raw data": "<ismrmrdHeader/>",
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS.keys())
+def test_what_a_header_does_not_say_is_as_without_one(look, kspace, header):
+    assert look(kspace, header) == look(kspace, None)
+    assert look.lines == []
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((128, 32), (64, 32, 1)), ((32, 128), (64, 64, 1)), ((512, 512), (64, 64, 1))]
+)
+def test_images_larger_than_kspace_are_not_enlarged(look, kspace, size, expected):
+    start, end = HEADER.split("<reconSpace>")
+    header = start + "<reconSpace>" + end.replace(f"<x>{SIZE}</x><y>{SIZE}</y>", "<x>{}</x><y>{}</y>".format(*size))
+    assert look(kspace, header).reconstruction == expected
+    (line,) = look.lines
+    assert "not enlarged" in line
+
+
+def test_data_without_noise_need_another_bound_of_padding(look):
+    y, x = np.meshgrid(*[np.linspace(-1, 1, SIZE)] * 2, indexing="ij")
+    blob = np.exp(-40 * (x**2 + y**2))[None, None].astype(np.complex64)
+    assert look(blob).faint
+    assert "padding_eps" in look.lines[0]
+
+
+# ---- What is noted
+
+
+def test_empty_slices_are_numbered(look, kspace):
+    assert look(kspace * np.array([1, 0, 1e-14])[:, None, None, None]).empty_slices == (1, 2)
+    (line,) = look.lines
+    assert line.endswith("slices without signal: 1, 2")
+
+
+def test_without_a_header_axes_that_look_wrong_are_noted(look, kspace):
+    window = np.outer(np.hanning(41)[:-1], np.hanning(41)[:-1]) ** 40
+    look((np.ones((2, 200, 1, 1)) * window).astype(np.complex64), None)
+    assert "unusual shape (2, 200, 40, 40)" in look.lines[0]
+    look(kspace[..., 20:44], None)
+    assert "unusual shape" in look.lines[0]
+
+
+# ---- What is refused
+
+
+@pytest.mark.parametrize("axes", [(3, 2, 1, 0), (2, 3, 1, 0), (0, 2, 3, 1), (0, 3, 2, 1)])
+def test_another_order_of_axes_is_refused_where_the_header_tells(look, kspace, one_line_error, axes):
+    with one_line_error("axes", "allowed", "(slice, coil, row, column)"):
+        look(kspace.transpose(axes), HEADER)
+
+
+@pytest.mark.parametrize("axes", [(3, 2, 1, 0), (0, 2, 3, 1)])
+def test_another_order_of_axes_is_refused_without_a_header_too(look, kspace, one_line_error, axes):
+    with one_line_error("kspace has shape", "allowed: ", "(slice, coil, row, column)"):
+        look(kspace.transpose(axes), None)
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda kspace: np.roll(kspace, 8, axis=-1),
+        lambda kspace: np.roll(kspace, 16, axis=-1),
+        lambda kspace: np.roll(kspace, -9, axis=-2),
+        lambda kspace: kspace[:, :, 16:],
+        lambda kspace: np.fft.ifft2(kspace),
+        lambda kspace: np.roll(np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(kspace, axes=-1)), axes=-1), 12, axis=-1),
+    ],
+    ids=["8 columns", "16 columns", "9 rows", "partial echo", "images", "one axis transformed"],
+)
+def test_a_centre_that_is_not_in_the_middle_is_refused(look, kspace, one_line_error, move):
+    with one_line_error("centre", "is at (", "allowed"):
+        look(move(kspace))
+
+
+@pytest.mark.parametrize("mask", [lines(), lines(2), plane(), plane(0.6), lines()[:, None]])
+def test_missing_samples_without_a_mask_are_refused(look, kspace, one_line_error, mask):
+    for outside in (0, 1e-12):
+        with one_line_error("undersampled already", "holds no `mask`", "allowed", "pass_mask: true"):
+            look(np.where(mask, kspace, outside * np.abs(kspace).max()))
+    with one_line_error("undersampled already", "not where its `mask` says"):
+        look(kspace * mask, mask=np.ones(SIZE), **MEASURED)
+
+
+def test_zeros_of_rounded_numbers_are_no_mask(look, kspace, one_line_error):
+    scaled = kspace * lines() * np.float32(3e4 / np.abs(kspace).max())
+    with one_line_error("holds no `mask`", "allowed"):
+        look(np.stack([scaled.real, scaled.imag], axis=-1).astype(np.int16), HEADER, **MEASURED)
+    with one_line_error("holds no `mask`", "allowed", "(64,)", "(64, 64)"):
+        look(kspace, **MEASURED)
+
+
+NO_CENTRE = [
+    lines(4, slice(0)),
+    np.isin(np.arange(SIZE) % 3, 1) & ~np.isin(np.arange(SIZE), [31, 32, 33]),
+    np.isin(np.arange(SIZE), np.random.default_rng(1).permutation(np.delete(np.arange(SIZE), 32))[:22]),
+]
+
+
+@pytest.mark.parametrize("mask", NO_CENTRE)
+def test_a_mask_without_a_calibration_region_is_refused(look, kspace, one_line_error, mask):
+    words = ("fully sampled centre", "allowed: >= 4", "coil maps", "espirit", "SenseOperator")
+    with one_line_error(*words):
+        look(kspace * mask, mask=mask, **MEASURED)
+    with one_line_error(*words):
+        look(kspace * mask, **MEASURED)
+    with one_line_error(*words):
+        look(kspace, mask=np.stack([lines(), lines(), mask]), use_mask=True)
+
+
+@pytest.mark.parametrize("mask", [np.ones(SIZE - 1), np.ones((2, SIZE)), np.ones((2, 3, SIZE, SIZE)), np.float32(1)])
+def test_a_mask_that_does_not_fit_is_refused_if_it_is_needed(look, kspace, one_line_error, mask):
+    look(kspace, mask=mask)
+    with one_line_error(f"mask has shape {mask.shape}", "(64,)", "(64, 64)"):
+        look(kspace, mask=mask, use_mask=True)
+
+
+@pytest.mark.parametrize(
+    ("found", "instead", "word"),
+    [
+        ("cartesian", "radial", "radial"),
+        ("cartesian", " Spiral", "spiral"),
+        ("cartesian", "goldenangle", "goldenangle"),
+        (f"<maximum>{SIZE - 1}</maximum>", "<maximum>40</maximum>", "padding"),
+        (f"<x>{SIZE}</x>", "<x></x>", "matrixSize/x"),
+        ("</ismrmrdHeader>", "", "ismrmrd_header"),
+    ],
+)
+def test_a_header_that_contradicts_the_data_or_cannot_be_read_is_refused(
+    look, kspace, one_line_error, found, instead, word
+):
+    with one_line_error(word, "allowed"):
+        look(kspace, HEADER.replace(found, instead))
+
+
+OTHER = [
+    np.real,
+    lambda kspace: kspace[None],
+    lambda kspace: kspace[0, 0],
+    lambda kspace: kspace[0, 0, ..., None, None],
+]
+
+
+@pytest.mark.parametrize("change", OTHER)
+def test_kspace_that_is_real_or_of_other_dimensions_is_refused(look, kspace, one_line_error, change):
+    with one_line_error("kspace", "allowed"):
+        look(change(kspace), None)
+
+
+def test_raw_data_of_ismrmrd_and_broken_files_are_named(tmp_path, one_line_error):
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["dataset/data"] = file["dataset/xml"] = np.zeros(3)
+    with one_line_error("scan.h5", "ISMRMRD raw data"):
+        inspect_volume(tmp_path / "scan.h5")
+    (tmp_path / "broken.h5").write_bytes((tmp_path / "scan.h5").read_bytes()[:700])
+    with one_line_error("broken.h5", "no fastMRI volume"):
+        inspect_volume(tmp_path / "broken.h5")
