@@ -1,16 +1,19 @@
 """Atomic writes: a file is complete or absent, whatever interrupts the writing of it."""
 
 import errno
+import fcntl
 import glob
 import io
 import mmap
 import os
 import shutil
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import h5py
 
@@ -123,10 +126,67 @@ def _require_sound_heaps(path: Path, what: str) -> None:
             first = content.find(_HEAP, first + 1)
 
 
-def require_free_space(folder: Path, size: int) -> None:
-    """Require ``size`` bytes on a folder's disk, for files that others write by HDF5, which crashes if it is full."""
-    free = shutil.disk_usage(folder).free
-    require(size <= free, f"{folder}: cannot be written: {size} bytes needed, {free} bytes free on the disk")
+def require_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise :class:`DeepenError` if what is written is what is read, a file or a folder, by whatever name or link.
+
+    The system compares them: links, relative paths and, where it takes no notice of it, case make no difference.
+    """
+    read = {_identity(path): path for path in inputs if path.exists()}
+    for path in outputs:
+        found = read.get(_identity(path)) if path.exists() else None
+        if found is not None:
+            same = "" if found == path else f", which is {found}"
+            raise DeepenError(f"{path}{same}: is read, and would be written to; allowed: an output apart from it")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def locked_folder(folder: Path, what: str) -> Iterator[None]:
+    """Keep other processes that do ``what`` from a folder; :class:`DeepenError` if one is at it.
+
+    The system lets go of the lock when a process ends, however it ends.
+    """
+    path = folder / f".{what.replace(' ', '-')}.lock"
+    with disk_errors_reported(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _lock(path, f"{folder}: another `{what}` writes there")
+    if file is None:
+        yield
+        return
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock(path: Path, taken: str) -> IO[str] | None:
+    """Return a file that is open and locked, with the number of this process in it; None where no file can be."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            # Not `flock`, which processes inherit that load data, and may outlive this one.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            with file:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    return None
+                file.seek(0)
+                holder = file.read().strip()
+            raise DeepenError(
+                f"{taken} ({holder or 'unknown'}); allowed: another folder, or when it has ended"
+            ) from error
+        # The one before may have removed it in between.
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            return file
+        file.close()
 
 
 def remove_stale_folders(folder: Path, prefix: str) -> None:

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from direct_deepen.errors import DeepenError
-from direct_deepen.files import disk_errors_reported, new_hdf5, open_hdf5, require_free_space, write_file, write_text
+from direct_deepen.files import disk_errors_reported, new_hdf5, open_hdf5, write_file, write_text
 
 
 def test_a_file_is_written_with_its_folders_and_replaces_an_older_one(tmp_path):
@@ -133,13 +132,6 @@ def test_what_killed_processes_left_of_a_file_goes_with_the_next_write(tmp_path)
     assert running.exists()  # another process may be writing it now
     assert other.exists()
     assert (tmp_path / "a[1].h5").read_bytes() == b"whole"
-
-
-def test_more_than_the_disk_has_left_is_refused(tmp_path, one_line_error):
-    free = shutil.disk_usage(tmp_path).free
-    require_free_space(tmp_path, free // 2)
-    with one_line_error(f"{tmp_path}: cannot be written", f"{2 * free} bytes needed"):
-        require_free_space(tmp_path, 2 * free)
 
 
 def test_a_heap_in_which_hdf5_would_never_end_is_refused(tmp_path):

@@ -1,11 +1,13 @@
 """Views of a posterior file: what is shown, on which scale, and what its statistics say."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from direct.data.transforms import center_crop
 from matplotlib import image as matplotlib_image
 
 from direct_deepen.evaluation.metrics import quality
@@ -127,7 +129,7 @@ def test_statistics_of_a_slice_are_those_of_the_file_and_its_distance_from_the_r
     for number, values in enumerate(found):
         assert float(values["R̂, median"]) == pytest.approx(np.median(volume.arrays["split_r_hat"][number]), rel=1e-3)
         images = [torch.from_numpy(array[number]) for array in (volume.arrays["map"], references)]
-        assert values["PSNR, MAP"] == f"{quality(*images).psnr:.2f} dB"
+        assert values["PSNR (slice maximum), MAP"] == f"{quality(*images).psnr:.2f} dB"
     assert not {name for values in posterior_view(volume).statistics for name in values if "PSNR" in name}
 
 
@@ -173,6 +175,20 @@ def test_nifti_images_are_magnitudes_by_column_row_and_slice_and_say_that_their_
         np.testing.assert_allclose(image.get_fdata().T, np.abs(volume.arrays[kind]), rtol=1e-6)
         assert (image.header["qform_code"], image.header["sform_code"]) == (0, 0)
         assert image.header.get_zooms() == (1, 1, 1)
+
+
+def test_nifti_images_have_the_size_and_the_voxels_of_the_header(tmp_path):
+    # As of fastMRI's knees, which have more rows than are meant.
+    volume = replace(posterior_volume(), attributes={"reconstruction_size": [2.0, 4.0], "voxel_size": [0.4, 0.5, 4.5]})
+    (path, *_) = write_nifti(volume, tmp_path / "knee.nii")
+    image = nibabel.load(path)
+    assert image.shape == (4, 2, SLICES)
+    assert image.header.get_zooms() == pytest.approx((0.5, 0.4, 4.5))
+    assert image.header.get_xyzt_units()[0] == "mm"
+    assert (image.header["qform_code"], image.header["sform_code"]) == (0, 0)
+    assert b"orientation unknown" in image.header["descrip"].tobytes()
+    expected = center_crop(torch.from_numpy(np.abs(volume.arrays["map"])), (2, 4)).numpy()
+    np.testing.assert_allclose(image.get_fdata().T, expected, rtol=1e-6)
 
 
 def test_another_ending_is_refused(tmp_path, one_line_error):

@@ -50,7 +50,7 @@ def test_figures_put_runs_side_by_side_in_a_fixed_order_and_name_the_validation_
     curves = read_curves(write_log(tmp_path, ROWS))
     other = {"loss": curves["loss"], "of_nobody": curves["loss"]}
     shown = dict(shown_curves({"first": curves, "second": other}))
-    assert list(shown) == ["loss", "PSNR on brains (dB)", "energy gap E⁺ − E⁻", "learning rate"]
+    assert list(shown) == ["loss", "PSNR (volume maximum) on brains (dB)", "energy gap E⁺ − E⁻", "learning rate"]
     assert list(shown["loss"]) == ["first", "second"]
     assert list(shown["learning rate"]) == ["first"]
 

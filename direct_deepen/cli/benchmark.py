@@ -19,6 +19,7 @@ from pathlib import Path
 
 from direct_deepen.cli.verbosity import stage
 from direct_deepen.errors import require
+from direct_deepen.files import require_apart
 
 EXAMPLES = """\
 example of a study:
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
     require(args.figure_slices >= 1, f"--figure-slices is {args.figure_slices}; allowed: >= 1")
     study = load_study(args.study)
+    require_apart([args.output], [study.test, study.validation])
     # Here already: without pandas it ends, and not after hours.
     gather(study, args.output)
     with stage("runs"):

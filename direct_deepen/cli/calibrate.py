@@ -20,7 +20,7 @@ from pathlib import Path
 
 from direct_deepen.cli.verbosity import stage
 from direct_deepen.errors import require
-from direct_deepen.files import write_text
+from direct_deepen.files import require_apart, write_text
 from direct_deepen.priors.pretrained import load_pretrained
 
 EXAMPLES = """\
@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
     from direct_deepen.pages.calibration_plots import plot_calibration
 
     require(args.slices is None or args.slices >= 1, f"--slices is {args.slices}; allowed: >= 1")
+    samples = args.output / "samples"
+    require_apart([samples / "validation", samples / "test"], [args.validation_root, args.data_root])
     system = load_system(args.cfg)
     inference = calibration_study.require_sampler(system.inference)
     prior = load_pretrained() if args.checkpoint is None else load_prior(args.checkpoint, args.cfg)
@@ -61,7 +63,6 @@ def run(args: argparse.Namespace) -> None:
         calibration_study.sampled_slices, prior=prior, inference=inference, coil_maps=system.settings.coil_maps,
         seed=args.seed, limit=args.slices, device=args.device,
     )  # fmt: skip
-    samples = args.output / "samples"
 
     with stage("samples of validation data"):
         sampled_validation = list(sampled(validation, folder=samples / "validation", label="validation"))

@@ -3,10 +3,12 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from direct_deepen.cli import benchmark, calibrate, configure, doctor, landscape, phantom, posterior, report, simulate
 from direct_deepen.cli.verbosity import log_arguments, log_to_standard_error, stage
-from direct_deepen.errors import DeepenError
+from direct_deepen.errors import DeepenError, require
+from direct_deepen.files import require_apart
 
 _EPILOG = """\
 Training and prediction are DIRECT's own commands:
@@ -14,6 +16,10 @@ Training and prediction are DIRECT's own commands:
   direct predict OUTPUT --cfg configs/deepen_2d4x.yaml --data-root DATA \\
       --checkpoint EXPERIMENT/deepen_2d4x/model_11999.pt
 """
+
+
+_OUTPUTS = ("output", "out", "html", "csv", "nifti")
+"""Arguments that name what is written; paths in all others are read."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,6 +51,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def require_inputs_kept(parsed: argparse.Namespace) -> None:
+    """Raise :class:`DeepenError` if a command is to write to a file or a folder that it reads, or one file twice."""
+    outputs, inputs = list[Path](), list[Path]()
+    for name, value in vars(parsed).items():
+        paths = [Path(item) for item in (value if isinstance(value, list) else [value]) if isinstance(item, str | Path)]
+        (outputs if name in _OUTPUTS else inputs).extend(paths)
+    for number, path in enumerate(outputs):
+        require(path.resolve() not in {other.resolve() for other in outputs[:number]}, f"{path} is given twice")
+    data = [volume for path in inputs if path.is_dir() for volume in path.glob("*.h5")]
+    require_apart(outputs, [*inputs, *data])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 after bad input and 130 after Ctrl-C, which are reported in one line."""
     parsed = build_parser().parse_args(arguments)
@@ -52,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with log_to_standard_error(parsed.verbose), stage("all"):
             if parsed.verbose:
                 log_arguments(parsed)
+            require_inputs_kept(parsed)
             parsed.run(parsed)
     except (DeepenError, OSError) as error:
         print(f"direct-deepen: error: {error}", file=sys.stderr)

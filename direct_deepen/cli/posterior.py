@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--nifti",
         type=Path,
         metavar="NII",
-        help="NAME.nii.gz: write NAME_map.nii.gz and so on, magnitudes with voxels of unit size, as the posterior file "
-        "knows no other (needs the extra: pip install 'direct-deepen[nifti]')",
+        help="NAME.nii.gz: write NAME_map.nii.gz and so on, magnitudes with size and voxels of the header of the data "
+        "where it has them, orientation unknown (needs the extra: pip install 'direct-deepen[nifti]')",
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from direct_deepen.cli.verbosity import stage
 from direct_deepen.errors import require
-from direct_deepen.files import write_text
+from direct_deepen.files import require_apart, write_text
 
 EXAMPLES = """\
 example:
@@ -27,9 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the page, and the curves as a table."""
-    from direct_deepen.pages.report import build_report, curves_of
+    from direct_deepen.pages.report import build_report, curves_of, sources
     from direct_deepen.pages.training_curves import curves_table
 
+    # What is written there would be on the next page.
+    require_apart([args.out, *([args.csv.parent] if args.csv is not None else [])], [*args.runs, *sources(args.runs)])
     with stage("page"):
         written = {args.out: build_report(args.runs)}
         if args.csv is not None:

@@ -1,5 +1,6 @@
 """From DIRECT's datasets and their batches to problems of the core, and to the references of their images."""
 
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class NamedSlices(Dataset):
         self.ndim: int = dataset.ndim
         self.text_description: str | None = dataset.text_description
         self.volume_indices: dict[Path, range] = dataset.volume_indices
-        self._kept = [index for index in range(len(dataset)) if index not in left_out]
+        self.kept = [index for index in range(len(dataset)) if index not in left_out]
         if left_out:
             counts = {path: len(set(old) - left_out) for path, old in dataset.volume_indices.items()}
             ends = dict(zip(counts, accumulate(counts.values()), strict=True))
@@ -41,10 +42,10 @@ class NamedSlices(Dataset):
             }
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self.kept)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        kept = self._kept[int(index)]
+        kept = self.kept[int(index)]
         try:
             return self.dataset[kept]
         except Exception as error:  # what DIRECT raises depends on what is wrong with the file
@@ -127,6 +128,17 @@ def _require_centre(kspace: torch.Tensor) -> None:
         "the centre of k-space is in the corner of the array; allowed: in the middle, where DIRECT's masks are (write "
         "numpy.fft.fftshift(kspace, axes=(-2, -1)); physics.forward_operator stays)",
     )
+
+
+def selected(data: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """Return some images of a batch of DIRECT, with all that has the batch first."""
+    size = len(data["filename"])
+    result = {
+        key: value[list(rows)]
+        for key, value in data.items()
+        if isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == size
+    }
+    return {**result, "filename": [data["filename"][i] for i in rows]}
 
 
 def names_of_batch(data: dict[str, Any]) -> list[tuple[str, int]]:

@@ -45,6 +45,8 @@ class Case:
     """Coil-combined fully sampled image, complex (1, height, width)."""
     reconstruction_size: tuple[int, int] | None = None
     """Height and width by the header of the file, which ``inference.crop: header`` crops images to."""
+    cropped: bool = False
+    """Whether that is what is compared of images."""
 
 
 def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mapping[str, Any] | None = None) -> Any:

@@ -21,6 +21,37 @@ def without_empty(dataset: Any, key: str) -> NamedSlices:
 
     A :class:`DeepenError` that names ``key``, where the dataset is configured, if all are.
     """
+    empty = _empty_told(dataset, key, "are left out")
+    return NamedSlices(dataset, frozenset(empty))
+
+
+def with_empty(dataset: Any, key: str) -> NamedSlices:
+    """Return a dataset of DIRECT that says which slices are empty, without the volumes that are so altogether.
+
+    What is told and raised is that of :func:`without_empty`.
+    """
+    return MarkedSlices(dataset, _empty_told(dataset, key, "are written as zero; volumes of such slices only are not"))
+
+
+class MarkedSlices(NamedSlices):
+    """Slices of which ``is_empty`` tells whether they are; if so, the rest but their number is of the next that is not.
+
+    DIRECT's transforms fail on empty slices, but size and mask are those of all slices of a volume.
+    """
+
+    def __init__(self, dataset: Any, empty: set[int]) -> None:
+        volumes = [set(indices) for indices in dataset.volume_indices.values()]
+        super().__init__(dataset, frozenset[int]().union(*(indices for indices in volumes if indices <= empty)))
+        full = [indices - empty for indices in volumes for _ in indices]
+        self._shown = [min(full[kept], key=lambda other: abs(other - kept)) for kept in self.kept]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        kept, shown = self.kept[int(index)], self._shown[int(index)]
+        sample = super().__getitem__(self.kept.index(shown))
+        return {**sample, "slice_no": sample["slice_no"] + kept - shown, "is_empty": kept != shown}
+
+
+def _empty_told(dataset: Any, key: str, fate: str) -> set[int]:
     empty = empty_slices(dataset)
     if empty:
         counts = {path: (len(empty & set(indices)), len(indices)) for path, indices in dataset.volume_indices.items()}
@@ -29,8 +60,23 @@ def without_empty(dataset: Any, key: str) -> NamedSlices:
         )
         message = f"{key}: {len(empty)} of {len(dataset)} slices hold no signal"
         require(len(empty) < len(dataset), f"{message}; allowed: volumes with samples of {SMALLEST:g} and more")
-        _logger.warning("%s, and are left out: %s.", message, where)
-    return NamedSlices(dataset, frozenset(empty))
+        _logger.warning("%s, and %s: %s.", message, fate, where)
+    return empty
+
+
+def of_equal_shape(slices: NamedSlices) -> list[NamedSlices]:
+    """Return slices apart by coils, size, and whether there is a header: what differs in these makes no batch."""
+    dataset, kinds = slices.dataset, dict[Any, set[int]]()
+    if not isinstance(dataset, H5SliceData):
+        return [slices]
+    for path, indices in dataset.volume_indices.items():
+        with h5py.File(path) as file:
+            kinds.setdefault((file["kspace"].shape[1:], "ismrmrd_header" in file), set()).update(indices)
+    if len(kinds) == 1:
+        return [slices]
+    kept = set(slices.kept)
+    others = [frozenset(range(len(dataset))) - kept.intersection(kind) for kind in kinds.values() if kept & kind]
+    return [NamedSlices(dataset, left_out) for left_out in others]
 
 
 def empty_slices(dataset: Any) -> set[int]:

@@ -21,7 +21,6 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from direct_deepen.data.fastmri_file import WITHOUT_POSTERIOR_FILES, volume_files
 from direct_deepen.errors import DeepenError
-from direct_deepen.files import interrupt_waits
 from direct_deepen.machine import available_cores
 from direct_deepen.priors.cpu.allocator import keep_freed_pages
 from direct_deepen.progress import progress_bar, show_metrics
@@ -165,16 +164,6 @@ def end_command_on_interrupt() -> None:
         raise SystemExit(_INTERRUPTED)
 
     signal.signal(signal.SIGINT, end)
-
-
-class WholeFiles[Item](list[Item]):
-    """What DIRECT writes a file each of, one after another: Ctrl-C waits until the file of the moment is whole."""
-
-    def __iter__(self) -> Iterator[Item]:
-        """Hand out one after another."""
-        for item in super().__iter__():
-            with interrupt_waits():
-                yield item
 
 
 @contextmanager

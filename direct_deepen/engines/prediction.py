@@ -16,27 +16,34 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 import direct_deepen
-from direct_deepen.data.batch import NamedSlices, names_of_batch, problem_from_batch
+from direct_deepen.data.batch import names_of_batch, problem_from_batch, selected
 from direct_deepen.data.coil_maps import coil_maps_of_batch
 from direct_deepen.data.convention import in_standard_convention
 from direct_deepen.data.direct_options import require_data
-from direct_deepen.data.fastmri_file import require_masks_of_files
+from direct_deepen.data.empty import with_empty
+from direct_deepen.data.fastmri_file import geometry_of, require_masks_of_files
 from direct_deepen.data.inspection import looked_at
 from direct_deepen.engines.calibration_file import fitted_scale
 from direct_deepen.engines.checkpoints import digest_of, require_trained_with, require_weights_of
 from direct_deepen.engines.commands import (
-    WholeFiles,
     all_cores,
     bad_input_told,
     batch_in_bar,
+    command_arguments,
     command_bar,
     reported_seed,
-    within_command,
+)
+from direct_deepen.engines.output_folder import (
+    locked,
+    require_all_read,
+    require_own_files,
+    require_volumes,
+    tell_passed_over,
+    write_reconstruction,
 )
 from direct_deepen.engines.reconstruction import Reconstruction, reconstruct
 from direct_deepen.engines.settings import INSTEAD, EngineSettings
-from direct_deepen.errors import DeepenError, require, require_count
-from direct_deepen.files import require_free_space
+from direct_deepen.errors import DeepenError, require_count
 from direct_deepen.inference import Inference, Map, Sampler
 from direct_deepen.physics.fourier import FourierConvention
 from direct_deepen.physics.problem import Problem
@@ -51,9 +58,6 @@ from direct_deepen.posterior.posterior_file import (
 )
 
 _logger = logging.getLogger(__name__)
-
-_HEADER_BYTES = 10_000
-"""More than what an HDF5 file of a few arrays has besides them."""
 
 
 class Prediction(MRIModelEngine):
@@ -96,10 +100,23 @@ class Prediction(MRIModelEngine):
         with batch_in_bar(self._bar, self._volumes, names):
             image = self._store.estimate(names)
             if image is None:
-                arrays = self.reconstruction(self._problem(data)).arrays
-                image = self._store.add(names, [in_file_units(arrays, i, factor[i]) for i in range(len(names))])
+                arrays = self._arrays(data, names)
+                image = np.zeros((len(names), *data["masked_kspace"].shape[-3:-1]), np.complex64)
+                for i, found in enumerate(arrays):
+                    image[i] = found[final_estimate(found)] if found else 0
+                self._store.add(names, arrays)
         # Back from the units of the file in either case: a run that was cut short ends with the very same digits.
         return torch.from_numpy(image).to(factor.device) / factor[:, None, None].float()
+
+    def _arrays(self, data: dict[str, Any], names: Sequence[tuple[str, int]]) -> list[dict[str, np.ndarray]]:
+        """Return what the file has of every slice of a batch; nothing of an empty one."""
+        full = [i for i, empty in enumerate(data["is_empty"].tolist()) if not empty]
+        result: list[dict[str, np.ndarray]] = [{} for _ in names]
+        if full:
+            arrays = self.reconstruction(self._problem(selected(data, full))).arrays
+            for place, i in enumerate(full):
+                result[i] = in_file_units(arrays, place, data["scaling_factor"][i])
+        return result
 
     def predict(
         self,
@@ -121,6 +138,8 @@ class Prediction(MRIModelEngine):
         try:
             with bad_input_told(), all_cores(self.device), command_bar("predict", "slice", total) as self._bar:
                 require_data(dataset, "inference.dataset")
+                require_own_files(self._folders(), slices)
+                passed_over = require_all_read(dataset, self.cfg.inference.dataset, "inference.dataset", ())
                 require_volumes(slices)
                 undersampled = isinstance(dataset, FastMRIDataset) and section.transforms.masking is None
                 if undersampled:
@@ -132,21 +151,45 @@ class Prediction(MRIModelEngine):
                     require_trained_with(str(checkpoint), self.settings.meaning(), INSTEAD)
                     if isinstance(self.inference, Sampler):
                         self.std_scale = fitted_scale(Path(str(checkpoint)), self.inference)
-                output = super().predict(NamedSlices(dataset), experiment_directory, checkpoint, *args, **kwargs)
-                # DIRECT writes when this has returned; what is in our files is read from there next time.
-                require_free_space(self._output, growth_of_files(output, self._output))
-                return (WholeFiles(output[0]), *output[1:]) if within_command() else output
+                marked = with_empty(dataset, "inference.dataset")
+                with locked(self._folders()):
+                    output = super().predict(marked, experiment_directory, checkpoint, *args, **kwargs)
+                tell_passed_over(passed_over, [dataset])
+                # What the command of DIRECT would write is written.
+                return ([], *output[1:]) if command_arguments() is not None else output
         finally:
             self._output = self._store = self._bar = self.std_scale = None
 
+    def _folders(self) -> list[Path]:
+        """Return the folders that are written to: of posterior files, and of those that DIRECT's command writes."""
+        assert self._output is not None
+        return list(
+            dict.fromkeys((self._output, Path((command_arguments() or {}).get("output_directory", self._output))))
+        )
+
     def reconstruct_volumes(self, data_loader: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Reconstruct as DIRECT does; in prediction, what an earlier run has finished is read from its files."""
-        if self._output is not None:
-            # Only now the weights are loaded. Of several processes each has its share of the volumes.
-            slices, shared = slices_of(data_loader.batch_sampler.sampler), self._file_attributes()
-            attributes = {volume: shared | {"data": file_version(volume)} for volume in slices}
-            self._store = PosteriorStore(self._output, slices, attributes)
-        yield from super().reconstruct_volumes(data_loader, *args, **kwargs)
+        volumes = super().reconstruct_volumes(data_loader, *args, **kwargs)
+        if self._output is None:
+            yield from volumes
+            return
+        # Only now the weights are loaded. Of several processes each has its share of the volumes.
+        slices, shared = slices_of(data_loader.batch_sampler.sampler), self._file_attributes()
+        attributes = {volume: shared | of_volume(volume) for volume in slices}
+        self._store = PosteriorStore(self._output, slices, attributes)
+        command = command_arguments()
+        for volume, *others in volumes:
+            *_, mask, _, name = others
+            if command is not None:
+                path = Path(command["output_directory"]) / Path(name).name
+                write_reconstruction(path, volume, mask)
+                _logger.info("Wrote reconstruction: %s.", path)
+            yield volume, *others
+            if command is not None:
+                # DIRECT would keep all volumes to the end.
+                for tensor in (volume, mask):
+                    if tensor is not None:
+                        tensor.data = tensor.new_empty(0)
 
     def _file_attributes(self) -> FileAttributes:
         attributes: dict[str, Any] = {
@@ -175,16 +218,6 @@ class Prediction(MRIModelEngine):
 def slices_of(volumes: Any) -> dict[Path, int]:
     """Return the number of slices of every volume of a dataset, or of a sampler, of DIRECT."""
     return {Path(name): len(indices) for name, indices in volumes.volume_indices.items()}
-
-
-def growth_of_files(output: Any, directory: Path) -> int:
-    """Return by how many bytes, at most, the files that DIRECT writes of a prediction exceed those that are there."""
-    growth = 0
-    for volume, mask, name in output[0]:
-        path = directory / Path(name).name
-        size = _HEADER_BYTES + 4 * sum(array.numel() for array in (volume, mask) if array is not None)
-        growth += max(0, size - (path.stat().st_size if path.exists() else 0))
-    return growth
 
 
 def in_file_units(arrays: Mapping[str, torch.Tensor], index: int, factor: torch.Tensor) -> dict[str, np.ndarray]:
@@ -222,14 +255,12 @@ class PosteriorStore:
             images = file[final_estimate(file)]
             return np.stack([images[positions[number]] for _, number in names])
 
-    def add(self, names: Sequence[tuple[str, int]], slices: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
-        """Add slices, write the volumes that they complete, and return the reconstruction as :meth:`estimate` does."""
-        images = np.stack([arrays[final_estimate(arrays)] for arrays in slices])
+    def add(self, names: Sequence[tuple[str, int]], slices: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Add slices, of which an empty one has nothing, and write the volumes that they complete."""
         for (name, number), arrays in zip(names, slices, strict=True):
-            path = self._writer.add(Path(name), number, {**arrays, "slice_number": np.array(number)})
+            path = self._writer.add(Path(name), number, arrays)
             if path is not None:
                 _logger.info("Wrote posterior: %s.", path)
-        return images
 
 
 def _is_finished(path: Path, attributes: FileAttributes) -> bool:
@@ -246,6 +277,11 @@ def _is_finished(path: Path, attributes: FileAttributes) -> bool:
     return False
 
 
+def of_volume(path: Path) -> FileAttributes:
+    """Return what a posterior file says of its volume's file: which it is, and the size of voxels if that is known."""
+    return {"data": file_version(path), **geometry_of(path)}
+
+
 def file_version(path: Path) -> str:
     """Return what identifies the content of a file: path, as masks follow from it, size and time of the change."""
     if not path.is_file():
@@ -253,16 +289,3 @@ def file_version(path: Path) -> str:
         return str(path)
     status = path.stat()
     return f"{path}, {status.st_size} bytes, changed {status.st_mtime_ns} ns after 1970"
-
-
-def require_volumes(slices: Mapping[Path, int]) -> None:
-    """Raise :class:`DeepenError` unless every volume of a dataset has a slice and a name of its own."""
-    seen: dict[str, Path] = {}
-    for path, count in slices.items():
-        require(count > 0, f"{path}: k-space of no slices; allowed: one or more")
-        # Both the files of DIRECT and ours are named by the last part of the path.
-        other = seen.setdefault(path.stem, path)
-        require(
-            other is path,
-            f"{other} and {path} would both be written to {path.name}; allowed: volumes of different names",
-        )

@@ -12,7 +12,7 @@ from direct.utils.events import get_event_storage
 from torch.utils.data import Dataset, Sampler
 
 from direct_deepen.data.direct_options import require_data
-from direct_deepen.data.empty import without_empty
+from direct_deepen.data.empty import of_equal_shape, without_empty
 from direct_deepen.data.inspection import looked_at
 from direct_deepen.engines.best import BEST, BestCheckpoint
 from direct_deepen.engines.checkpoints import (
@@ -26,6 +26,7 @@ from direct_deepen.engines.checkpoints import (
 )
 from direct_deepen.engines.commands import advance_training, all_cores, bad_input_told, command_bar
 from direct_deepen.engines.guard import Guard
+from direct_deepen.engines.output_folder import require_all_read, tell_passed_over
 from direct_deepen.engines.prediction import Prediction
 from direct_deepen.errors import DeepenError, DivergenceError, require
 from direct_deepen.files import disk_errors_reported
@@ -158,12 +159,21 @@ class Training(Prediction):
             # Now, not at the first validation hours later.
             self.build_metrics(self.cfg.validation.metrics)
             self._require_metric(validation_datasets)
+            both = (("training", training_datasets), ("validation", validation_datasets))
+            passed_over = [
+                require_all_read(dataset, section, f"{key}.datasets[{i}]", [Path(experiment_directory)])
+                for key, datasets in both
+                for i, (dataset, section) in enumerate(zip(datasets, self.cfg[key].datasets, strict=True))
+            ]
             training, validation = (
                 [without_empty(looked_at(dataset), f"{key}.datasets[{i}]") for i, dataset in enumerate(datasets)]
-                for key, datasets in (("training", training_datasets), ("validation", validation_datasets))
+                for key, datasets in both
             )
+            # A batch is of one dataset.
+            training = [part for dataset in training for part in of_equal_shape(dataset)]
             kwargs |= {"resume": resume, "initialization": initialization}
             super().train(optimizer, lr_scheduler, training, experiment_directory, validation, *args, **kwargs)
+            tell_passed_over([path for paths in passed_over for path in paths], [*training, *validation])
 
     def _require_metric(self, validation_datasets: list[Dataset]) -> None:
         """Raise :class:`DeepenError` unless validation has the metric that the best checkpoint is chosen by."""

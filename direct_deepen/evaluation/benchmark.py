@@ -16,6 +16,7 @@ from typing import Any
 
 import h5py
 import torch
+from direct.data.transforms import center_crop
 from omegaconf import OmegaConf
 
 import direct_deepen
@@ -74,7 +75,8 @@ def reconstruct_test_data(study: Study, run: Run, folder: Path, *, device: str =
                 if estimate.std is not None:
                     images[DEVIATIONS][f"{run.name}/{label}"] = estimate.std
                 names = {"method": f"{run.name}{ending}", "mask": run.problem, "case": label}
-                rows.append(names | _columns(estimate, reference))
+                # Predictions may be cropped where the problem is not, as DIRECT's metrics allow for too.
+                rows.append(names | _columns(estimate, center_crop(reference, estimate.image.shape)))
     peak = float("nan") if run.method.predictions else _peak_memory_mb(device) - before
     shared = {"peak_memory_mb": peak, "parameters": method.parameters, "seed": study.seed, "tuned": tuned}
     for name, content in images.items():
@@ -84,11 +86,11 @@ def reconstruct_test_data(study: Study, run: Run, folder: Path, *, device: str =
 
 
 def _cases(configuration: Path, root: Path, coil_maps: Path, device: str) -> Iterator[Case]:
-    """Yield the slices of a problem; where its images are not cropped, no slice has a size to crop them to."""
+    """Yield the slices of a problem, with or without the crop of its predictions."""
     dataset = inference_dataset(configuration, root)
     crops = OmegaConf.select(OmegaConf.load(configuration), "inference.crop") == "header"
     for case in cases(dataset, coil_maps=coil_maps_of(configuration), cache=coil_maps, device=device):
-        yield case if crops else replace(case, reconstruction_size=None)
+        yield replace(case, cropped=crops)
 
 
 def _columns(estimate: Estimate, reference: torch.Tensor) -> dict[str, float]:
@@ -216,6 +218,14 @@ def pictures(study: Study, output: Path, problem: str, *, count: int) -> list[Pi
     folders = [run_folder(output, run) for run in study.runs() if run.problem == problem]
     images, deviations = ([folder / name for folder in folders] for name in (IMAGES, DEVIATIONS))
     return [
-        Picture(label, reference, read_images(images, label), read_images(deviations, label))
+        _of_one_size(Picture(label, reference, read_images(images, label), read_images(deviations, label)))
         for label, reference in shown.items()
     ]
+
+
+def _of_one_size(picture: Picture) -> Picture:
+    """Crop images to the smallest: predictions may be cropped where the problem is not."""
+    shapes = [image.shape for image in (picture.reference, *picture.images.values())]
+    smallest = [min(sizes) for sizes in zip(*shapes, strict=True)]
+    images, std = ({k: center_crop(v, smallest) for k, v in part.items()} for part in (picture.images, picture.std))
+    return replace(picture, reference=center_crop(picture.reference, smallest), images=images, std=std)

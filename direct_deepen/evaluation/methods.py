@@ -25,7 +25,7 @@ from direct_deepen.errors import require
 from direct_deepen.evaluation.classical import CLASSICAL, REGULARIZATIONS, ZERO_FILLED
 from direct_deepen.evaluation.metrics import quality
 from direct_deepen.evaluation.study import Run, Study
-from direct_deepen.posterior.posterior_file import open_output, posterior_path
+from direct_deepen.posterior.posterior_file import ESTIMATES, open_output, posterior_path
 
 _logger = logging.getLogger(__name__)
 
@@ -87,9 +87,10 @@ def reconstructor(study: Study, run: Run, device: str) -> Reconstructor:
 
 def in_view[Image: torch.Tensor | None](case: Case, image: Image) -> Image:
     """Return the part of an image of a slice that is compared: what ``inference.crop: header`` leaves, or all."""
-    if image is None or case.reconstruction_size is None:
+    if image is None or not case.cropped or case.reconstruction_size is None:
         return image
-    return center_crop(image, case.reconstruction_size)
+    height, width = (min(sizes) for sizes in zip(case.reconstruction_size, image.shape[-2:], strict=True))
+    return center_crop(image, (height, width))
 
 
 def best_value(method: Reconstructor, cases: Sequence[Case]) -> Any:
@@ -219,6 +220,9 @@ def predicted(folder: Path, checkpoint: Path) -> Reconstructor:
             return {"": Estimate(_scaled(magnitude, case), float("nan"))}
         with open_output(path) as file:
             arrays = {name: dataset[case.slice_number] for name, dataset in file.items() if name != "samples"}
+            # DIRECT's file may be cropped; these are not.
+            images = {name: arrays[name] for name in (*ESTIMATES, "std") if name in arrays}
+            arrays |= {name: center_crop(image, magnitude.shape) for name, image in images.items()}
             chains, keep = (int(file.attrs.get(name, 1)) for name in ("num_samples", "keep"))
         kinds = {"map": ("_map", "map_"), "mean": ("_mmse", "posterior_"), "image": ("", "")}
         found = {kind: names for kind, names in kinds.items() if kind in arrays}

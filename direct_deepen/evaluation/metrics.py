@@ -12,7 +12,7 @@ from direct_deepen.posterior.calibration import coverage, object_pixels, predict
 
 @dataclass(frozen=True)
 class Quality:
-    """PSNR in decibels, SSIM (scikit-image's, 7×7 window), and NMSE of one slice."""
+    """PSNR in decibels by the maximum of the slice, SSIM (scikit-image's, 7×7 window), and NMSE of one slice."""
 
     psnr: float
     ssim: float
@@ -22,8 +22,9 @@ class Quality:
 def quality(image: torch.Tensor, reference: torch.Tensor) -> Quality:
     """Compare an image with its reference, both real or complex (height, width).
 
-    PSNR = 20 log₁₀(max |r|/RMS(|x| − |r|)); SSIM with data range max |r|; NMSE = ‖|x| − |r|‖²/‖r‖². Other shapes, or a
-    reference that is zero everywhere, are a :class:`DeepenError`.
+    PSNR = 20 log₁₀(max |r|/RMS(|x| − |r|)), by the maximum of the slice, where DIRECT's ``fastmri_psnr`` takes that of
+    the volume; SSIM with data range max |r|; NMSE = ‖|x| − |r|‖²/‖r‖². Other shapes, or a reference that is zero
+    everywhere, are a :class:`DeepenError`.
     """
     require(
         image.shape == reference.shape,

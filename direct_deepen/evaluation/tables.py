@@ -97,8 +97,8 @@ def results_table(results: Frame, reference: str) -> str:
         parts += [
             f"### {problem}\n",
             markdown_table(quality_rows(found, reference), _FORMATS),
-            f"{found['case'].nunique()} slices; ± over slices, in the fifth column the 95 % interval of the mean "
-            "difference over volumes.\n",
+            f"{found['case'].nunique()} slices, PSNR by the maximum of each; ± over slices, in the fifth column the "
+            "95 % interval of the mean difference over volumes.\n",
         ]
         sampled = found[found["num_samples"].notna()].groupby("method", sort=False)
         if len(sampled) > 0:

@@ -98,7 +98,7 @@ def _statistics(
     if references is not None:
         for title, images in estimates.items():
             score = quality(torch.from_numpy(images[number]), torch.from_numpy(references[number]))
-            result |= {f"PSNR, {title}": f"{score.psnr:.2f} dB", f"SSIM, {title}": f"{score.ssim:.3f}"}
+            result |= {f"PSNR (slice maximum), {title}": f"{score.psnr:.2f} dB", f"SSIM, {title}": f"{score.ssim:.3f}"}
     result |= {title: _text(arrays[name][number]) for name, title in _STATISTICS.items() if name in arrays}
     if "converged" in arrays:
         result["MAP converged"] = "yes" if arrays["converged"][number] else "no"

@@ -41,6 +41,12 @@ def build_report(runs: Sequence[Path]) -> str:
     )
 
 
+def sources(runs: Sequence[Path]) -> list[Path]:
+    """Return the files that the page about folders is made of."""
+    kinds = ("*.csv", "*.png", LOG, *_TEXTS)
+    return [path for run in runs for kind in kinds for path in run.glob(kind)]
+
+
 def curves_of(runs: Sequence[Path]) -> dict[str, dict[str, Curve]]:
     """Return the curves of the trainings among folders, by the names of these."""
     return {run.resolve().name: read_curves(run) for run in runs if (run / LOG).is_file()}

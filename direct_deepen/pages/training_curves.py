@@ -15,7 +15,7 @@ LOG = "metrics.json"
 
 TITLES = {
     "loss": "loss",
-    "val/(.+)/fastmri_psnr_metric": "PSNR on {} (dB)",
+    "val/(.+)/fastmri_psnr_metric": "PSNR (volume maximum) on {} (dB)",
     "val/(.+)/fastmri_ssim_metric": "SSIM on {}",
     "train/energy_gap": "energy gap E⁺ − E⁻",
     "train/largest_relative_gap": "largest relative gap so far",

@@ -47,6 +47,8 @@ Attributes of the file:
 ``configuration``                   the model section, YAML
 ``data_configuration``              the section ``inference.dataset``, YAML: masks and transforms
 ``data``                            the volume's file: path as given, bytes, and when it was changed
+``reconstruction_size``,            of the images that the volume's header is meant for: rows and columns; row, column
+``voxel_size``                      and slice in mm, field of view over matrix. Neither where it does not say
 ``weights_sha256``                  of all weights that were used
 ``device``                          ``cpu`` or ``cuda``
 ``direct_deepen_version``,          versions of the packages
@@ -55,7 +57,7 @@ Attributes of the file:
 =================================== ====================================================================================
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,19 +154,28 @@ class PosteriorWriter:
         self._pending: dict[Path, dict[int, dict[str, np.ndarray]]] = {}
 
     def add(self, volume: Path, slice_number: int, arrays: Mapping[str, np.ndarray]) -> Path | None:
-        """Add a slice; return the path of the volume's file if that completed it, None otherwise."""
+        """Add a slice; return the path of the volume's file if that completed it, None otherwise.
+
+        A slice without arrays is written as zero, if another has some; its convergence is then no number.
+        """
         require(volume in self._slices, f"{volume}: not a volume of this run")
         pending = self._pending.setdefault(volume, {})
-        pending[slice_number] = dict(arrays)
+        pending[slice_number] = {**arrays, "slice_number": np.array(slice_number)}
         if len(pending) < self._slices[volume]:
             return None
         del self._pending[volume]
         path = posterior_path(self.directory, volume)
         slices = [pending[number] for number in sorted(pending)]
         # What is in the file is forgotten at once: with samples it is much.
-        datasets = ((name, np.stack([arrays.pop(name) for arrays in slices])) for name in list(slices[0]))
-        _write(path, datasets, self._attributes[volume])
+        names = dict.fromkeys(name for arrays in slices for name in arrays)
+        _write(path, ((name, _stacked(name, slices)) for name in names), self._attributes[volume])
         return path
+
+
+def _stacked(name: str, slices: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
+    like = next(arrays[name] for arrays in slices if name in arrays)
+    empty = np.full_like(like, np.nan if name == "split_r_hat" else 0)
+    return np.stack([arrays.pop(name, empty) for arrays in slices])
 
 
 def _write(path: Path, datasets: Iterable[tuple[str, np.ndarray]], attributes: FileAttributes) -> None:

@@ -63,6 +63,62 @@ def test_an_interrupted_command_has_exit_code_130_and_one_line(tmp_path, capsys,
     assert capsys.readouterr().err == "direct-deepen: interrupted\n"
 
 
+# ---- What is read is not written to
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """A folder of data and one of a run, with files that commands read."""
+    data = tiny_direct.write_volumes(tmp_path / "data", ["a"])
+    (tmp_path / "link").symlink_to(data)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "results.csv").write_text("method,psnr\na,1\n")
+    (run / "table.md").write_text("table")
+    (run / "drawing.png").write_bytes(b"png")
+    (tmp_path / "a.yaml").write_text("a: 1\n")
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    (tmp_path / "phantom_000_000.h5").write_bytes((data / "a.h5").read_bytes())
+    problem = {"test": str(data), "validation": str(tmp_path / "run"), "reference": "s", "seed": 0}
+    problem |= {"problems": {"p": str(tmp_path / "a.yaml")}, "methods": {"s": {"classical": "sense"}}}
+    tiny_direct.write_configuration(tmp_path / "study.yaml", problem)
+    return tmp_path
+
+
+OVER_INPUTS = {
+    "posterior, page": "posterior data/a.h5 --html data/a.h5",
+    "posterior, picture over data": "posterior x.posterior.h5 --cfg a.yaml --data-root data --out link/a.h5",
+    "posterior, one file twice": "posterior data/a.h5 --out x --html ./x",
+    "calibrate": "calibrate link --cfg a.yaml --data-root data --validation-root run",
+    "calibrate, validation": "calibrate data/../run --cfg a.yaml --data-root data --validation-root run",
+    "calibrate, samples": "calibrate out --cfg a.yaml --data-root out/samples/test --validation-root run",
+    "benchmark": "benchmark link --study study.yaml",
+    "configure": "configure a.yaml ./a.yaml b=2",
+    "configure, overlay": "configure study.yaml a.yaml --with a.yaml",
+    "landscape, weights": "landscape model.pt --cfg a.yaml --data-root data --out model.pt",
+    "landscape, data": "landscape model.pt --cfg a.yaml --data-root data --html data/a.h5",
+    "report, page": "report run --out run/table.md",
+    "report, curves": "report run --out x.html --csv run/curves.csv",
+    "report, drawing": "report run --out run/drawing.png",
+    "phantom": "phantom . --volumes 1 --slices 1 --size 32 --coils 2 --seed 0",
+}
+
+
+@pytest.mark.parametrize("command", OVER_INPUTS)
+def test_no_command_writes_over_what_it_reads(inputs, monkeypatch, capsys, command):
+    monkeypatch.chdir(inputs)
+    (inputs / "out" / "samples").mkdir(parents=True)
+    (inputs / "out" / "samples" / "test").symlink_to(inputs / "data")
+    before = {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()}
+    assert main(OVER_INPUTS[command].split()) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert any(
+        words in line for words in ("is read, and would be written to", "is given twice", "would be overwritten")
+    )
+    assert {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()} == before
+
+
 # ---- Bad input
 
 

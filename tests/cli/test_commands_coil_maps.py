@@ -81,7 +81,7 @@ def test_posterior_shows_the_error_to_references_of_these_maps_and_reads_those_o
     data = ["--cfg", str(configuration), "--data-root", study.test.name]
     result = run_command(["posterior", str(prediction / "a.posterior.h5"), *data])
     assert (result.code, result.errors) == (0, [])
-    found = [float(text) for text in re.findall(r"PSNR, .*: (\S+) dB", result.output)]
+    found = [float(text) for text in re.findall(r"PSNR \(slice maximum\), .*: (\S+) dB", result.output)]
     assert len(found) == 2
     assert min(found) > 100
     assert len(computed) == 2

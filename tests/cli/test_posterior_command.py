@@ -56,7 +56,7 @@ def test_with_its_data_a_file_is_compared_with_the_references_of_the_score(tmp_p
     expected = [
         quality(image / case.problem.scale, case.reference[0]).psnr for image, case in zip(images, mine, strict=True)
     ]
-    found = [float(text.removesuffix(" dB")) for text in line_of(result.output, "PSNR, MAP")]
+    found = [float(text.removesuffix(" dB")) for text in line_of(result.output, "PSNR (slice maximum), MAP")]
     # Two decimals are printed.
     assert found == pytest.approx(expected, abs=0.006)
 

@@ -118,7 +118,9 @@ def test_the_reference_itself_has_no_error_whatever_direct_divides_the_data_by(t
         assert (rows["nmse"] < 1e-10).all()
 
 
-def test_where_images_are_cropped_references_are_too(tmp_path, study, scored, copied):
+@pytest.mark.parametrize("with_posterior", [True, False])
+@pytest.mark.parametrize("problem_of", ["cropped", "whole"])
+def test_where_images_are_cropped_references_are_too(tmp_path, study, scored, copied, problem_of, with_posterior):
     # Files that say that of 32×32 samples 16×24 are to be seen.
     volumes = tiny_direct.write_volumes(tmp_path / "test", ["b", "a"], seed=20)
     for path in volumes.glob("*.h5"):
@@ -144,15 +146,19 @@ def test_where_images_are_cropped_references_are_too(tmp_path, study, scored, co
     for path in copied.glob("?.h5"):
         with h5py.File(path, "r+") as file:
             del file["sampling_mask"]
-    rows = scored(copied, problems={"2d4x": problem["cropped"]}, **changes)
+    scored_folder = copied if with_posterior else shutil.copytree(copied, tmp_path / "without")
+    for path in () if with_posterior else scored_folder.glob("*.posterior.h5"):
+        path.unlink()
+    rows = scored(scored_folder, problems={"2d4x": problem[problem_of]}, **changes)
     with h5py.File(tmp_path / "references.h5") as file:
-        assert {file[label].shape for label in file} == {(16, 24)}
+        assert {file[label].shape for label in file} == {(16, 24) if problem_of == "cropped" else (32, 32)}
     for case in study.cases(volumes, Path(problem["whole"])):
         with h5py.File(posterior_path(copied, Path(case.volume))) as file:
             image = np.abs(file["mean"][case.slice_number])[8:24, 4:28]
         reference = case.problem.to_data_units(case.reference)[0].abs().numpy()[8:24, 4:28]
         expected = peak_signal_noise_ratio(reference, image, data_range=reference.max())
-        found = rows.loc["deepen_mmse", f"{case.volume}#{case.slice_number}"]
+        method = "deepen_mmse" if with_posterior else "deepen"
+        found = rows.loc[method, f"{case.volume}#{case.slice_number}"]
         assert found["psnr"] == pytest.approx(expected, rel=1e-4)
 
 

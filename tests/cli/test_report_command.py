@@ -104,7 +104,7 @@ def test_a_training_of_direct_has_all_curves_with_a_point_for_every_line_of_its_
         scores[int(path.stem.rpartition("_")[2])] = [
             volume["fastmri_psnr_metric"] for volume in json.loads(path.read_text()).values()
         ]
-    psnr = curves["PSNR on brains (dB)"]
+    psnr = curves["PSNR (volume maximum) on brains (dB)"]
     assert list(psnr) == sorted(scores)
     assert set(scores) == {8, 11}
     np.testing.assert_allclose(

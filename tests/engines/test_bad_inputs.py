@@ -153,6 +153,11 @@ REFUSED_PREDICTIONS = [
         ("x/a.h5 and data/y/a.h5", "both be written to a.h5", "different names"),
         {"inference.dataset.filenames_filter": ["data/x/a.h5", "data/y/a.h5"]},
     ),
+    Data(
+        "text and a folder beside a volume",
+        lambda d: (write(d / "a.h5"), (d / "b.h5").write_text("text"), (d / "c.h5").mkdir()),
+        ("2 of 3 files not read", "b.h5", "c.h5"),
+    ),
     *(
         Data(f"{key}: {value}", lambda d: write(d / "a.h5"), words, {key: value})
         for key, value, words in (
@@ -200,15 +205,14 @@ def expected(predicted):
     return predicted(lambda d: write(d / "a.h5"))
 
 
-def with_others(d):
-    """A volume, a file that is no HDF5, and a folder with the name of a file."""
-    write(d / "a.h5", KSPACE.astype(np.complex128))
-    (d / "b.h5").write_text("text")
-    (d / "c.h5").mkdir()
+def with_others(folder):
+    write(folder / "a.h5", KSPACE.astype(np.complex128))
+    (folder / "._a.h5").write_text("of macOS")
+    (folder / "b.txt").write_text("text")
 
 
 SAME = {
-    "double precision, beside what is no volume": with_others,
+    "double precision, beside what nobody takes for a volume": with_others,
     "real and imaginary part apart, without a header": lambda d: write(
         d / "a.h5", KSPACE.view(np.float32).reshape(*KSPACE.shape, 2), header=None
     ),
@@ -380,7 +384,8 @@ def test_a_folder_without_a_slice_is_told_by_direct(tmp_path, map_config, checkp
             tiny_direct.direct_train(tmp_path, map_config, data)
     told = [record.getMessage() for record in caplog.records]
     assert "Inference dataset is empty. Terminating inference..." in told
-    assert "No training data available: Terminating training..." in told
+    unread = any("training.datasets[0]: 1 of 1 files not read" in line for line in told)
+    assert unread or "No training data available: Terminating training..." in told
     assert not list(tmp_path.rglob("model_*.pt")) + list(tmp_path.glob("out/*.h5"))
 
 

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from killed_process import CALL, Kill, predict
 
-from direct_deepen.engines.commands import WholeFiles
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, mean_config, volumes, checkpoint):
@@ -109,18 +107,3 @@ def test_an_interrupted_prediction_ends_with_130_and_its_files_are_whole(
                 assert set(file) == set(expected)
         assert predict(output, mean_config, volumes, checkpoint) is not None
         assert_equal_files(output, whole.output)
-
-
-def test_ctrl_c_while_direct_writes_its_files_waits_until_the_one_of_the_moment_is_whole():
-    before, written = signal.getsignal(signal.SIGINT), []
-
-    def write_all():
-        for name in volumes:
-            signal.raise_signal(signal.SIGINT)
-            written.append(name)
-
-    volumes = WholeFiles(["a", "b"])
-    with pytest.raises(KeyboardInterrupt):
-        write_all()
-    assert written == ["a"]
-    assert signal.getsignal(signal.SIGINT) is before

@@ -73,7 +73,7 @@ def test_a_killed_prediction_is_finished_by_the_next_run_and_equal_to_one_that_w
     config = tiny_direct.with_transforms(mean_config, {"normalization.scaling_key": "masked_kspace"})
     output = tmp_path / "killed"
     predict_and_be_killed_at_the_second_volume(output, config, volumes, checkpoint)
-    (done,) = [path.name.removesuffix(".posterior.h5") for path in output.glob("*.h5")]
+    (done,) = [path.name.removesuffix(".posterior.h5") for path in output.glob("*.posterior.h5")]
 
     with caplog.at_level(logging.INFO):
         tiny_direct.direct_predict(output, config, volumes, checkpoint)

@@ -5,13 +5,14 @@ import errno
 import os
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import recorded
 import tiny_direct
 import torch
 from direct.utils.events import JSONWriter
+
+from direct_deepen.engines.output_folder import write_reconstruction
 
 
 def six_and_eight():
@@ -85,7 +86,7 @@ def test_a_posterior_that_does_not_fit_ends_prediction_and_the_next_run_computes
         tiny_direct.direct_predict(tmp_path, config, volumes, checkpoint)
     disk.__exit__(None, None, None)
     first, second = reconstructed
-    assert [path.name for path in tmp_path.glob("*.h5*")] == [f"{first}.posterior.h5"]
+    assert {path.name for path in tmp_path.glob("*.h5*")} == {f"{first}.h5", f"{first}.posterior.h5"}
     tiny_direct.direct_predict(tmp_path, config, volumes, checkpoint)
     assert reconstructed == [first, second, second]
     assert {path.name for path in tmp_path.glob("*.h5*")} == {
@@ -93,33 +94,22 @@ def test_a_posterior_that_does_not_fit_ends_prediction_and_the_next_run_computes
     }
 
 
-@pytest.fixture
-def free(monkeypatch):
-    """``free(size)``: so many bytes are left on every disk."""
-    return lambda size: monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=size))
-
-
-def test_direct_does_not_come_to_write_what_does_not_fit_and_nothing_is_computed_twice(
-    tmp_path, mean_config, volumes, checkpoint, exit_with_one_line, reconstructed, free
+def test_a_reconstruction_that_does_not_fit_ends_prediction_and_nothing_is_computed_twice(
+    tmp_path, mean_config, volumes, checkpoint, exit_with_one_line, full_disk, reconstructed, monkeypatch
 ):
     config = tiny_direct.recorded(mean_config)
-    # HDF5 itself would end the process (segmentation fault).
-    free(100)
-    with exit_with_one_line(f"{tmp_path}: cannot be written", "100 bytes free"):
+
+    def write_on_a_full_disk(*arguments):
+        with full_disk():
+            write_reconstruction(*arguments)
+
+    with monkeypatch.context() as patch, exit_with_one_line(".h5: cannot be written: No space left on device"):
+        patch.setattr("direct_deepen.engines.prediction.write_reconstruction", write_on_a_full_disk)
         tiny_direct.direct_predict(tmp_path, config, volumes, checkpoint)
-    assert {path.name for path in tmp_path.glob("*.h5*")} == {"a.posterior.h5", "b.posterior.h5"}
-    free(10**9)
+    (first,) = reconstructed
+    assert [path.name for path in tmp_path.glob("*.h5*")] == [f"{first}.posterior.h5"]
     tiny_direct.direct_predict(tmp_path, config, volumes, checkpoint)
     assert sorted(reconstructed) == ["a", "b"]
-    written = sum((tmp_path / f"{name}.h5").stat().st_size for name in "ab")
-    # Files that are there are overwritten in place; without them just their size is needed.
-    free(25_000)
-    tiny_direct.direct_predict(tmp_path, config, volumes, checkpoint)
-    for name in "ab":
-        (tmp_path / f"{name}.h5").unlink()
-    free(written - 1)
-    with exit_with_one_line(f"{tmp_path}: cannot be written"):
-        tiny_direct.direct_predict(tmp_path, config, volumes, checkpoint)
 
 
 def test_a_folder_that_may_not_be_written_to_ends_training_with_one_line(

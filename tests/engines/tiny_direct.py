@@ -294,6 +294,7 @@ def direct_predict(
     seed: int = 1,
     device: str = "cpu",
     num_workers: int = 0,
+    experiment: Path | None = None,
 ) -> Path:
     """Run ``direct predict`` in this process and return its output folder."""
     output.mkdir(parents=True, exist_ok=True)
@@ -303,7 +304,7 @@ def direct_predict(
         setup_inference_save_to_h5(
             run_name="",
             data_root=Path(data.name),
-            base_directory=output,
+            base_directory=experiment or output,
             output_directory=output,
             filenames_filter=None,
             checkpoint=checkpoint,

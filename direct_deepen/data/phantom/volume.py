@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from direct_deepen.data.fastmri_file import write_fastmri_volume
+from direct_deepen.data.fastmri_file import open_volume, write_fastmri_volume
 from direct_deepen.data.phantom.geometry import Plane, SmoothField
 from direct_deepen.data.phantom.head import Head
 from direct_deepen.errors import require, require_count, require_weight
@@ -100,6 +100,10 @@ def write_phantoms(
     )
     require(output.is_dir() or not output.exists(), f"output is {str(output)!r}, a file; allowed: a folder")
     paths = [output / f"{prefix}_{seed:03d}_{index:03d}.h5" for index in range(num_volumes)]
+    for path in paths:
+        if path.exists():
+            with open_volume(path) as file:
+                require("synthetic" in file.attrs, f"{path}: is no phantom, and would be overwritten")
     for index, path in enumerate(progress_bar(paths, name="phantoms", unit="volume")):
         generator = np.random.default_rng([seed, index])
         volume = brain_volume(generator, num_slices=num_slices, size=size, num_coils=num_coils, noise_std=noise_std)
