@@ -101,7 +101,9 @@ def volume_files(folder: Path) -> list[Path]:
     A :class:`DeepenError` names what is an HDF5 file but no volume, or what has another extension if there is nothing
     else. Files that cannot be opened are left to whoever reads them.
     """
-    found = [path for path in sorted(folder.glob("*.h5")) if not path.name.endswith(POSTERIOR_FILES)]
+    found = [
+        path for path in sorted(folder.glob("*.h5")) if not (path.name.endswith(POSTERIOR_FILES) or is_of_macos(path))
+    ]
     others = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _OTHER_EXTENSIONS)
     if others:
         told = f"{folder}: {others[0]} is not read for its extension; allowed: .h5"
