@@ -72,7 +72,7 @@ def of_equal_shape(slices: NamedSlices) -> list[NamedSlices]:
     for path, indices in dataset.volume_indices.items():
         with h5py.File(path) as file:
             kinds.setdefault((file["kspace"].shape[1:], "ismrmrd_header" in file), set()).update(indices)
-    if len(kinds) == 1:
+    if len(kinds) <= 1:
         return [slices]
     kept = set(slices.kept)
     others = [frozenset(range(len(dataset))) - kept.intersection(kind) for kind in kinds.values() if kept & kind]

@@ -53,8 +53,8 @@ class MapResult:
     image: torch.Tensor
     """Complex (batch, height, width)."""
     cost_history: torch.Tensor
-    """C after every step tried, float64 (iterations + 1, batch): C at the start, and less what the steps brought. It
-    never rises; it stays flat where a step was refused, and once an image is done."""
+    """C after every step tried, float64 (iterations + 1, batch): C at the end, and before it what the steps brought
+    more. It never rises; it stays flat where a step was refused, and once an image is done."""
     gradient_evaluations: int
     """Evaluations of ∇E summed over the batch, those for the estimate of L and for refused steps included."""
     converged: torch.Tensor
@@ -173,8 +173,8 @@ def mm_map(
     flat_slope = state.flat_slope
     working = torch.arange(len(x), device=x.device)
     terms, curvature, done = state.terms[working], state.curvature.clone(), state.done.clone()
-    decrease, first_cost = state.decrease.clone(), terms.cost.clone()
-    history = [first_cost]
+    decrease = state.decrease.clone()
+    decreases = [decrease.clone()]
 
     bar = progress_bar(range(stopping.max_iterations), name="MAP", unit="step", shown=progress)
     for number in bar:
@@ -191,7 +191,7 @@ def mm_map(
         gradient_evaluations += len(working)
         terms.write(working, state.terms)
         curvature[working], done[working], decrease[working] = state.curvature, state.done, state.decrease
-        history.append(first_cost - decrease)
+        decreases.append(decrease.clone())
         if bool(done.all()):
             break
         if number % METRICS_INTERVAL == 0:
@@ -211,7 +211,7 @@ def mm_map(
         )
     return MapResult(
         image=terms.image,
-        cost_history=torch.stack(history),
+        cost_history=terms.cost + (decrease - torch.stack(decreases)),
         gradient_evaluations=gradient_evaluations,
         converged=done & ~unknown,
         curvature=curvature,

@@ -234,8 +234,7 @@ def test_data_without_noise_need_another_bound_of_padding(look):
 
 def test_empty_slices_are_numbered(look, kspace):
     assert look(kspace * np.array([1, 0, 1e-14])[:, None, None, None]).empty_slices == (1, 2)
-    (line,) = look.lines
-    assert line.endswith("slices without signal: 1, 2")
+    assert look.lines == []  # they are counted over all volumes, where it is known what becomes of them
 
 
 def test_without_a_header_axes_that_look_wrong_are_noted(look, kspace):

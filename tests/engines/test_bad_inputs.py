@@ -138,7 +138,6 @@ def test_a_slice_of_zeros_is_no_case(tmp_path, map_config):
 
 
 REFUSED_PREDICTIONS = [
-    Data("a slice of zeros", lambda d: write(d / "a.h5", KSPACE * [[[[1]]], [[[0]]]]), ("a.h5", "slice 1", "is zero")),
     *(case for case in REFUSED_DATA if case.name in ("real k-space", "infinity")),
     Data(
         "a volume of no slices among others",
@@ -577,6 +576,8 @@ def latin1(path):
 
 
 COMMANDS = [
+    ("simulate missing out --seed 1", "missing: no folder"),
+    ("simulate empty out --seed 1", "empty: holds no images"),
     ("posterior none.posterior.h5", "none.posterior.h5: no such file"),
     ("posterior text.h5", "text.h5: no output of `direct predict`"),
     ("posterior volume.h5", "volume.h5: holds none of map, mean, image"),

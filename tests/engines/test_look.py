@@ -212,6 +212,7 @@ def test_prediction_with_any_mask_is_that_of_the_python_interface(tmp_path, name
     config = tiny_direct.configuration("demo_deepen" if name == "deepen" else f"phantom_{name}", iterations=1)
     config = tiny_direct.with_transforms(config, OF_FILES)
     config = tiny_direct.changed(config, {"inference.dataset.pass_mask": True})
+    config["training"]["datasets"][0]["pass_mask"] = True
     engine = tiny_direct.build_environment(tmp_path / "environment", config).engine
     engine.model.eval()
     torch.save({"model": engine.model.state_dict()}, tmp_path / "model_0.pt")
