@@ -10,6 +10,7 @@ from direct_deepen.physics import (
     normalize_sensitivity_map,
     sense,
 )
+from direct_deepen.posterior.misfit import Misfit, misfit
 from direct_deepen.posterior.posterior import Posterior
 from direct_deepen.priors import ConvEnergy, DifferentiableEnergy, Energy, QuadraticEnergy, SumEnergy, at_noise
 from direct_deepen.priors.pretrained import available_pretrained, load_pretrained, pretrained_provenance
@@ -27,6 +28,7 @@ __all__ = [
     "LinearOperator",
     "MapResult",
     "MapStep",
+    "Misfit",
     "Posterior",
     "QuadraticEnergy",
     "Samples",
@@ -39,6 +41,7 @@ __all__ = [
     "intensity_scale",
     "langevin",
     "load_pretrained",
+    "misfit",
     "mm_map",
     "normalize_sensitivity_map",
     "pretrained_provenance",

@@ -67,6 +67,21 @@ def require_trained_with(path: Path | str, settings: Mapping[str, Any], instead:
         )
 
 
+_TRAINING_ENERGY = "__training_energy__"
+"""Where a checkpoint has count, mean and variance of E over the number of pixels, of the images of training."""
+
+
+def training_energy_of(path: Path | str) -> tuple[float, float] | None:
+    """Return mean and standard deviation of E over the number of pixels, of the images that training saw.
+
+    None for files of an earlier version, for priors that are no energies, and for addresses of the web.
+    """
+    if check_is_valid_url(str(path)):
+        return None
+    seen = dict(torch.load(path, map_location="cpu", weights_only=True)).get(_TRAINING_ENERGY)
+    return (seen["mean"], seen["variance"] ** 0.5) if seen else None
+
+
 def digest_of(weights: Mapping[str, torch.Tensor]) -> str:
     """Return the SHA-256 of weights, in hexadecimal digits: of names, types, shapes and values, not of a file."""
     digest = hashlib.sha256()
@@ -133,9 +148,10 @@ class RunCheckpointer(Checkpointer):
         state: Callable[[], dict[str, Any]],
         iteration: int,
         trained_with: Mapping[str, Any],
+        training_energy: dict[str, float],
     ) -> None:
         folder, saves = checkpointer.save_directory, checkpointer.save_to_disk
-        objects = checkpointer.checkpointables | {_TRAINED_WITH: dict(trained_with)}
+        objects = checkpointer.checkpointables | {_TRAINED_WITH: dict(trained_with), _TRAINING_ENERGY: training_energy}
         super().__init__(folder, saves, model=checkpointer.model, **objects)
         self._state = state
         self.iteration = iteration

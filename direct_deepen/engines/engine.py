@@ -56,6 +56,7 @@ class DeepenEngine(Training):
             self.convention = convention_of(cfg.physics.forward_operator, cfg.physics.backward_operator)
             require_served(cfg, calling_command())
         self.seed = process_seed()
+        self._energy = {}
 
     def _Engine__bind_sigint_signal(self) -> None:  # noqa: N802
         """In place of DIRECT's handler, which leaves a checkpoint in the middle of an update, or a traceback."""
@@ -116,6 +117,8 @@ class DeepenEngine(Training):
         except DivergenceError as error:
             loss, trouble = Loss(torch.zeros((), device=reference.device), "diverged_loss"), str(error)
         value = self.update(iteration, loss, trouble)
+        if trouble is None:
+            self.remember_energy(iteration, reference)
         return problem.to_data_units(reference), {loss.name: value}
 
     def _iteration_generator(self, iteration: int) -> torch.Generator:

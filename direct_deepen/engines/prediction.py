@@ -24,7 +24,7 @@ from direct_deepen.data.empty import with_empty
 from direct_deepen.data.fastmri_file import geometry_of, require_masks_of_files
 from direct_deepen.data.inspection import looked_at
 from direct_deepen.engines.calibration_file import fitted_scale
-from direct_deepen.engines.checkpoints import digest_of, require_trained_with, require_weights_of
+from direct_deepen.engines.checkpoints import digest_of, require_trained_with, require_weights_of, training_energy_of
 from direct_deepen.engines.commands import (
     all_cores,
     bad_input_told,
@@ -41,7 +41,7 @@ from direct_deepen.engines.output_folder import (
     tell_passed_over,
     write_reconstruction,
 )
-from direct_deepen.engines.reconstruction import Reconstruction, reconstruct
+from direct_deepen.engines.reconstruction import Reconstruction, misfit_arrays, reconstruct
 from direct_deepen.engines.settings import INSTEAD, EngineSettings
 from direct_deepen.errors import DeepenError, require_count
 from direct_deepen.inference import Inference, Map, Sampler
@@ -53,6 +53,7 @@ from direct_deepen.posterior.posterior_file import (
     FileAttributes,
     PosteriorWriter,
     final_estimate,
+    misfit_text,
     open_output,
     posterior_path,
 )
@@ -69,6 +70,8 @@ class Prediction(MRIModelEngine):
     convention: FourierConvention
     seed: int
     std_scale: float | None = None
+    training_energy: tuple[float, float] | None = None
+    """Mean and standard deviation of E over the number of pixels, of the images that training saw."""
     _output: Path | None = None
     _volumes: Sequence[Path] = ()
     _store: "PosteriorStore | None" = None
@@ -113,7 +116,9 @@ class Prediction(MRIModelEngine):
         full = [i for i, empty in enumerate(data["is_empty"].tolist()) if not empty]
         result: list[dict[str, np.ndarray]] = [{} for _ in names]
         if full:
-            arrays = self.reconstruction(self._problem(selected(data, full))).arrays
+            problem = self._problem(selected(data, full))
+            reconstruction = self.reconstruction(problem)
+            arrays = reconstruction.arrays | misfit_arrays(problem, self.prior, self.inference, reconstruction.image)
             for place, i in enumerate(full):
                 result[i] = in_file_units(arrays, place, data["scaling_factor"][i])
         return result
@@ -149,6 +154,7 @@ class Prediction(MRIModelEngine):
                 if given:
                     require_weights_of(self.prior, str(checkpoint))
                     require_trained_with(str(checkpoint), self.settings.meaning(), INSTEAD)
+                    self.training_energy = training_energy_of(str(checkpoint))
                     if isinstance(self.inference, Sampler):
                         self.std_scale = fitted_scale(Path(str(checkpoint)), self.inference)
                 marked = with_empty(dataset, "inference.dataset")
@@ -158,7 +164,7 @@ class Prediction(MRIModelEngine):
                 # What the command of DIRECT would write is written.
                 return ([], *output[1:]) if command_arguments() is not None else output
         finally:
-            self._output = self._store = self._bar = self.std_scale = None
+            self._output = self._store = self._bar = self.std_scale = self.training_energy = None
 
     def _folders(self) -> list[Path]:
         """Return the folders that are written to: of posterior files, and of those that DIRECT's command writes."""
@@ -203,6 +209,8 @@ class Prediction(MRIModelEngine):
             "weights_sha256": digest_of(torch.nn.ModuleDict({"model": self.prior, **self.models}).state_dict()),
             "device": str(self.device).partition(":")[0],
         }
+        if self.training_energy is not None:
+            attributes["training_energy"] = list(self.training_energy)
         inference = self.inference
         if isinstance(inference, Map):
             attributes["noise_std"] = inference.posterior_noise_std
@@ -261,6 +269,9 @@ class PosteriorStore:
             path = self._writer.add(Path(name), number, arrays)
             if path is not None:
                 _logger.info("Wrote posterior: %s.", path)
+                doubts = misfit_text(path)
+                if doubts:
+                    _logger.warning("%s", doubts)
 
 
 def _is_finished(path: Path, attributes: FileAttributes) -> bool:

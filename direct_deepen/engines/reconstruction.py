@@ -10,6 +10,8 @@ from torch import nn
 from direct_deepen.inference import Estimator, Inference, Sampler, Samples
 from direct_deepen.physics.problem import Problem
 from direct_deepen.posterior import Posterior
+from direct_deepen.posterior.misfit import misfit
+from direct_deepen.priors.energy import DifferentiableEnergy
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,16 @@ def reconstruct(
     if estimate.name == "image":
         arrays["seconds"] = torch.full_like(problem.scale, seconds)
     return Reconstruction(image, arrays)
+
+
+@torch.no_grad()
+def misfit_arrays(
+    problem: Problem, prior: nn.Module, inference: Inference, image: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Return the figures of :func:`~direct_deepen.misfit` of images in the units of the batch, by name."""
+    energy = prior if isinstance(prior, DifferentiableEnergy) else None
+    scaled, noise_std = image / problem.scale[:, None, None], inference.posterior_noise_std
+    return misfit(problem.A, problem.masked_kspace, scaled, inference.sense(problem), noise_std, energy).arrays()
 
 
 def sample_posterior(problem: Problem, prior: nn.Module, inference: Sampler, *, seed: int) -> Posterior:

@@ -31,10 +31,13 @@ from direct_deepen.engines.prediction import Prediction
 from direct_deepen.errors import DeepenError, DivergenceError, require
 from direct_deepen.files import disk_errors_reported
 from direct_deepen.objectives import Loss, Objective
-from direct_deepen.priors import Averaged
+from direct_deepen.priors import Averaged, DifferentiableEnergy
 
 _LOGGED_VALUES = 100
 """Values that are kept of whatever is logged."""
+
+_ENERGY_INTERVAL, _ENERGY_MEMORY = 10, 100
+"""Updates between two looks at the energy of their images, and how many of these count."""
 
 
 class _EndOfTraining(Exception):  # noqa: N818
@@ -50,6 +53,8 @@ class Training(Prediction):
     _start_iteration = 0
     _order_seed: int | None = None
     _best: BestCheckpoint | None = None
+    _energy: dict[str, float]
+    """Count, mean and variance of E over the number of pixels, of reference images: part of every checkpoint."""
     _rollbacks = 0
     _without_step: int | None = None
     """The iteration of the last rollback, which took no step."""
@@ -95,6 +100,22 @@ class Training(Prediction):
         if self._bar is not None:
             advance_training(self._bar, float(value.detach()) if trouble is None else math.nan, storage.latest())
         return value.detach()
+
+    def remember_energy(self, iteration: int, reference: torch.Tensor) -> None:
+        """Let E of the images of an update take part in its running mean and variance, now and then.
+
+        Recent ones count more, as E changes with the weights: exponential moments (Finch, 2009), at first plain ones.
+        """
+        prior = self.prior
+        if iteration % _ENERGY_INTERVAL or not isinstance(prior, DifferentiableEnergy):
+            return
+        seen = self._energy
+        for energy in (prior.value_and_grad(reference)[0] / reference[0].numel()).tolist():
+            count, mean, variance = (seen.get(name, 0.0) for name in ("count", "mean", "variance"))
+            weight = max(1 / (count + 1), 1 / _ENERGY_MEMORY)
+            change = energy - mean
+            mean, variance = mean + weight * change, (1 - weight) * (variance + weight * change**2)
+            seen.update(count=count + 1, mean=mean, variance=variance)
 
     @property
     def guard(self) -> Guard:
@@ -211,11 +232,13 @@ class Training(Prediction):
         ):
             self.logger.warning(warning)
         checkpointer = self._require_checkpointer()
-        self._start_iteration, self._order_seed = start_iter, None
+        self._start_iteration, self._order_seed, self._energy = start_iter, None, {}
         if start_iter > 0:
             self._restore(Path(checkpointer.save_directory), start_iter - 1)
         run, self._best = Path(checkpointer.save_directory), None
-        self.checkpointer = RunCheckpointer(checkpointer, self._state, start_iter - 1, self.settings.meaning())
+        self.checkpointer = RunCheckpointer(
+            checkpointer, self._state, start_iter - 1, self.settings.meaning(), self._energy
+        )
         if self.objective.best.metric:
             self._best = BestCheckpoint(self.objective.best, run, start_iter)
             if self._best.is_last:
@@ -302,6 +325,7 @@ class Training(Prediction):
             self.seed, self._order_seed = int(state["seed"]), int(state["order_seed"])
             self._rollbacks = int(state.get("rollbacks", self._rollbacks))
             self._without_step = state.get("without_step")
+            self._energy.update(state.get("training_energy", {}))
             self.guard.load_state_dict(state["guard"])
             if own != first and own.exists():
                 path, state = own, _tensors_on_cpu(own)
@@ -314,6 +338,7 @@ class Training(Prediction):
     def _state(self) -> dict[str, Any]:
         """Return what training needs to go on and DIRECT's checkpoint does not hold: tensors, numbers and text."""
         engine = {"seed": self.seed, "order_seed": self._order_seed, "guard": self.guard.state_dict()}
+        engine["training_energy"] = dict(self._energy)
         engine |= {"rollbacks": self._rollbacks, "without_step": self._without_step}
         return engine | self.objective.state_dict()
 

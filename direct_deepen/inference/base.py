@@ -22,6 +22,11 @@ class Inference(Part, ABC):
     learns: ClassVar[tuple[str, ...]] = ()
     """Settings that are the first values of positive numbers which are trained with the prior."""
 
+    @property
+    def posterior_noise_std(self) -> float:
+        """ε of the posterior, √2 times the noise of the data per real component."""
+        return self.shared.noise_std
+
     def sense(self, problem: Problem) -> torch.Tensor:
         """Return the SENSE solution of the configuration, complex (batch, height, width)."""
         return sense(problem.A, problem.masked_kspace, regularization=self.shared.sense_regularization)

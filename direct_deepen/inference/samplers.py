@@ -142,6 +142,11 @@ class AnnealedLangevin(Sampler):
     step_size: float = setting(0.5, above=0)
     """h of ``langevin`` and ``metropolis``."""
 
+    @property
+    def posterior_noise_std(self) -> float:
+        """ε of the posterior."""
+        return 2**0.5 * self.noise_std
+
     def check(self, path: str) -> None:
         """Check what limits do not say."""
         super().check(path)

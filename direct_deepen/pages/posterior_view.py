@@ -9,7 +9,7 @@ from direct_deepen.errors import require
 from direct_deepen.evaluation.metrics import quality
 from direct_deepen.pages.drawing import MOST_UNCERTAIN, brightness_limit
 from direct_deepen.pages.view import Panel, View
-from direct_deepen.posterior.posterior_file import PosteriorVolume
+from direct_deepen.posterior.posterior_file import PosteriorVolume, doubts_of
 
 TITLES = {"map": "MAP", "mean": "posterior mean", "image": "reconstruction"}
 BRIGHTEST = 0.999
@@ -17,6 +17,11 @@ BRIGHTEST = 0.999
 _STATISTICS = {
     "cost": "cost C",
     "scale": "intensity scale",
+    "outside_band": "share outside the measured band",
+    "brightness": "largest value, of SENSE's",
+    "departure": "departure from SENSE",
+    "residual": "residual, of the noise",
+    "energy_per_pixel": "E per pixel",
     "step_size": "step τ",
     "curvature": "largest curvature",
     "map_gradient_evaluations": "∇E for MAP",
@@ -59,7 +64,10 @@ def posterior_view(volume: PosteriorVolume, references: np.ndarray | None = None
         title=volume.name,
         panels=_panels(volume, estimates, references),
         labels=[f"slice {number} of {slices}" for number in range(1, slices + 1)],
-        statistics=[_statistics(volume.arrays, estimates, references, number) for number in range(slices)],
+        statistics=[
+            _doubts(volume, number) | _statistics(volume.arrays, estimates, references, number)
+            for number in range(slices)
+        ],
         explanation=f"{slices} slices of {rows}×{columns}; magnitudes, in the units of the data",
         about=about,
         configuration=str(attributes.get("configuration", "")),
@@ -89,6 +97,16 @@ def _panels(volume: PosteriorVolume, estimates: Mapping[str, np.ndarray], refere
         *(Panel(name, images, limit, "inferno") for name, images in uncertain.items()),
         *(Panel(name, images, white) for name, images in drawn.items()),
     ]
+
+
+def _doubts(volume: PosteriorVolume, number: int) -> dict[str, str]:
+    """Return what shows a slice not to be trusted, if anything does."""
+    reasons = [
+        f"{_STATISTICS[name]} {_text(volume.arrays[name][number])}, above {_text(limit)}"
+        for name, (limit, slices) in doubts_of(volume).items()
+        if number in slices
+    ]
+    return {"not to be trusted": "; ".join(reasons)} if reasons else {}
 
 
 def _statistics(

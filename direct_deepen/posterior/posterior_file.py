@@ -20,6 +20,9 @@ dataset                             type    axes                          meanin
 ``scale``                           real    slice                         intensity scale
 ``cost``                            real    slice                         C at the MAP image, in scaled intensities
 ``converged``                       boolean slice                         whether MAP met its tolerance
+``outside_band``,                   real    slice                         figures of ``direct_deepen.misfit`` that show
+``brightness``, ``departure``,                                            a result not to be trusted
+``residual``, ``energy_per_pixel``
 ``step_size``, ``curvature``        real    slice                         of the chains: mean step, largest curvature
 ``map_seconds``,                    real    slice                         time of MAP and of the samples
 ``posterior_seconds``
@@ -43,6 +46,8 @@ Attributes of the file:
 ``quantile_probabilities``          of ``quantiles``
 ``calibrated``, ``std_scale``       whether ``direct-deepen calibrate`` was run for the weights, and the scale of the
                                     samples about their mean that it fitted; 1 where it was not (DEEPEN)
+``training_energy``                 mean and standard deviation of ``energy_per_pixel`` of the images that training
+                                    saw; missing where the checkpoint has none
 ``seed``                            DIRECT's ``--seed``; torch's seed where no command of DIRECT ran
 ``configuration``                   the model section, YAML
 ``data_configuration``              the section ``inference.dataset``, YAML: masks and transforms
@@ -67,6 +72,7 @@ import numpy as np
 
 from direct_deepen.errors import require
 from direct_deepen.files import new_hdf5, open_hdf5
+from direct_deepen.posterior.misfit import ENERGY, LIMITS, exceeded
 
 type FileAttributes = dict[str, str | float | list[float]]
 """What an HDF5 file can say of itself, by name."""
@@ -142,6 +148,29 @@ def open_output(path: Path) -> Iterator[h5py.File]:
     require(path.is_file(), f"{path}: no such file; run `direct predict` first")
     with open_hdf5(path, "output of `direct predict`") as file:
         yield file
+
+
+def doubts_of(volume: PosteriorVolume) -> dict[str, tuple[float, list[int]]]:
+    """Return what :func:`~direct_deepen.posterior.misfit.exceeded` says of a volume; old files have no figures."""
+    known = np.atleast_1d(np.asarray(volume.attributes.get("training_energy", []), dtype=float)).tolist()
+    return exceeded(volume.arrays, (known[0], known[1]) if len(known) == 2 else None)
+
+
+def misfit_text(path: Path) -> str:
+    """Return a line that names the slices of a file which are not to be trusted and why; empty where there are none."""
+    with open_output(path) as file:
+        figures = {name: file[name][()] for name in (*LIMITS, ENERGY) if name in file}
+        volume = PosteriorVolume(path, figures, dict(file.attrs))
+    doubts = doubts_of(volume)
+    reasons = [
+        f"{name} up to {figures[name][slices].max():.3g}, above {limit:.3g}, in {_listed(slices)}"
+        for name, (limit, slices) in doubts.items()
+    ]
+    return f"{volume.name}: not to be trusted: {'; '.join(reasons)}." if reasons else ""
+
+
+def _listed(slices: list[int]) -> str:
+    return f"slice{'s' if len(slices) > 1 else ''} {', '.join(str(number + 1) for number in slices)}"
 
 
 class PosteriorWriter:

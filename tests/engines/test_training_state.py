@@ -14,7 +14,7 @@ def checkpointer(tmp_path):
     def build(rank: int, *, iteration: int = -1) -> RunCheckpointer:
         theirs = Checkpointer(tmp_path, save_to_disk=rank == 0, model=torch.nn.Linear(2, 2), __author__="somebody")
         count = iter(range(100))
-        return RunCheckpointer(theirs, lambda: {"rank": rank, "count": next(count)}, iteration, {})
+        return RunCheckpointer(theirs, lambda: {"rank": rank, "count": next(count)}, iteration, {}, {})
 
     return build
 
@@ -32,7 +32,7 @@ def names(folder, pattern):
 def test_what_direct_writes_is_what_it_writes_without_the_state_but_for_the_settings(tmp_path, checkpointer):
     checkpointer(0).save(6)
     content = torch.load(tmp_path / "model_6.pt", weights_only=True)
-    assert set(content) == {"model", "__author__", "__datetime__", "__trained_with__"}
+    assert set(content) == {"model", "__author__", "__datetime__", "__trained_with__", "__training_energy__"}
     assert (tmp_path / "last_model.txt").read_text() == "6"
     assert torch.load(state_path(tmp_path, 6), weights_only=True) == {"rank": 0, "count": 0}
 

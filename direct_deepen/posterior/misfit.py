@@ -1,0 +1,136 @@
+r"""Whether a reconstruction is one that data and model can vouch for: figures that need no reference.
+
+For an image x of data b with N samples, noise level ε (√2 times the noise η per real component), P pixels, and the
+SENSE image s of the same data:
+
+.. math::
+    \text{outside} = \frac{\sum_{k \notin B} |(Fx)_k|^2}{\sum_k |(Fx)_k|^2}, \quad
+    \text{brightness} = \frac{\max |x|}{\max |s|}, \quad
+    \text{departure} = \frac{\|x - s\|^2}{\|s\|^2}, \quad
+    \text{residual} = \frac{\|Ax - b\|^2}{2 N \eta^2} = \frac{\|Ax - b\|^2}{N \varepsilon^2}, \quad
+    \text{energy} = \frac{E(x)}{P}.
+
+B is the measured band: about the centre of k-space, the rectangle, and within it the ellipse, that just hold all
+samples and their mirror images. What lies beyond is the prior's alone, while holes within the band, and the half that
+partial Fourier leaves out, are filled from what is measured. The residual of the truth is one up to
+:math:`1/\sqrt{N}` (‖n‖² of complex noise has the mean 2Nη² and the variance 4Nη⁴), and of an image fitted to the data
+below. Departure is, but for the noise in s, what the prior adds where nothing is measured.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from direct_deepen.physics.fourier import fft2
+from direct_deepen.physics.operator import LinearOperator
+from direct_deepen.priors.energy import DifferentiableEnergy
+
+LIMITS = {"outside_band": 0.1, "brightness": 1.6, "departure": 0.2, "residual": 5.0}
+"""Of figures by name: the guide has what was measured on either side."""
+
+ENERGY = "energy_per_pixel"
+
+_SPREADS, _FACTOR = 5.0, 2.0
+"""An energy is beyond those of training if it exceeds their mean by so many deviations, and is so many times it."""
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Figures of a batch of reconstructions, each real (batch,)."""
+
+    outside_band: torch.Tensor
+    """Share of |Fx|² beyond the measured band; zero where that ends at the edge of k-space."""
+    brightness: torch.Tensor
+    """Largest |x| over that of the SENSE image."""
+    departure: torch.Tensor
+    """‖x − s‖² over ‖s‖² of the SENSE image s."""
+    residual: torch.Tensor
+    """‖Ax − b‖² over what noise alone makes of it."""
+    energy_per_pixel: torch.Tensor | None = None
+    """E(x) over the number of pixels, where there is an energy."""
+
+    def arrays(self) -> dict[str, torch.Tensor]:
+        """Return the figures by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @property
+    def flagged(self) -> torch.Tensor:
+        """Which images have a figure above its limit, :data:`LIMITS`: boolean (batch,)."""
+        return torch.stack([~(getattr(self, name) <= limit) for name, limit in LIMITS.items()]).any(dim=0)
+
+
+def misfit(
+    A: LinearOperator,
+    b: torch.Tensor,
+    image: torch.Tensor,
+    sense_image: torch.Tensor,
+    noise_std: float,
+    energy: DifferentiableEnergy | None = None,
+) -> Misfit:
+    """Return the figures of images of a batch, complex (batch, height, width), that show a result not to be trusted.
+
+    ``b`` are the data, ``sense_image`` is their :func:`~direct_deepen.sense`, and ``noise_std`` ε of the posterior, √2
+    times the noise per real component, all in scaled intensities. Without a ``sampling_mask`` of the operator all data
+    count as measured, and nothing lies outside the band.
+    """
+    mask = getattr(A, "sampling_mask", None)
+    residual = _squares(A.forward(image) - b)
+    samples = torch.full_like(residual, b[0].numel())
+    outside = torch.zeros_like(residual)
+    if mask is not None:
+        samples = (mask != 0).expand(b.shape).flatten(1).sum(dim=1).to(residual.dtype)
+        spectrum = fft2(image)
+        outside = _squares(spectrum * ~measured_band(mask[:, 0])) / _positive(_squares(spectrum))
+    largest, of_sense = (value.abs().amax(dim=(1, 2)) for value in (image, sense_image))
+    return Misfit(
+        outside_band=outside,
+        brightness=largest / _positive(of_sense),
+        departure=_squares(image - sense_image) / _positive(_squares(sense_image)),
+        residual=residual / (samples * noise_std**2),
+        energy_per_pixel=None if energy is None else energy.value_and_grad(image)[0] / image[0].numel(),
+    )
+
+
+def exceeded(
+    figures: Mapping[str, np.ndarray], training_energy: tuple[float, float] | None = None
+) -> dict[str, tuple[float, list[int]]]:
+    """Return the limits that slices exceed, by the name of the figure, and the numbers of these slices, from 0.
+
+    ``figures`` are those of a volume, each real (slice,); what there is not is not asked for. ``training_energy`` is
+    mean and standard deviation of E over the number of pixels, of the images that training saw.
+    """
+    limits = dict(LIMITS)
+    if training_energy is not None:
+        mean, std = training_energy
+        limits[ENERGY] = max(mean + _SPREADS * std, _FACTOR * mean)
+    found = {
+        name: (limit, np.flatnonzero(~(np.asarray(figures[name]) <= limit)).tolist())
+        for name, limit in limits.items()
+        if name in figures
+    }
+    return {name: (limit, slices) for name, (limit, slices) in found.items() if slices}
+
+
+def measured_band(sampling_mask: torch.Tensor) -> torch.Tensor:
+    """Return B of a mask, centred (batch, height, width): rectangle and ellipse that hold all samples; boolean."""
+    sampled = sampling_mask != 0
+    height, width = sampled.shape[-2:]
+    rows, columns = (
+        (torch.arange(size, device=sampled.device) - size // 2).abs().to(torch.float64) for size in (height, width)
+    )
+    rows, columns = (axis[None].expand(len(sampled), -1) for axis in (rows, columns))
+    row_end = (rows * sampled.any(dim=2)).amax(dim=1)[:, None, None]
+    column_end = (columns * sampled.any(dim=1)).amax(dim=1)[:, None, None]
+    radius = (rows[:, :, None] / row_end.clamp_min(1)) ** 2 + (columns[:, None] / column_end.clamp_min(1)) ** 2
+    end = (radius * sampled).amax(dim=(1, 2))[:, None, None]
+    return (rows[:, :, None] <= row_end) & (columns[:, None] <= column_end) & (radius <= end)
+
+
+def _squares(value: torch.Tensor) -> torch.Tensor:
+    return value.abs().square().flatten(1).sum(dim=1)
+
+
+def _positive(value: torch.Tensor) -> torch.Tensor:
+    return value.clamp_min(torch.finfo(value.dtype).tiny)
