@@ -14,13 +14,13 @@ import pytest
 import recorded
 import tiny_direct
 import torch
-from direct.data.datasets import FastMRIDataset
 from omegaconf import OmegaConf
 from terminals import as_standard_error
 
 import direct_deepen
 from direct_deepen.data.batch import problem_from_batch
 from direct_deepen.data.fastmri_file import write_fastmri_volume
+from direct_deepen.data.inspection import Volumes
 from direct_deepen.engines.checkpoints import digest_of, weights_of
 from direct_deepen.engines.commands import batch_in_bar, torch_seed
 from direct_deepen.engines.settings import system_of
@@ -335,24 +335,24 @@ def test_a_prediction_does_not_depend_on_the_folder_but_through_the_mask(
 ):
     moved = tmp_path / "somewhere" / "else"
     shutil.copytree(volume, moved)
-    original = FastMRIDataset.__getitem__
+    original = Volumes.__getitem__
 
     def at_the_old_place(self, index):
         """The sample with the mask of the old place, under its new name."""
-        transform, paths = self.transform, []
+        transform, paths = self._transform, []
 
         def renamed(sample):
             paths.append(sample["filename"])
             return transform({**sample, "filename": sample["filename"].replace(moved.name, volume.name)})
 
-        self.transform = renamed
+        self._transform = renamed
         try:
             return {**original(self, index), "filename": paths[0]}
         finally:
-            self.transform = transform
+            self._transform = transform
 
     elsewhere = tiny_direct.direct_predict(tmp_path / "elsewhere", mean_config, moved, checkpoint)
-    monkeypatch.setattr(FastMRIDataset, "__getitem__", at_the_old_place)
+    monkeypatch.setattr(Volumes, "__getitem__", at_the_old_place)
     output = tiny_direct.direct_predict(tmp_path / "output", mean_config, moved, checkpoint)
     assert_equal_arrays(arrays_of(output), arrays_of(mean_prediction))
     assert not np.array_equal(

@@ -140,7 +140,7 @@ def test_another_prediction_is_computed_anew_and_the_log_says_what_is_another(
 ):
     changes = {
         "model.inference.num_steps": 9,
-        "model.noise_std": 0.011,
+        "model.inference.noise_std": 0.011,
         "inference.dataset.transforms.masking.accelerations": [3.0],
     }
     content = torch.load(checkpoint, weights_only=True)
