@@ -5,6 +5,8 @@ DEMO := runs/demo
 # Threads that wait without spinning: several times faster where another program wants a core too.
 export OMP_WAIT_POLICY ?= passive
 SEED ?= 0
+# `lowest-direct` installs the oldest versions that pyproject.toml allows.
+RESOLUTION ?= highest
 # Modules are compiled once: every process that imports DIRECT from its sources spends four seconds more.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -17,7 +19,7 @@ setup: .venv/installed
 	  { echo "Python 3.12 or later is needed: install it (uv python install 3.12, pyenv install 3.12) or set PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[demo,test]"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --resolution $(RESOLUTION) --editable ".[demo,test]"
 	@touch $@
 
 lint: setup
