@@ -7,7 +7,9 @@ from direct_deepen.physics import (
     SenseOperator,
     align_phase,
     intensity_scale,
+    noise_covariance,
     normalize_sensitivity_map,
+    prewhitened,
     sense,
 )
 from direct_deepen.posterior.misfit import Misfit, misfit
@@ -43,7 +45,9 @@ __all__ = [
     "load_pretrained",
     "misfit",
     "mm_map",
+    "noise_covariance",
     "normalize_sensitivity_map",
     "pretrained_provenance",
+    "prewhitened",
     "sense",
 ]

@@ -185,7 +185,7 @@ def test_a_volume_is_written_when_its_last_slice_arrives_in_the_order_of_slices(
     path = writer.add(VOLUME, 1, arrays(1))
     assert path == posterior_path(writer.directory, VOLUME) == writer.directory / "file_7.posterior.h5"
     with h5py.File(path) as file:
-        assert {name for name, dataset in file.items() if not dataset.is_scale} == {"map", "scale"}
+        assert {name for name, dataset in file.items() if not dataset.is_scale} == {"map", "scale", "slice_number"}
         np.testing.assert_array_equal(file["map"][:], np.stack([arrays(number)["map"] for number in range(3)]))
         assert file["map"].dtype == np.complex64
         assert file["scale"][:].tolist() == [0, 1, 2]
@@ -232,7 +232,7 @@ def test_what_is_read_is_what_was_written_and_no_more_samples_than_asked_for(wri
     samples = np.arange(5 * 2 * 3).reshape(5, 2, 3).astype(np.complex64)
     path = writer.add(OTHER, 0, {**arrays(4), "samples": samples})
     volume = read_posterior(path)
-    assert set(volume.arrays) == {"map", "scale"}
+    assert set(volume.arrays) == {"map", "scale", "slice_number"}
     np.testing.assert_array_equal(volume.arrays["map"][0], arrays(4)["map"])
     assert volume.attributes == {"method": "deepen", "noise_std": 0.01}
     np.testing.assert_array_equal(read_posterior(path, num_samples=3).arrays["samples"][0], samples[[0, 2, 4]])
@@ -248,7 +248,7 @@ def test_the_dimensions_have_names_and_a_file_without_them_is_read_as_well(write
             assert [axis.label for axis in file[name].dims] == dimensions
             assert [axis[0].shape for axis in file[name].dims] == [(size,) for size in file[name].shape]
             old[name] = file[name][()]
-    assert set(read_posterior(path).arrays) == {"map", "scale", "quantiles"}
+    assert set(read_posterior(path).arrays) == {"map", "scale", "quantiles", "slice_number"}
     assert set(read_posterior(tmp_path / "old.posterior.h5").arrays) == {"map", "quantiles"}
 
 

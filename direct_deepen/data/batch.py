@@ -52,6 +52,8 @@ class NamedSlices(Dataset):
             path, number = next(
                 (path, kept - old.start) for path, old in self.dataset.volume_indices.items() if kept in old
             )
+            if isinstance(error, DeepenError):
+                raise DeepenError(f"{path}: slice {number}: {error}") from error
             reason = " ".join(str(error).split())
             raise DeepenError(f"{path}: slice {number} cannot be read: {type(error).__name__}: {reason}") from error
 

@@ -26,6 +26,7 @@ from direct_deepen.data.convention import convention_of, in_standard_convention
 from direct_deepen.data.direct_options import require_dataset
 from direct_deepen.data.fastmri_file import WITHOUT_POSTERIOR_FILES, open_volume, require_masks_of_files, volume_files
 from direct_deepen.data.inspection import looked_at
+from direct_deepen.data.prewhitening import with_prewhitening
 from direct_deepen.errors import DeepenError, first_line, require
 from direct_deepen.physics.problem import Problem
 
@@ -96,6 +97,7 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
     # DIRECT logs every file; a command that reads them twice should not.
     logging.getLogger("FastMRIDataset").setLevel(logging.WARNING)
     dataset = looked_at(build_dataset_from_input(transforms=built, dataset_config=merged, data_root=data_root))
+    dataset = with_prewhitening(dataset, OmegaConf.select(whole, "model.prewhitening"))
     _logger.info("%s: %i volumes, %i slices, with the masks of %s", data_root, len(files), len(dataset), configuration)
     return dataset
 

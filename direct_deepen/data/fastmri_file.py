@@ -110,7 +110,7 @@ def volume_files(folder: Path) -> list[Path]:
         require(len(found) > 0, told)
         _logger.warning("%s", told)
     for path in found:
-        with suppress(OSError), h5py.File(path) as file:
+        with suppress(OSError, RuntimeError, TypeError, ValueError, LookupError), h5py.File(path) as file:
             require_kspace(path, file)
     return found
 

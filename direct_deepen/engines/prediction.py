@@ -23,6 +23,7 @@ from direct_deepen.data.direct_options import require_data
 from direct_deepen.data.empty import with_empty
 from direct_deepen.data.fastmri_file import geometry_of, require_masks_of_files
 from direct_deepen.data.inspection import looked_at
+from direct_deepen.data.prewhitening import with_prewhitening
 from direct_deepen.engines.calibration_file import fitted_scale
 from direct_deepen.engines.checkpoints import digest_of, require_trained_with, require_weights_of, training_energy_of
 from direct_deepen.engines.commands import (
@@ -157,7 +158,7 @@ class Prediction(MRIModelEngine):
                     self.training_energy = training_energy_of(str(checkpoint))
                     if isinstance(self.inference, Sampler):
                         self.std_scale = fitted_scale(Path(str(checkpoint)), self.inference)
-                marked = with_empty(dataset, "inference.dataset")
+                marked = with_empty(with_prewhitening(dataset, self.settings.prewhitening), "inference.dataset")
                 with locked(self._folders()):
                     output = super().predict(marked, experiment_directory, checkpoint, *args, **kwargs)
                 tell_passed_over(passed_over, [dataset])

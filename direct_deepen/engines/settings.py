@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from direct_deepen.data.coil_maps import COIL_MAPS
+from direct_deepen.data.prewhitening import require_source
 from direct_deepen.errors import DeepenError, first_line
 from direct_deepen.inference import Inference, inferences
 from direct_deepen.objectives import Objective, objectives
@@ -21,10 +22,18 @@ class EngineSettings(SharedSettings):
     coil_maps: str = setting("direct", choices=COIL_MAPS)
     """``direct``: as DIRECT's transforms estimate them. ``espirit``: by sigpy, from the fully sampled centre of the
     masked k-space, cached on disk."""
+    prewhitening: str | None = None
+    """Where the noise covariance of the coils is from, which makes them virtual coils with equal, independent noise.
+    ``file``: the array ``noise_covariance`` or ``noise`` of a volume. A path ``….npy``: one of these for all volumes.
+    ``corners``: variances alone, from the corners of every slice. null: none."""
     objective: dict[str, Any] = field(default_factory=lambda: {"name": "contrastive"})
     """Training: ``name``, and the settings of the part of that name."""
     inference: dict[str, Any] = field(default_factory=lambda: {"name": "map"})
     """Reconstruction: ``name``, and the settings of the part of that name."""
+
+    def check(self, path: str) -> None:
+        """Hold ``prewhitening`` to what it may be."""
+        require_source(f"{path}.prewhitening", self.prewhitening)
 
     def meaning(self) -> dict[str, Any]:
         """Return the settings that the weights of a training mean: with others they are those of another prior."""

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Sampler
 from direct_deepen.data.direct_options import require_data
 from direct_deepen.data.empty import of_equal_shape, without_empty
 from direct_deepen.data.inspection import looked_at
+from direct_deepen.data.prewhitening import with_prewhitening
 from direct_deepen.engines.best import BEST, BestCheckpoint
 from direct_deepen.engines.checkpoints import (
     LOADING_ERRORS,
@@ -187,7 +188,12 @@ class Training(Prediction):
                 for i, (dataset, section) in enumerate(zip(datasets, self.cfg[key].datasets, strict=True))
             ]
             training, validation = (
-                [without_empty(looked_at(dataset), f"{key}.datasets[{i}]") for i, dataset in enumerate(datasets)]
+                [
+                    without_empty(
+                        with_prewhitening(looked_at(dataset), self.settings.prewhitening), f"{key}.datasets[{i}]"
+                    )
+                    for i, dataset in enumerate(datasets)
+                ]
                 for key, datasets in both
             )
             # A batch is of one dataset.

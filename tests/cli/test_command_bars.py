@@ -15,7 +15,11 @@ from direct_deepen.cli.main import main
 def warm(study, folder):
     """A configuration, and weights beside which a calibration may be written, whose samples spread enough for one."""
     weights = shutil.copy(study.checkpoint, folder)
-    changes = {"model.noise_std": 0.1, "model.inference.num_samples": 16}
+    changes = {
+        "model.inference.noise_std": 0.1,
+        "model.inference.prior_weight": 0.01,
+        "model.inference.num_samples": 16,
+    }
     config = tiny_direct.changed(yaml.safe_load(study.configuration.read_text()), changes)
     return str(weights), str(tiny_direct.write_configuration(folder / "warm.yaml", config))
 
@@ -54,7 +58,7 @@ def test_a_command_shows_how_far_it_is(study, tmp_path, monkeypatch, command):
     monkeypatch.chdir(study.folder)
     terminal = as_standard_error(monkeypatch)
     monkeypatch.setattr(sys, "stdout", terminal)
-    assert main([command, *arguments]) == 0
+    assert main([command, *arguments]) == 0, terminal.getvalue()
     text = terminal.getvalue()
     for bar in bars:
         # The name, the count, and the time: 00:01<00:02.
