@@ -21,7 +21,6 @@ from pathlib import Path
 from direct_deepen.cli.verbosity import stage
 from direct_deepen.errors import require
 from direct_deepen.files import require_apart, write_text
-from direct_deepen.priors.pretrained import load_pretrained
 
 EXAMPLES = """\
 example:
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     """Fit a scale on validation data, judge it on test data, and write what came out."""
     from direct_deepen.data.cases import inference_dataset
     from direct_deepen.engines.calibration_file import calibration_path, write_calibration
-    from direct_deepen.engines.trained import load_prior, load_system
+    from direct_deepen.engines.trained import load_prior, load_system, pretrained_for
     from direct_deepen.evaluation import calibration_study
     from direct_deepen.evaluation.tables import write_csv
     from direct_deepen.pages.calibration_plots import plot_calibration
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     require_apart([samples / "validation", samples / "test"], [args.validation_root, args.data_root])
     system = load_system(args.cfg)
     inference = calibration_study.require_sampler(system.inference)
-    prior = load_pretrained() if args.checkpoint is None else load_prior(args.checkpoint, args.cfg)
+    prior = pretrained_for(args.cfg) if args.checkpoint is None else load_prior(args.checkpoint, args.cfg)
     prior = prior.to(args.device)
     validation, test = (inference_dataset(args.cfg, root) for root in (args.validation_root, args.data_root))
 

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.problem import Problem
-from direct_deepen.physics.scale import central_disc, intensity_scale
+from direct_deepen.physics.scale import FIELD_OF_VIEW, central_disc, intensity_scale
 from direct_deepen.physics.sense import require_finite_data
 from direct_deepen.physics.sense_operator import ROUNDING, SenseOperator, normalize_sensitivity_map
 
@@ -58,13 +58,16 @@ class NamedSlices(Dataset):
             raise DeepenError(f"{path}: slice {number} cannot be read: {type(error).__name__}: {reason}") from error
 
 
-def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | None = None) -> Problem:
+def problem_from_batch(
+    data: dict[str, Any], sensitivity_map: torch.Tensor | None = None, *, scale_kind: str = FIELD_OF_VIEW
+) -> Problem:
     """Build the problem of a batch of DIRECT's supervised two-dimensional transforms.
 
     ``sensitivity_map``, complex (batch, coil, height, width), is used instead of the batch's. Maps with another Σ|S|²
-    than 1 or 0, as those of a user's files, are divided by its root, as DIRECT's engines do. :class:`DeepenError`
-    with the names of files and slices if the data are not finite, or too large or small for single precision, the mask
-    is empty or shapes do not match.
+    than 1 or 0, as those of a user's files, are divided by its root, as DIRECT's engines do. ``scale_kind`` is one of
+    :data:`~direct_deepen.physics.scale.SCALES`; its field of view is that of the header's reconstruction, whatever
+    oversampling or padding is around it. :class:`DeepenError` with the names of files and slices if the data are not
+    finite, or too large or small for single precision, the mask is empty or shapes do not match.
     """
     names = names_of_batch(data)
     masked_kspace = to_complex(data["masked_kspace"])
@@ -86,7 +89,9 @@ def problem_from_batch(data: dict[str, Any], sensitivity_map: torch.Tensor | Non
         _require_centre(masked_kspace if "kspace" not in data else to_complex(data["kspace"]))
         if bool(((A.power - 1).abs() > ROUNDING)[A.power > 0].any()):
             A = SenseOperator(normalize_sensitivity_map(maps), A.sampling_mask)
-        scale = intensity_scale(A, masked_kspace)
+        # Height, width and depth by the headers: what is left where DIRECT has cropped readout oversampling.
+        field = data["reconstruction_size"][:2] if "reconstruction_size" in data else None
+        scale = intensity_scale(A, masked_kspace, kind=scale_kind, field_of_view=field)
     except ValueError as error:
         where = ", ".join(f"{name} slice {number}" for name, number in names)
         raise DeepenError(f"{where}: {error}") from error

@@ -27,8 +27,9 @@ from direct_deepen.data.direct_options import require_dataset
 from direct_deepen.data.fastmri_file import WITHOUT_POSTERIOR_FILES, open_volume, require_masks_of_files, volume_files
 from direct_deepen.data.inspection import looked_at
 from direct_deepen.data.prewhitening import with_prewhitening
-from direct_deepen.errors import DeepenError, first_line, require
+from direct_deepen.errors import DeepenError, first_line, require, require_choice
 from direct_deepen.physics.problem import Problem
+from direct_deepen.physics.scale import FIELD_OF_VIEW, SCALES
 
 _logger = logging.getLogger(__name__)
 
@@ -98,6 +99,8 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
     logging.getLogger("FastMRIDataset").setLevel(logging.WARNING)
     dataset = looked_at(build_dataset_from_input(transforms=built, dataset_config=merged, data_root=data_root))
     dataset = with_prewhitening(dataset, OmegaConf.select(whole, "model.prewhitening"))
+    # With the data, so that nobody scales them otherwise.
+    dataset.intensity_scale = intensity_scale_of(configuration)
     _logger.info("%s: %i volumes, %i slices, with the masks of %s", data_root, len(files), len(dataset), configuration)
     return dataset
 
@@ -105,6 +108,13 @@ def inference_dataset(configuration: Path, data_root: Path, *, transforms: Mappi
 def coil_maps_of(configuration: Path) -> str:
     """Return the coil maps of a configuration's predictions, which references need too; DIRECT's models have no key."""
     return str(OmegaConf.select(OmegaConf.load(configuration), "model.coil_maps", default="direct"))
+
+
+def intensity_scale_of(configuration: Path) -> str:
+    """Return what ``model.intensity_scale`` of a configuration is; DIRECT's models have no such key."""
+    kind = str(OmegaConf.select(OmegaConf.load(configuration), "model.intensity_scale", default=FIELD_OF_VIEW))
+    require_choice(f"{configuration}: model.intensity_scale", kind, SCALES)
+    return kind
 
 
 def cases(
@@ -118,7 +128,7 @@ def cases(
     """Yield the slices of :func:`inference_dataset` that have a signal, volume by volume in the order of their names.
 
     ``volume`` is the name of a file whose slices alone are wanted; ``coil_maps`` and ``cache`` are those of
-    :func:`~direct_deepen.data.coil_maps.coil_maps_of_batch`.
+    :func:`~direct_deepen.data.coil_maps.coil_maps_of_batch`. Intensities are scaled as its configuration says.
 
     Raises
     ------
@@ -135,7 +145,8 @@ def cases(
             if number in empty:
                 continue
             batch = dict_to_device(default_collate([slices[index]]), device)
-            problem = problem_from_batch(batch, coil_maps_of_batch(batch, coil_maps, cache))
+            maps = coil_maps_of_batch(batch, coil_maps, cache)
+            problem = problem_from_batch(batch, maps, scale_kind=dataset.intensity_scale)
             reference = reference_image(batch, problem)
             ((name, number),) = problem.names
             problem = replace(problem, scale=problem.scale * batch["scaling_factor"])

@@ -22,6 +22,7 @@ from torch import nn
 
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.files import disk_errors_reported, interrupt_waits, remove_stale_folders, write_file, write_text
+from direct_deepen.physics.scale import FIELD_OF_VIEW
 
 LOADING_ERRORS = (
     RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, OSError, ModuleNotFoundError,
@@ -49,16 +50,19 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
 _TRAINED_WITH = "__trained_with__"
 """Where a checkpoint says what its weights mean. DIRECT stores values of such keys as they are."""
 
+_ALWAYS_BEFORE = {"intensity_scale": FIELD_OF_VIEW}
+"""Of what there was no choice when weights were trained whose checkpoint does not say it."""
+
 
 def require_trained_with(path: Path | str, settings: Mapping[str, Any], instead: Mapping[str, str]) -> None:
     """Raise :class:`DeepenError` if a checkpoint says that another value of a setting is the one of its weights.
 
     ``instead`` says, by setting, what is to be done. Of what a file of an earlier version does not say, nothing is
-    asked; addresses of the web are left to DIRECT.
+    asked unless there was no choice; addresses of the web are left to DIRECT.
     """
     if check_is_valid_url(str(path)):
         return
-    content = dict(torch.load(path, map_location="cpu", weights_only=True)).get(_TRAINED_WITH, {})
+    content = _ALWAYS_BEFORE | dict(torch.load(path, map_location="cpu", weights_only=True)).get(_TRAINED_WITH, {})
     for name in content.keys() & settings.keys():
         require(
             content[name] == settings[name],

@@ -89,7 +89,8 @@ class Prediction(MRIModelEngine):
     def _problem(self, data: dict[str, Any]) -> Problem:
         data = in_standard_convention(data, self.convention)
         cache = None if self.checkpointer is None else Path(self.checkpointer.save_directory) / "coil_maps"
-        return problem_from_batch(data, coil_maps_of_batch(data, self.settings.coil_maps, cache))
+        maps = coil_maps_of_batch(data, self.settings.coil_maps, cache)
+        return problem_from_batch(data, maps, scale_kind=self.settings.intensity_scale)
 
     def reconstruction(self, problem: Problem) -> Reconstruction:
         """Return the reconstruction of a batch, and what its posterior files hold."""

@@ -13,6 +13,7 @@ from direct_deepen.errors import DeepenError, first_line
 from direct_deepen.inference import Inference, inferences
 from direct_deepen.objectives import Objective, objectives
 from direct_deepen.parts import Part, Registry, SharedSettings, check_settings, setting
+from direct_deepen.physics.scale import FIELD_OF_VIEW, SCALES
 
 
 @dataclass
@@ -26,6 +27,9 @@ class EngineSettings(SharedSettings):
     """Where the noise covariance of the coils is from, which makes them virtual coils with equal, independent noise.
     ``file``: the array ``noise_covariance`` or ``noise`` of a volume. A path ``….npy``: one of these for all volumes.
     ``corners``: variances alone, from the corners of every slice. null: none."""
+    intensity_scale: str = setting(FIELD_OF_VIEW, choices=SCALES)
+    """``field_of_view``: three times the root mean square of the low-pass image over the field of view of the
+    reconstruction. ``object``: over the object, whatever air is around it."""
     objective: dict[str, Any] = field(default_factory=lambda: {"name": "contrastive"})
     """Training: ``name``, and the settings of the part of that name."""
     inference: dict[str, Any] = field(default_factory=lambda: {"name": "map"})
@@ -37,10 +41,13 @@ class EngineSettings(SharedSettings):
 
     def meaning(self) -> dict[str, Any]:
         """Return the settings that the weights of a training mean: with others they are those of another prior."""
-        return {"noise_std": self.noise_std}
+        return {"noise_std": self.noise_std, "intensity_scale": self.intensity_scale}
 
 
-INSTEAD = {"noise_std": "for data of other noise set model.inference.noise_std, and leave model.noise_std"}
+INSTEAD = {
+    "noise_std": "for data of other noise set model.inference.noise_std, and leave model.noise_std",
+    "intensity_scale": "set it to that of the training",
+}
 """What is to be done where a setting is not that of training."""
 
 

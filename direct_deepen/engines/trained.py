@@ -9,11 +9,15 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from direct_deepen.data.cases import intensity_scale_of
 from direct_deepen.engines.checkpoints import require_trained_with, require_weights_of, weights_of
 from direct_deepen.engines.configuration import keys_of_model, read_yaml
 from direct_deepen.engines.models import DiffusionDenoiser
 from direct_deepen.engines.settings import INSTEAD, System, plain, system_of
 from direct_deepen.errors import DeepenError, first_line, require
+from direct_deepen.physics.scale import FIELD_OF_VIEW
+from direct_deepen.priors import Energy
+from direct_deepen.priors.pretrained import load_pretrained
 
 _logger = logging.getLogger(__name__)
 
@@ -53,6 +57,17 @@ def load_trained(checkpoint: Path, configuration: Path) -> Any:
     energy: Any = prior
     energy.prior_noise_std = float(load_system(configuration).settings.noise_std)
     return energy
+
+
+def pretrained_for(configuration: Path) -> Energy:
+    """Return the energy that comes with the package, if a configuration scales intensities as its training did."""
+    kind = intensity_scale_of(configuration)
+    require(
+        kind == FIELD_OF_VIEW,
+        f"{configuration}: model.intensity_scale is {kind!r}; allowed with the weights that come with the package: "
+        f"{FIELD_OF_VIEW}",
+    )
+    return load_pretrained()
 
 
 def load_system(configuration: Path) -> System:

@@ -17,7 +17,7 @@ from direct.utils import dict_to_device, set_all_seeds
 from omegaconf import OmegaConf
 from torch.utils.data import default_collate
 
-from direct_deepen.data.cases import Case, inference_dataset
+from direct_deepen.data.cases import Case, inference_dataset, intensity_scale_of
 from direct_deepen.engines.checkpoints import require_trained_with, require_weights_of, weights_of
 from direct_deepen.engines.engine import DeepenEngine
 from direct_deepen.engines.settings import INSTEAD
@@ -72,6 +72,11 @@ def reconstructor(study: Study, run: Run, device: str) -> Reconstructor:
     parameters = sum(tensor.numel() for tensor in engine.model.parameters() if tensor.requires_grad)
     tune = method.tune
     if isinstance(engine, DeepenEngine):
+        mine, problem = engine.settings.intensity_scale, study.problems[run.problem]
+        require(
+            mine == intensity_scale_of(problem),
+            f"{method.configuration}: model.intensity_scale is {mine!r}; allowed with {problem}: the same as there",
+        )
         key, values = (None, []) if tune is None else (tune.key, tune.values)
         for value in values:
             # All of them now: validation data take time to read.

@@ -3,7 +3,7 @@
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.physics.operator import LinearOperator
-from direct_deepen.physics.prewhitening import corner_noise_covariance, noise_covariance, noise_level, prewhitened
+from direct_deepen.physics.prewhitening import noise_covariance, prewhitened
 from direct_deepen.physics.scale import intensity_scale
 from direct_deepen.physics.sense import sense
 from direct_deepen.physics.sense_operator import SenseOperator, align_phase, coil_gain, normalize_sensitivity_map
@@ -15,10 +15,8 @@ __all__ = [
     "coil_gain",
     "complex_normal",
     "conjugate_gradient",
-    "corner_noise_covariance",
     "intensity_scale",
     "noise_covariance",
-    "noise_level",
     "normalize_sensitivity_map",
     "prewhitened",
     "sense",

@@ -11,13 +11,26 @@ the field of view of the low-pass image. The factor of three puts the magnitudes
 Only acquired samples enter. Where a mask leaves holes in the disc (radial or random centres), the missing samples are
 predicted from the acquired ones by SENSE, whose coil maps interpolate k-space; that is the correction for the sampling
 density, and it keeps the scale within a few percent of its value for a full centre.
+
+A mean over the field of view depends on it: twice the air around a head makes the scale √2 smaller, and changes what a
+noise level means. The scale named ``field_of_view`` is for weights that were trained with it, on data of about one such
+field; :func:`intensity_scale` takes that field where the data have a larger one, as with readout oversampling. The
+scale named ``object`` knows neither air nor the size of the head:
+
+.. math:: s = 3 \left( \frac{\sum_r I^4}{\sum_r I^2} \right)^{1/2}, \qquad
+          I^2 = \sum_c |F^H (w b_c)|^2, \qquad w = \cos^2\!\Big(\frac{\pi |k|}{2 r}\Big),
+
+the root mean square of the low-pass image I with its own energy as weight: zeros add nothing to either sum. The window
+goes to zero at the edge of the disc, so that its image is narrow and does not reach around the field of view.
 """
 
 import logging
+from collections.abc import Sequence
 
 import torch
 
-from direct_deepen.errors import require
+from direct_deepen.errors import require, require_choice
+from direct_deepen.physics.fourier import ifft2
 from direct_deepen.physics.sense import require_finite_data, sense, within_mask
 from direct_deepen.physics.sense_operator import SenseOperator, coil_gain
 
@@ -32,28 +45,65 @@ BRAIN_MAXIMUM = 3.0
 _TOLERATED_GAIN = 1.5
 """Of coil maps without a word; what a receive profile that is left in maps with Σ|S|² of about one may have."""
 
+FIELD_OF_VIEW, OBJECT = SCALES = ("field_of_view", "object")
+"""Conventions of the scale, by name; the first is that of all weights before the second came."""
+
 
 def central_disc(height: int, width: int, *, device: torch.device | str = "cpu") -> torch.Tensor:
     """Boolean (height, width) mask of the centred k-space samples within :data:`DISC_RADIUS` of the centre."""
+    return _squared_radius(height, width, device=device) <= DISC_RADIUS**2
+
+
+def _squared_radius(height: int, width: int, *, device: torch.device | str) -> torch.Tensor:
     rows = (torch.arange(height, device=device) - height // 2) / height
     columns = (torch.arange(width, device=device) - width // 2) / width
-    return rows[:, None] ** 2 + columns[None, :] ** 2 <= DISC_RADIUS**2
+    return rows[:, None] ** 2 + columns[None, :] ** 2
 
 
-def full_sampling_scale(kspace: torch.Tensor) -> torch.Tensor:
-    """Intensity scale of fully sampled k-space; complex (..., coil, height, width) → real (...)."""
+def full_sampling_scale(
+    kspace: torch.Tensor, *, kind: str = FIELD_OF_VIEW, field_of_view: Sequence[int | torch.Tensor] | None = None
+) -> torch.Tensor:
+    """Intensity scale of fully sampled k-space; complex (..., coil, height, width) → real (...).
+
+    ``kind`` and ``field_of_view`` are those of :func:`intensity_scale`.
+    """
+    require_choice("kind", kind, SCALES)
     height, width = kspace.shape[-2:]
-    disc = central_disc(height, width, device=kspace.device)
-    energy = (kspace.abs() ** 2 * disc).sum(dim=(-3, -2, -1)) / (height * width)
-    return BRAIN_MAXIMUM * energy.sqrt()
+    if kind == OBJECT:
+        radius = _squared_radius(height, width, device=kspace.device).sqrt().clamp(max=DISC_RADIUS)
+        image = ifft2(kspace * torch.cos(0.5 * torch.pi / DISC_RADIUS * radius) ** 2)
+        square = (image.abs() ** 2).sum(dim=-3)
+        energy = square.sum(dim=(-2, -1))
+        mean = (square**2).sum(dim=(-2, -1)) / torch.where(energy > 0, energy, 1)
+    else:
+        disc = central_disc(height, width, device=kspace.device)
+        sizes = [torch.as_tensor(size, device=kspace.device) for size in field_of_view or (height, width)]
+        require(
+            len(sizes) == 2 and all(bool((size >= 1).all()) for size in sizes),
+            f"field_of_view is {[size.tolist() for size in sizes]}; allowed: rows and columns, at least 1",
+        )
+        pixels = sizes[0].clamp(max=height) * sizes[1].clamp(max=width)
+        mean = (kspace.abs() ** 2 * disc).sum(dim=(-3, -2, -1)) / pixels
+    return BRAIN_MAXIMUM * mean.sqrt()
 
 
-def intensity_scale(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tensor:
+def intensity_scale(
+    A: SenseOperator,
+    masked_kspace: torch.Tensor,
+    *,
+    kind: str = FIELD_OF_VIEW,
+    field_of_view: Sequence[int | torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Intensity scale of undersampled k-space; divide k-space by it before, and multiply images by it after.
 
     Complex (batch, coil, height, width), zero where not acquired → real (batch,), above zero. A :class:`DeepenError` if
     no sample of the disc is acquired, those there are all zero, or the data are not finite. The operator may be any
     with ``forward``, ``adjoint``, ``normal``, ``sampling_mask`` and ``fully_sampled``.
+
+    ``kind`` is that of the energy's training, one of :data:`SCALES`; energies that come with the package have the
+    default. ``field_of_view``, for it alone, are rows and columns of the field of view that training had, in pixels of
+    the data, each for all images or one by one, where the data have a larger one: 320 of 640 rows if the readout is
+    oversampled.
 
     It is that of an image as bright as the root sum of squares of the coils. A warning says where coil maps are in
     another unit (:func:`~direct_deepen.physics.coil_gain`): the image is not, and energies are not for it.
@@ -81,7 +131,7 @@ def intensity_scale(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tens
         image = sense(A, masked_kspace, regularization=1e-2, tolerance=1e-3, max_iterations=30)
         # What is not acquired is zero in the data.
         filled = A.fully_sampled().forward(image).mul_(~acquired).add_(masked_kspace)
-    scale = full_sampling_scale(filled) * unit
+    scale = full_sampling_scale(filled, kind=kind, field_of_view=field_of_view) * unit
     require(
         bool((scale > 0).all()),
         "masked_kspace is zero in the central disc of k-space; allowed: data with a signal there",

@@ -58,7 +58,7 @@ def test_a_command_shows_how_far_it_is(study, tmp_path, monkeypatch, command):
     monkeypatch.chdir(study.folder)
     terminal = as_standard_error(monkeypatch)
     monkeypatch.setattr(sys, "stdout", terminal)
-    assert main([command, *arguments]) == 0
+    assert main([command, *arguments]) == 0, terminal.getvalue()
     text = terminal.getvalue()
     for bar in bars:
         # The name, the count, and the time: 00:01<00:02.

@@ -24,7 +24,7 @@ from direct_deepen.errors import DeepenError, DivergenceError
 from direct_deepen.inference import inferences
 from direct_deepen.objectives import objectives
 
-PATHS = {"teacher_configuration", "teacher_checkpoint"}
+PATHS = {"teacher_configuration", "prewhitening", "teacher_checkpoint"}
 METRIC = "metric"
 """What is checked against the metrics of validation when training begins."""
 PARTS = [(registry, name) for registry in (objectives, inferences) for name in registry.names]

@@ -5,16 +5,9 @@ import torch
 
 from direct_deepen import align_phase, intensity_scale, load_pretrained, mm_map, noise_covariance, prewhitened
 from direct_deepen.evaluation.metrics import quality
-from direct_deepen.physics import (
-    SenseOperator,
-    coil_gain,
-    complex_normal,
-    corner_noise_covariance,
-    noise_level,
-    normalize_sensitivity_map,
-    sense,
-)
+from direct_deepen.physics import SenseOperator, coil_gain, complex_normal, normalize_sensitivity_map, sense
 from direct_deepen.physics.fourier import fft2
+from direct_deepen.physics.prewhitening import corner_noise_covariance, noise_level
 
 COILS, SIZE, SAMPLES = 4, 6, 20_000
 
