@@ -16,8 +16,8 @@ def warm(study, folder):
     """A configuration, and weights beside which a calibration may be written, whose samples spread enough for one."""
     weights = shutil.copy(study.checkpoint, folder)
     changes = {
-        "model.inference.noise_std": 0.2,
-        "model.inference.prior_weight": 0.0025,
+        "model.inference.noise_std": 0.1,
+        "model.inference.prior_weight": 0.01,
         "model.inference.num_samples": 16,
     }
     config = tiny_direct.changed(yaml.safe_load(study.configuration.read_text()), changes)
@@ -32,7 +32,7 @@ def commands(study, folder):
     posterior = str(study.prediction / "a.posterior.h5")
     return {
         "calibrate": (
-            [str(folder / "out"), *data, *validation, "--checkpoint", weights, "--cfg", configuration, "--slices", "1"],
+            [str(folder / "out"), *data, *validation, "--checkpoint", weights, "--cfg", configuration, "--slices", "2"],
             ["validation", "test", "MAP", "Langevin"],
         ),
         "benchmark": (
