@@ -65,9 +65,9 @@ def problem_from_batch(
 
     ``sensitivity_map``, complex (batch, coil, height, width), is used instead of the batch's. Maps with another Σ|S|²
     than 1 or 0, as those of a user's files, are divided by its root, as DIRECT's engines do. ``scale_kind`` is one of
-    :data:`~direct_deepen.physics.scale.SCALES`; its field of view is that of the header's reconstruction, whatever
-    oversampling or padding is around it. :class:`DeepenError` with the names of files and slices if the data are not
-    finite, or too large or small for single precision, the mask is empty or shapes do not match.
+    :data:`~direct_deepen.physics.scale.SCALES`; its field of view is the batch's ``field_of_view`` by the headers,
+    whatever oversampling or padding is around it. :class:`DeepenError` with the names of files and slices if the data
+    are not finite, or too large or small for single precision, the mask is empty or shapes do not match.
     """
     names = names_of_batch(data)
     masked_kspace = to_complex(data["masked_kspace"])
@@ -89,9 +89,7 @@ def problem_from_batch(
         _require_centre(masked_kspace if "kspace" not in data else to_complex(data["kspace"]))
         if bool(((A.power - 1).abs() > ROUNDING)[A.power > 0].any()):
             A = SenseOperator(normalize_sensitivity_map(maps), A.sampling_mask)
-        # Height, width and depth by the headers: what is left where DIRECT has cropped readout oversampling.
-        field = data["reconstruction_size"][:2] if "reconstruction_size" in data else None
-        scale = intensity_scale(A, masked_kspace, kind=scale_kind, field_of_view=field)
+        scale = intensity_scale(A, masked_kspace, kind=scale_kind, field_of_view=data.get("field_of_view"))
     except ValueError as error:
         where = ", ".join(f"{name} slice {number}" for name, number in names)
         raise DeepenError(f"{where}: {error}") from error

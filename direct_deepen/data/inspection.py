@@ -65,6 +65,8 @@ class Layout:
     encoded: tuple[int, int, int] = (0, 0, 1)
     reconstruction: tuple[int, int, int] = (0, 0, 1)
     """Rows, columns and depth of k-space, and of the images it is meant for, by the header or k-space itself."""
+    field_of_view: tuple[int, int] = (0, 0)
+    """Rows and columns of those images, in pixels of k-space: without oversampling, and not enlarged."""
     swapped: bool = False
     """Columns come before rows."""
     at_edge: tuple[int, ...] = ()
@@ -138,6 +140,7 @@ class Volumes(FastMRIDataset):
         first, end = layout.columns
         sample |= {"padding_left": first, "padding_right": end}
         sample |= {"encoding_size": layout.encoded, "reconstruction_size": layout.reconstruction}
+        sample["field_of_view"] = layout.field_of_view
         sample["kspace"] = sample["kspace"].copy()
         sample["kspace"][..., :first] = sample["kspace"][..., end:] = 0
         stored = sample.pop("mask", None)
@@ -306,6 +309,7 @@ class _Look:
             f"kspace has shape {shape}; allowed: {_AXES}, with {_SMALLEST_CALIBRATION} rows and columns or more",
         )
         height, width, depth = header.reconstruction or (rows, columns, 1)
+        field_of_view = min(height, rows), min(width, columns)
         if height > rows or width > columns:
             _logger.info(
                 "%s: its header has images of %i×%i, k-space is %i×%i; they are not enlarged",
@@ -320,6 +324,7 @@ class _Look:
             columns=(max(0, first), min(columns, first + maximum + 1)),
             encoded=header.encoded or (rows, columns, 1),
             reconstruction=(min(height, rows), width, depth),
+            field_of_view=field_of_view,
             swapped=swapped,
         )
 

@@ -82,7 +82,8 @@ def full_sampling_scale(
             len(sizes) == 2 and all(bool((size >= 1).all()) for size in sizes),
             f"field_of_view is {[size.tolist() for size in sizes]}; allowed: rows and columns, at least 1",
         )
-        pixels = sizes[0].clamp(max=height) * sizes[1].clamp(max=width)
+        # A crop has left less than that; rotations by a right angle have exchanged rows and columns.
+        pixels = (sizes[0] * sizes[1]).clamp(max=height * width)
         mean = (kspace.abs() ** 2 * disc).sum(dim=(-3, -2, -1)) / pixels
     return BRAIN_MAXIMUM * mean.sqrt()
 

@@ -188,6 +188,17 @@ def test_what_cannot_be_set_cannot_be_tuned(tmp_path, study, one_line_error, key
         run_one(study.write(tmp_path / "study.yaml", methods=methods), tmp_path / "run")
 
 
+@pytest.mark.usefixtures("in_folder")
+def test_a_method_and_its_problem_have_the_same_scale(tmp_path, study, one_line_error):
+    config = tiny_direct.changed(yaml.safe_load(study.configuration.read_text()), {"model.intensity_scale": "object"})
+    problem = tiny_direct.write_configuration(tmp_path / "other.yaml", config)
+    file = study.write(
+        tmp_path / "study.yaml", methods={"deepen": study.methods()["deepen"]}, problems={"2d4x": str(problem)}
+    )
+    with one_line_error("model.intensity_scale is 'field_of_view'", "allowed with", "other.yaml"):
+        run_one(file, tmp_path / "run")
+
+
 def test_a_setting_keeps_its_type(tmp_path, study):
     engine = tiny_direct.build_engine(tmp_path, yaml.safe_load(study.configuration.read_text()))
     before = engine.settings

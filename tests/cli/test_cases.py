@@ -15,6 +15,8 @@ from torch.utils.data import default_collate
 from direct_deepen.data.batch import to_complex
 from direct_deepen.data.cases import inference_dataset
 from direct_deepen.data.inspection import inspect_volume
+from direct_deepen.physics.fourier import fft2, ifft2
+from direct_deepen.physics.scale import intensity_scale
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,42 @@ def test_a_case_is_in_scaled_intensities_and_its_scale_in_the_units_of_the_file_
     for scaled, plain in zip(study.cases(study.test, path), tested, strict=True):
         torch.testing.assert_close(scaled.problem.scale.float(), plain.problem.scale, rtol=1e-5, atol=0)
         torch.testing.assert_close(scaled.reference, plain.reference, rtol=1e-4, atol=1e-5)
+
+
+def oversampled(folder: Path, study) -> Path:
+    """Write the volumes of the study with as many rows of air beside the image as it has, and a header that says so."""
+    (folder / "test").mkdir()
+    for path in study.test.glob("*.h5"):
+        with h5py.File(path) as file, h5py.File(folder / "test" / path.name, "w") as wide:
+            images = torch.nn.functional.pad(ifft2(torch.from_numpy(file["kspace"][()])), (0, 0, 16, 16))
+            wide["kspace"] = fft2(images).numpy()
+            encoded, image = file["ismrmrd_header"][()].decode().split("<reconSpace>")
+            wide["ismrmrd_header"] = f"{encoded.replace('<x>32</x>', '<x>64</x>')}<reconSpace>{image}".encode()
+    return folder / "test"
+
+
+def uncropped(folder: Path, study, **changes) -> Path:
+    config = tiny_direct.with_transforms(yaml.safe_load(study.configuration.read_text()), {"cropping.crop": None})
+    return tiny_direct.write_configuration(folder / "uncropped.yaml", tiny_direct.changed(config, changes))
+
+
+def test_readout_oversampling_changes_no_scale(tmp_path, study, tested):
+    path = uncropped(tmp_path, study)
+    for case, other in zip(study.cases(oversampled(tmp_path, study), path), tested, strict=True):
+        assert case.problem.A.sampling_mask.shape[-2:] == (64, 32)
+        # Discs of eleven and five samples: measured 2 %. A mean over all rows is smaller by √2.
+        torch.testing.assert_close(case.problem.scale, other.problem.scale, rtol=0.03, atol=0)
+
+
+def test_scales_are_of_the_kind_of_the_configuration(tmp_path, study, tested, one_line_error):
+    path = uncropped(tmp_path, study, **{"model.intensity_scale": "object"})
+    for case, other in zip(study.cases(study.test, path), tested, strict=True):
+        assert not torch.equal(case.problem.scale, other.problem.scale)
+        scale = intensity_scale(case.problem.A, case.problem.masked_kspace, kind="object")
+        torch.testing.assert_close(scale, torch.ones(1), rtol=1e-5, atol=0)
+    path = uncropped(tmp_path, study, **{"model.intensity_scale": "head"})
+    with one_line_error("uncropped.yaml", "model.intensity_scale", "'head'", "field_of_view, object"):
+        inference_dataset(path, study.test)
 
 
 def test_reading_a_dataset_twice_reports_no_file(study, caplog):

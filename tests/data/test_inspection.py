@@ -218,6 +218,8 @@ def test_images_larger_than_kspace_are_not_enlarged(look, kspace, size, expected
     start, end = HEADER.split("<reconSpace>")
     header = start + "<reconSpace>" + end.replace(f"<x>{SIZE}</x><y>{SIZE}</y>", "<x>{}</x><y>{}</y>".format(*size))
     assert look(kspace, header).reconstruction == expected
+    # No larger than the data on either axis, and not square as DIRECT's crop is.
+    assert look(kspace, header).field_of_view == (min(size[0], SIZE), min(size[1], SIZE))
     (line,) = look.lines
     assert "not enlarged" in line
 

@@ -236,9 +236,9 @@ def test_training_uses_the_masks_of_full_data_and_refuses_what_is_undersampled(
     mask, _ = MASKS["one a slice"]
     seen = {}
 
-    def scale_of(A, kspace):
+    def scale_of(A, kspace, **options):
         seen.setdefault(A.sampling_mask.shape, []).extend(A.sampling_mask[:, 0].numpy())
-        return intensity_scale(A, kspace)
+        return intensity_scale(A, kspace, **options)
 
     monkeypatch.setattr("direct_deepen.data.batch.intensity_scale", scale_of)
     tiny_direct.direct_train(tmp_path / "runs", reading, write(tmp_path / "full" / "a.h5", mask=mask))

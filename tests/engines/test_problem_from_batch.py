@@ -74,17 +74,17 @@ def test_the_units_of_the_data_change_the_scale_and_nothing_else(batch, problem,
 def test_the_field_of_view_is_that_of_the_header_image_by_image(batch, problem):
     height, width = batch["sampling_mask"].shape[-3:-1]
     # As of readout oversampling by two, of none, and of an image that was interpolated to more pixels.
-    sizes = [torch.tensor([height // 2, height, 2 * height]), torch.tensor([width] * 3), torch.ones(3)]
-    found = problem_from_batch(batch | {"reconstruction_size": sizes}).scale
+    sizes = [torch.tensor([height // 2, height, 2 * height]), torch.tensor([width] * 3)]
+    found = problem_from_batch(batch | {"field_of_view": sizes}).scale
     torch.testing.assert_close(found, problem.scale * torch.tensor([2, 1, 1]).sqrt(), rtol=SINGLE, atol=0)
-    of_object = problem_from_batch(batch | {"reconstruction_size": sizes}, scale_kind="object")
+    of_object = problem_from_batch(batch | {"field_of_view": sizes}, scale_kind="object")
     expected = intensity_scale(problem.A, to_complex(batch["masked_kspace"]), kind="object")
     assert torch.equal(of_object.scale, expected)
 
 
 def test_a_field_of_view_of_no_rows_is_refused_with_the_slice(batch, one_line_error):
     with one_line_error("a.h5 slice 0", "field_of_view", "at least 1"):
-        problem_from_batch(batch | {"reconstruction_size": [torch.tensor([0, 8, 8]), torch.tensor([8, 8, 8])]})
+        problem_from_batch(batch | {"field_of_view": [torch.tensor([0, 8, 8]), torch.tensor([8, 8, 8])]})
 
 
 # ---- The reference

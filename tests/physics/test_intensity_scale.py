@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from direct_deepen.physics import SenseOperator, intensity_scale, normalize_sensitivity_map
-from direct_deepen.physics.scale import BRAIN_MAXIMUM, DISC_RADIUS, central_disc, full_sampling_scale
+from direct_deepen.physics.fourier import fft2
+from direct_deepen.physics.scale import BRAIN_MAXIMUM, DISC_RADIUS, SCALES, central_disc, full_sampling_scale
 
 SIZES = [64, 63]
 COILS = 8
@@ -53,9 +54,9 @@ def undersampled(mask: torch.Tensor) -> tuple[SenseOperator, torch.Tensor]:
     return A, A.forward(smooth_object(size))
 
 
-def reference_scale(size: int) -> torch.Tensor:
+def reference_scale(size: int, kind: str = "field_of_view") -> torch.Tensor:
     A, kspace = undersampled(torch.ones(size, size, dtype=torch.bool))
-    return intensity_scale(A, kspace)
+    return intensity_scale(A, kspace, kind=kind)
 
 
 # ---- Masks
@@ -124,23 +125,50 @@ def test_disc_is_symmetric_about_the_centre_and_of_the_stated_radius(size):
     assert torch.equal(disc, disc.T)
 
 
-def test_scale_of_a_constant_image_is_three_times_its_magnitude(random_operator):
+@pytest.mark.parametrize("kind", SCALES)
+def test_scale_of_a_constant_image_is_three_times_its_magnitude(random_operator, kind):
     A = random_operator(2, 1, 16, 16).fully_sampled()
     flat = SenseOperator(torch.ones(2, 1, 16, 16, dtype=torch.complex128), A.sampling_mask)
     image = torch.tensor([2.0, 3j], dtype=torch.complex128)[:, None, None].expand(2, 16, 16)
     # The root mean square of a constant is its magnitude, and all of it is in the centre of k-space; rounding only.
     expected = BRAIN_MAXIMUM * torch.tensor([2.0, 3.0], dtype=torch.float64)
-    torch.testing.assert_close(intensity_scale(flat, flat.forward(image)), expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(intensity_scale(flat, flat.forward(image), kind=kind), expected, rtol=1e-13, atol=0)
+
+
+def test_scale_of_the_object_is_that_of_its_formula_for_a_wave():
+    # I = 1 + c cos, c the amplitude of the wave times the window: the mean of I² is 1 + c²/2, of I⁴ 1 + 3c² + 3c⁴/8.
+    size, amplitude = 64, 0.8
+    wave = 1 + amplitude * torch.cos(2 * math.pi * torch.arange(size, dtype=torch.float64) / size)
+    kspace = fft2(wave[None, :, None].expand(1, size, size).to(torch.complex128))
+    c = amplitude * math.cos(math.pi / (2 * DISC_RADIUS * size)) ** 2
+    expected = BRAIN_MAXIMUM * math.sqrt((1 + 3 * c**2 + 3 * c**4 / 8) / (1 + c**2 / 2))
+    # The window is of single precision.
+    assert float(full_sampling_scale(kspace, kind="object")) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_scale_of_full_sampling_needs_no_operator(size):
+@pytest.mark.parametrize("options", [{}, {"field_of_view": (40, 50)}, {"kind": "object"}], ids=str)
+def test_scale_of_full_sampling_needs_no_operator(size, options):
     A, kspace = undersampled(torch.ones(size, size, dtype=torch.bool))
-    assert torch.equal(full_sampling_scale(kspace), intensity_scale(A, kspace))
+    assert torch.equal(full_sampling_scale(kspace, **options), intensity_scale(A, kspace, **options))
 
 
-def test_magnitudes_of_the_scaled_object_reach_about_one():
-    scaled = smooth_object(64).abs() / reference_scale(64)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kind": "head"}, ["kind is 'head'", "field_of_view, object"]),
+        ({"field_of_view": (0, 64)}, ["field_of_view is [0, 64]", "at least 1"]),
+        ({"field_of_view": (64,)}, ["field_of_view is [64]", "rows and columns"]),
+    ],
+)
+def test_another_kind_and_no_field_of_view_are_refused(one_line_error, options, words):
+    with one_line_error(*words):
+        intensity_scale(*undersampled(disc_mask(64)), **options)
+
+
+@pytest.mark.parametrize("kind", SCALES)
+def test_magnitudes_of_the_scaled_object_reach_about_one(kind):
+    scaled = smooth_object(64).abs() / reference_scale(64, kind)
     assert 0.5 <= float(scaled.max()) <= 2.0  # "about [0, 1]": what noise levels of the literature are meant for
 
 
@@ -149,25 +177,27 @@ def test_magnitudes_of_the_scaled_object_reach_about_one():
 
 @pytest.mark.parametrize("factor", [1e-5, 7.0, 3e6, -2j], ids=str)
 @pytest.mark.parametrize("make_mask", [disc_mask, radial_mask], ids=["full centre", "radial"])
-def test_scaling_the_data_scales_the_scale(make_mask, factor):
+@pytest.mark.parametrize("kind", SCALES)
+def test_scaling_the_data_scales_the_scale(make_mask, factor, kind):
     A, kspace = undersampled(make_mask(64))
-    expected = abs(factor) * intensity_scale(A, kspace)
+    expected = abs(factor) * intensity_scale(A, kspace, kind=kind)
     # Every step, the stopping rule of SENSE included, is relative: rounding only.
-    torch.testing.assert_close(intensity_scale(A, factor * kspace), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(intensity_scale(A, factor * kspace, kind=kind), expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("make_mask", [disc_mask, square_mask, equispaced_mask], ids=["disc", "square", "equispaced"])
 @pytest.mark.parametrize("size", SIZES)
-def test_every_mask_with_a_full_centre_gives_the_scale_of_full_sampling(size, make_mask):
-    scale = intensity_scale(*undersampled(make_mask(size)))
-    torch.testing.assert_close(scale, reference_scale(size), rtol=1e-12, atol=0)  # the same samples are summed
+@pytest.mark.parametrize("kind", SCALES)
+def test_every_mask_with_a_full_centre_gives_the_scale_of_full_sampling(size, make_mask, kind):
+    scale = intensity_scale(*undersampled(make_mask(size)), kind=kind)
+    torch.testing.assert_close(scale, reference_scale(size, kind), rtol=1e-12, atol=0)  # the same samples are summed
 
 
-def relative_deviation(mask: torch.Tensor) -> float:
+def relative_deviation(mask: torch.Tensor, kind: str) -> float:
     size = mask.shape[-1]
     holes = central_disc(size, size) & ~mask
     assert bool(holes.any())  # otherwise there would be nothing to correct
-    return abs(float(intensity_scale(*undersampled(mask)) / reference_scale(size)) - 1)
+    return abs(float(intensity_scale(*undersampled(mask), kind=kind) / reference_scale(size, kind)) - 1)
 
 
 # The project promises 5 % for radial masks and for centres sampled to 75 %. Measured: 0.03 % and at most 2.8 %.
@@ -176,27 +206,30 @@ PROMISE = 0.05
 
 @pytest.mark.parametrize("spokes", [5, 7])
 @pytest.mark.parametrize("size", SIZES)
-def test_radial_masks_keep_the_scale_within_5_percent(size, spokes):
-    assert relative_deviation(radial_mask(size, spokes=spokes)) <= PROMISE
+@pytest.mark.parametrize("kind", SCALES)
+def test_radial_masks_keep_the_scale_within_5_percent(size, spokes, kind):
+    assert relative_deviation(radial_mask(size, spokes=spokes), kind) <= PROMISE
 
 
 @pytest.mark.parametrize("without_dc", [False, True], ids=["with DC", "without DC"])
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("size", SIZES)
-def test_centres_sampled_to_75_percent_keep_the_scale_within_5_percent(size, seed, without_dc):
+@pytest.mark.parametrize("kind", SCALES)
+def test_centres_sampled_to_75_percent_keep_the_scale_within_5_percent(size, seed, without_dc, kind):
     mask = holed_mask(size, seed=seed, without_dc=without_dc)
     disc = central_disc(size, size)
     if bool((mask | ~disc).all()):
         mask[size // 2, size // 2 + 1] = False  # this draw left no hole in the disc
-    assert relative_deviation(mask) <= PROMISE
+    assert relative_deviation(mask, kind) <= PROMISE
 
 
-def test_noise_of_five_percent_does_not_move_the_scale_by_more(draw):
+@pytest.mark.parametrize("kind", SCALES)
+def test_noise_of_five_percent_does_not_move_the_scale_by_more(draw, kind):
     mask = holed_mask(64, seed=0, without_dc=False)
     A, kspace = undersampled(mask)
     level = 0.05 * float(smooth_object(64).abs().max())
     noisy = kspace + A.sampling_mask * level * draw(*kspace.shape)
-    assert abs(float(intensity_scale(A, noisy) / reference_scale(64)) - 1) <= PROMISE
+    assert abs(float(intensity_scale(A, noisy, kind=kind) / reference_scale(64, kind)) - 1) <= PROMISE
 
 
 @pytest.mark.parametrize("make_mask", [equispaced_mask, radial_mask], ids=["equispaced", "radial"])
