@@ -7,7 +7,7 @@ They are fully sampled, or were undersampled when they were measured, as fastMRI
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import torch
 
-from direct_deepen.errors import require
+from direct_deepen.errors import DeepenError, require
 from direct_deepen.files import new_hdf5, open_hdf5
 from direct_deepen.physics.fourier import ifft2
 
@@ -110,8 +110,13 @@ def volume_files(folder: Path) -> list[Path]:
         require(len(found) > 0, told)
         _logger.warning("%s", told)
     for path in found:
-        with suppress(OSError, RuntimeError, TypeError, ValueError, LookupError), h5py.File(path) as file:
-            require_kspace(path, file)
+        try:
+            with h5py.File(path) as file:
+                require_kspace(path, file)
+        except DeepenError:
+            raise
+        except (OSError, RuntimeError, TypeError, ValueError, LookupError):  # h5py's, of damaged files
+            continue
     return found
 
 
