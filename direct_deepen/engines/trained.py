@@ -61,6 +61,7 @@ def load_trained(checkpoint: Path, configuration: Path) -> Any:
 
 def pretrained_for(configuration: Path) -> Energy:
     """Return the energy that comes with the package, if a configuration scales intensities as its training did."""
+    read_yaml(configuration)  # which says in one line what is wrong with it
     kind = intensity_scale_of(configuration)
     require(
         kind == FIELD_OF_VIEW,

@@ -112,6 +112,8 @@ class Training(Prediction):
             return
         seen = self._energy
         for energy in (prior.value_and_grad(reference)[0] / reference[0].numel()).tolist():
+            if not math.isfinite(energy):  # of weights that the guard takes back
+                continue
             count, mean, variance = (seen.get(name, 0.0) for name in ("count", "mean", "variance"))
             weight = max(1 / (count + 1), 1 / _ENERGY_MEMORY)
             change = energy - mean

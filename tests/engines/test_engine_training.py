@@ -142,7 +142,7 @@ def test_the_gradient_is_the_difference_of_energy_gradients_and_none_comes_throu
     engine.configure("objective.energy_penalty", penalty)
     evaluated = []
     engine.model.register_forward_pre_hook(lambda module, inputs: evaluated.append(inputs[0]))
-    step = one_step(engine, batch, iteration=10)
+    step = one_step(engine, batch, iteration=11)
     true_images, samples = evaluated[-1].chunk(2)
     assert not evaluated[-1].requires_grad
     (update,) = updates
@@ -178,7 +178,7 @@ def test_the_gradient_is_the_difference_of_energy_gradients_and_none_comes_throu
 def test_true_images_are_the_reference_with_data_noise(engine, batch):
     evaluated = []
     engine.model.register_forward_pre_hook(lambda module, inputs: evaluated.append(inputs[0]))
-    one_step(engine, batch, iteration=10)
+    one_step(engine, batch, iteration=11)
     true_images, _ = evaluated[-1].chunk(2)
     noise = torch.view_as_real(true_images - reference_image(batch, problem_from_batch(batch)))
     # 3·32·32·2 numbers: their standard deviation is within 3 % of its expectation with overwhelming probability.
