@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.utils.data import default_collate
 
 from direct_deepen.data.cases import inference_dataset
+from direct_deepen.data.inspection import looked_at
 from direct_deepen.inference import inferences
 from direct_deepen.objectives import objectives
 from direct_deepen.physics.scale import central_disc
@@ -160,7 +161,7 @@ def test_the_data_of_training_validation_and_inference_are_equal(tmp_path, path,
             )[0]
             for section in ("training", "validation")
         ]
-    samples = [default_collate([dataset[0]]) for dataset in (*built, inference_dataset(path, data))]
+    samples = [default_collate([dataset[0]]) for dataset in (*map(looked_at, built), inference_dataset(path, data))]
     coils = merged.inference.dataset.transforms.compress_coils or coils
     assert samples[0]["masked_kspace"].shape == (1, coils, height, width, 2)
     for sample in samples[1:]:
