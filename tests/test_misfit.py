@@ -116,7 +116,7 @@ OBJECTS = {
 }
 
 
-@pytest.mark.parametrize("name", OBJECTS)
+@pytest.mark.parametrize("name", ["bottle", pytest.param("broad Gaussian", marks=pytest.mark.slow)])
 def test_structures_invented_beyond_zero_filled_kspace_are_flagged(name, head):
     image, maps = OBJECTS[name]().to(torch.complex64)[None], head[1]
     kspace = fft2(image[:, None] * maps)
@@ -146,7 +146,7 @@ def test_lines_on_one_coil_are_flagged(head):
     assert float(figures.departure) > LIMITS["departure"]
 
 
-@pytest.mark.parametrize("seed", [3, 5, 8])
+@pytest.mark.parametrize("seed", [3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (5, 8))])
 @pytest.mark.parametrize("mask", [lines(), box(slice(16, 48), slice(16, 48)), box(slice(16, None), slice(None))])
 def test_ordinary_phantoms_are_not(seed, mask):
     volume = brain_volume(np.random.default_rng([seed, 0]), num_slices=1, size=SIZE, num_coils=8)

@@ -207,7 +207,9 @@ def reconstructed(engine, kspace, mask, block, name):
     return reconstruct(problem, engine.prior, engine.inference, seed=engine.seed).image[0].numpy()
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("deepen", "mol") else pytest.param(name, marks=pytest.mark.slow) for name in SYSTEMS]
+)
 def test_prediction_with_any_mask_is_that_of_the_python_interface(tmp_path, name):
     config = tiny_direct.configuration("demo_deepen" if name == "deepen" else f"phantom_{name}", iterations=1)
     config = tiny_direct.with_transforms(config, OF_FILES)

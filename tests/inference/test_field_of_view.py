@@ -59,7 +59,11 @@ def scales_of(scans, **options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"kind": "object"}, {"kind": "field_of_view", "field_of_view": (SIZE, SIZE)}], ids=["object", "header"]
+    "options",
+    [
+        pytest.param({"kind": "object"}, id="object", marks=pytest.mark.slow),
+        pytest.param({"kind": "field_of_view", "field_of_view": (SIZE, SIZE)}, id="header"),
+    ],
 )
 def test_readout_oversampling_changes_neither_scale_nor_image_nor_spread(scans, phantom_slice, options):
     scales = scales_of(scans, **options)
@@ -76,6 +80,7 @@ def test_readout_oversampling_changes_neither_scale_nor_image_nor_spread(scans, 
     assert coverage == pytest.approx(expected_coverage, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_plain_mean_over_the_field_of_view_makes_the_spread_too_small(scans, phantom_slice):
     wide, plain = scales_of(scans)
     assert float(plain / wide) == pytest.approx(2**0.5, rel=0.02)

@@ -222,7 +222,7 @@ SAMPLERS = {
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("normalized", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_chain_is_the_same_whatever_runs_beside_it(random_operator, draw, sampler, normalized):
     A = random_operator(2, 3, SIZE, SIZE, normalized=normalized)
     b = A.forward(draw(2, SIZE, SIZE)) + 0.1 * A.sampling_mask * draw(2, 3, SIZE, SIZE, seed=1)
