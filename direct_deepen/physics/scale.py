@@ -45,7 +45,9 @@ BRAIN_MAXIMUM = 3.0
 _TOLERATED_GAIN = 1.5
 """Of coil maps without a word; what a receive profile that is left in maps with Σ|S|² of about one may have."""
 
-FIELD_OF_VIEW, OBJECT = SCALES = ("field_of_view", "object")
+FIELD_OF_VIEW, OBJECT = "field_of_view", "object"
+
+SCALES = (FIELD_OF_VIEW, OBJECT)
 """Conventions of the scale, by name; the first is that of all weights before the second came."""
 
 
