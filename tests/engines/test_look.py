@@ -208,7 +208,7 @@ def reconstructed(engine, kspace, mask, block, name):
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in ("deepen", "mol") else pytest.param(name, marks=pytest.mark.slow) for name in SYSTEMS]
+    "name", [name if name == "deepen" else pytest.param(name, marks=pytest.mark.slow) for name in SYSTEMS]
 )
 def test_prediction_with_any_mask_is_that_of_the_python_interface(tmp_path, name):
     config = tiny_direct.configuration("demo_deepen" if name == "deepen" else f"phantom_{name}", iterations=1)

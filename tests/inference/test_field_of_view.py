@@ -58,10 +58,11 @@ def scales_of(scans, **options):
     return [intensity_scale(A, kspace, **options) for A, kspace in scans]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param({"kind": "object"}, id="object", marks=pytest.mark.slow),
+        pytest.param({"kind": "object"}, id="object"),
         pytest.param({"kind": "field_of_view", "field_of_view": (SIZE, SIZE)}, id="header"),
     ],
 )
