@@ -52,7 +52,7 @@ def misfit_arrays(
 ) -> dict[str, torch.Tensor]:
     """Return the figures of :func:`~direct_deepen.misfit` of images in the units of the batch, by name."""
     energy = prior if isinstance(prior, DifferentiableEnergy) else None
-    scaled, noise_std = image / problem.scale[:, None, None], inference.posterior_noise_std
+    scaled, noise_std = image / problem.scale[:, None, None], inference.noise_std_of(problem)
     return misfit(problem.A, problem.masked_kspace, scaled, inference.sense(problem), noise_std, energy).arrays()
 
 

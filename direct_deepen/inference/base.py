@@ -27,6 +27,10 @@ class Inference(Part, ABC):
         """ε of the posterior, √2 times the noise of the data per real component."""
         return self.shared.noise_std
 
+    def noise_std_of(self, problem: Problem) -> torch.Tensor:
+        """Return ε of the posterior of every image, real (batch,)."""
+        return torch.full_like(problem.scale, self.posterior_noise_std)
+
     def sense(self, problem: Problem) -> torch.Tensor:
         """Return the SENSE solution of the configuration, complex (batch, height, width)."""
         return sense(problem.A, problem.masked_kspace, regularization=self.shared.sense_regularization)

@@ -7,10 +7,12 @@ from typing import cast
 import torch
 from torch import nn
 
+from direct_deepen.errors import require
 from direct_deepen.inference.base import Estimate, Estimator, inferences, learned
 from direct_deepen.inference.iterations import FixedPointResult, equilibrium, proximal_iteration, unrolled_gradient
 from direct_deepen.inference.mm_map import Stopping, mm_map
 from direct_deepen.parts import setting
+from direct_deepen.physics.noise_level import estimated_noise_std
 from direct_deepen.physics.problem import Problem
 from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy
 
@@ -26,6 +28,9 @@ class Map(Estimator):
     noise_std: float | None = setting(None, above=0)
     """ε of the data, √2 times their noise per real component, in scaled intensities; null for ε₀ =
     ``model.noise_std``, that of training. The cost has (ε/ε₀)²E, the posterior is ∝ exp(−2C/ε²)."""
+    noise_level: str = setting("given", choices=("given", "estimated"))
+    """``given``: that is ε. ``estimated``: ε = √2η of every slice, η that of its own k-space
+    (:func:`~direct_deepen.physics.estimated_noise_std`), and ``noise_std`` is null."""
     tolerance: float = setting(1e-6, above=0)
     """Change of the cost, relative to its decrease so far plus the misfit, below which the iteration ends."""
     max_iterations: int = setting(500, least=1)
@@ -36,18 +41,41 @@ class Map(Estimator):
         """ε of the posterior."""
         return self.shared.noise_std if self.noise_std is None else self.noise_std
 
-    def weighted(self, prior: DifferentiableEnergy) -> SumEnergy:
-        """Return w(ε/ε₀)²E."""
-        ratio = self.posterior_noise_std / self.shared.noise_std
+    def check(self, path: str) -> None:
+        """Check what limits do not say."""
+        require(
+            self.noise_level == "given" or self.noise_std is None,
+            f"{path}.noise_std is {self.noise_std!r}; allowed with {path}.noise_level: estimated: null",
+        )
+
+    def noise_std_of(self, problem: Problem) -> torch.Tensor:
+        """Return ε of every image, given or estimated."""
+        if self.noise_level == "given":
+            return super().noise_std_of(problem)
+        return 2**0.5 * estimated_noise_std(problem.masked_kspace, problem.A.sampling_mask)
+
+    def weighted(self, prior: DifferentiableEnergy, noise_std: float | None = None) -> SumEnergy:
+        """Return w(ε/ε₀)²E for an ε, by default that of the configuration."""
+        ratio = (self.posterior_noise_std if noise_std is None else noise_std) / self.shared.noise_std
         return SumEnergy([(self.prior_weight * ratio**2, prior)])
 
     def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
-        """Minimise the cost."""
+        """Minimise the cost: of a batch at once, or of one image after the other where every one has its ε."""
+        if self.noise_level == "given":
+            return self._solve(problem, prior, self.posterior_noise_std)
+        levels = self.noise_std_of(problem)
+        parts = [
+            self._solve(problem.select(torch.tensor([i])), prior, level) for i, level in enumerate(levels.tolist())
+        ]
+        arrays = {name: torch.cat([part.arrays[name] for part in parts]) for name in parts[0].arrays}
+        return Estimate(torch.cat([part.image for part in parts]), {**arrays, "noise_std": levels}, "map")
+
+    def _solve(self, problem: Problem, prior: nn.Module, noise_std: float) -> Estimate:
         begin = time.perf_counter()
         result = mm_map(
             problem.A,
             problem.masked_kspace,
-            self.weighted(cast("DifferentiableEnergy", prior)),
+            self.weighted(cast("DifferentiableEnergy", prior), noise_std),
             init=self.sense(problem),
             stopping=Stopping(self.tolerance, max_iterations=self.max_iterations),
             progress=True,

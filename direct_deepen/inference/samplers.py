@@ -28,7 +28,7 @@ from direct_deepen.priors import DifferentiableEnergy, NoiseConditionalEnergy, R
 class Langevin(Sampler, Map):
     """Langevin chains of ½‖Ax − b‖² + w(ε/ε₀)²E(x), with the MAP image beside them: :func:`~direct_deepen.langevin`.
 
-    ``prior_weight``, ``noise_std``, ``tolerance`` and ``max_iterations`` are those of
+    ``prior_weight``, ``noise_std``, ``noise_level``, ``tolerance`` and ``max_iterations`` are those of
     :class:`~direct_deepen.inference.Map`.
     """
 
@@ -48,6 +48,7 @@ class Langevin(Sampler, Map):
     def check(self, path: str) -> None:
         """Check what limits do not say."""
         super().check(path)
+        Map.check(self, path)
         require(
             self.keep <= self.num_steps,
             f"{path}.keep is {self.keep!r}; allowed: 1 to {path}.num_steps = {self.num_steps}",
@@ -55,6 +56,8 @@ class Langevin(Sampler, Map):
 
     def sampling(self) -> dict[str, Any]:
         """Return what samples depend on; ε is one number, and ε₀ is named where it is another."""
+        if self.noise_level == "estimated":
+            return super().sampling() | {"noise_std": None, "trained_noise_std": self.shared.noise_std}
         trained = {} if self.noise_std is None else {"trained_noise_std": self.shared.noise_std}
         return super().sampling() | {"noise_std": self.posterior_noise_std} | trained
 
@@ -71,11 +74,12 @@ class Langevin(Sampler, Map):
         energy = cast("DifferentiableEnergy", prior)
         if self.convolutions == "bfloat16":
             energy = ReducedPrecision(energy)
+        (noise_std,) = self.noise_std_of(problem).tolist()
         return langevin(
             problem.A,
             problem.masked_kspace,
-            self.weighted(energy),
-            noise_std=self.posterior_noise_std,
+            self.weighted(energy, noise_std),
+            noise_std=noise_std,
             init=start if start is not None and self.start == "map" else self.start,
             init_std=self.shared.noise_start_std,
             chains=Chains(self.num_samples, self.num_steps, self.keep, max_images=self.max_images),

@@ -2,6 +2,7 @@
 
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.noise import complex_normal
+from direct_deepen.physics.noise_level import estimated_noise_std
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.prewhitening import noise_covariance, prewhitened
 from direct_deepen.physics.scale import intensity_scale
@@ -15,6 +16,7 @@ __all__ = [
     "coil_gain",
     "complex_normal",
     "conjugate_gradient",
+    "estimated_noise_std",
     "intensity_scale",
     "noise_covariance",
     "normalize_sensitivity_map",

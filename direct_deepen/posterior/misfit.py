@@ -66,14 +66,14 @@ def misfit(
     b: torch.Tensor,
     image: torch.Tensor,
     sense_image: torch.Tensor,
-    noise_std: float,
+    noise_std: float | torch.Tensor,
     energy: DifferentiableEnergy | None = None,
 ) -> Misfit:
     """Return the figures of images of a batch, complex (batch, height, width), that show a result not to be trusted.
 
     ``b`` are the data, ``sense_image`` is their :func:`~direct_deepen.sense`, and ``noise_std`` ε of the posterior, √2
-    times the noise per real component, all in scaled intensities. Without a ``sampling_mask`` of the operator all data
-    count as measured, and nothing lies outside the band.
+    times the noise per real component, one number or one for every image, all in scaled intensities. Without a
+    ``sampling_mask`` of the operator all data count as measured, and nothing lies outside the band.
     """
     mask = getattr(A, "sampling_mask", None)
     residual = _squares(A.forward(image) - b)

@@ -23,6 +23,7 @@ dataset                             type    axes                          meanin
 ``outside_band``,                   real    slice                         figures of ``direct_deepen.misfit`` that show
 ``brightness``, ``departure``,                                            a result not to be trusted
 ``residual``, ``energy_per_pixel``
+``noise_std``                       real    slice                         ε, with ``noise_level: estimated``
 ``step_size``, ``curvature``        real    slice                         of the chains: mean step, largest curvature
 ``map_seconds``,                    real    slice                         time of MAP and of the samples
 ``posterior_seconds``
@@ -40,7 +41,7 @@ Attributes of the file:
 =================================== ====================================================================================
 ``units``                           of which datasets, and what they are
 ``intensity_scale``                 what ``scale`` means
-``noise_std``                       ε of the posterior, in scaled intensities (DEEPEN)
+``noise_std``                       ε of the posterior, in scaled intensities (DEEPEN), unless it is estimated
 ``num_samples``                     chains, or independent samples
 ``num_steps``, ``keep``             steps of a chain, and states kept of it (DEEPEN)
 ``quantile_probabilities``          of ``quantiles``

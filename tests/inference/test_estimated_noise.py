@@ -1,0 +1,85 @@
+"""``noise_level: estimated``: every slice has the ε of its own k-space, and with it the weight of the prior."""
+
+import numpy as np
+import pytest
+import torch
+
+from direct_deepen import DeepenError, align_phase, intensity_scale, load_pretrained
+from direct_deepen.data.phantom.volume import brain_volume
+from direct_deepen.evaluation.metrics import quality
+from direct_deepen.inference.samplers import Langevin
+from direct_deepen.parts import check_settings
+from direct_deepen.physics import SenseOperator, estimated_noise_std
+from direct_deepen.physics.problem import Problem
+
+SIZE, COILS = 64, 8
+NOISE = (0.003, 0.03)
+"""η of the two images; the weights are those of 0.007."""
+
+
+@pytest.fixture(scope="module")
+def heads():
+    """Problem of two heads with another noise each, sampled 4 times at random around a full centre; references."""
+    mask = torch.rand(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) < 0.2
+    mask[..., 24:40, 24:40] = True
+    mask = mask.float().expand(2, -1, -1, -1)
+    volumes = [
+        brain_volume(np.random.default_rng([3, i]), num_slices=1, size=SIZE, num_coils=COILS, noise_std=noise)
+        for i, noise in enumerate(NOISE)
+    ]
+    maps = torch.stack([torch.from_numpy(volume.sensitivity_map) for volume in volumes])
+    kspace = torch.cat([torch.from_numpy(volume.kspace) for volume in volumes])
+    A = align_phase(SenseOperator(maps, mask), kspace * mask)
+    scale = intensity_scale(A, kspace * mask)
+    data = kspace * mask / scale[:, None, None, None]
+    reference = A.fully_sampled().adjoint(kspace) / scale[:, None, None]
+    return Problem(A, data, scale, [("volume", 0), ("volume", 1)]), reference
+
+
+FEW = {"max_iterations": 5}
+"""Steps of MAP, where all that counts is that they are the same."""
+
+
+def psnr(image, reference):
+    return torch.tensor([quality(*pair).psnr for pair in zip(image, reference, strict=True)])
+
+
+def test_every_image_has_what_its_own_noise_gives(heads):
+    problem, _ = heads
+    levels = 2**0.5 * estimated_noise_std(problem.masked_kspace, problem.A.sampling_mask)
+    estimated = Langevin(noise_level="estimated", **FEW).solve(problem, load_pretrained())
+    torch.testing.assert_close(estimated.arrays["noise_std"], levels, rtol=0, atol=0)
+    for i, level in enumerate(levels.tolist()):
+        alone = problem.select(torch.tensor([i]))
+        given = Langevin(noise_std=level, **FEW).solve(alone, load_pretrained())
+        torch.testing.assert_close(estimated.image[i : i + 1], given.image, rtol=0, atol=0)
+
+
+def test_with_much_noise_the_weight_that_follows_is_near_the_best_by_the_reference(heads):
+    # (0.03/0.007)² is 18. Measured: 18.6 dB with the weight of training, 23.2 with the estimate, and by the reference
+    # 22.6 and 23.6 with 10 and 30.
+    problem, reference = heads[0].select(torch.tensor([1])), heads[1][1:]
+    trained, best, estimated = (
+        psnr(Langevin(**settings, tolerance=1e-5).solve(problem, load_pretrained()).image, reference)
+        for settings in ({}, {"prior_weight": 30.0}, {"noise_level": "estimated"})
+    )
+    assert estimated > best - 0.6
+    assert estimated > trained + 3
+
+
+def test_chains_have_the_same_noise_and_prior(heads):
+    problem, _ = heads
+    alone = problem.select(torch.tensor([1]))
+    level = 2**0.5 * float(estimated_noise_std(alone.masked_kspace, alone.A.sampling_mask))
+    few = {"num_samples": 2, "num_steps": 4, "keep": 1, "start": "sense"}
+    first, second = (
+        Langevin(**few, **noise).sample(alone, load_pretrained(), torch.Generator().manual_seed(0))
+        for noise in ({"noise_level": "estimated"}, {"noise_std": level})
+    )
+    torch.testing.assert_close(first.images, second.images, rtol=0, atol=0)
+    assert first.noise_std == second.noise_std == pytest.approx(level)
+
+
+def test_a_level_that_is_given_and_estimated_is_refused():
+    with pytest.raises(DeepenError, match=r"model\.inference\.noise_std is 0\.02; allowed with .*estimated: null"):
+        check_settings(Langevin(noise_level="estimated", noise_std=0.02), "model.inference")
