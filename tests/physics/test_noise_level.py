@@ -29,12 +29,12 @@ def head(coils, noise_std, seed=1):
 
 @pytest.mark.parametrize("coils", [4, 8, 16])
 @pytest.mark.parametrize("noise_std", [0.002, 0.02])
-@pytest.mark.parametrize(("width", "most"), [(24, 1.15), (12, 1.35)])
+@pytest.mark.parametrize(("width", "most"), [(24, 1.15), (12, 1.25)])
 def test_the_noise_that_was_put_in_is_found(coils, noise_std, width, most):
-    # Signal can only add; 26 simulated slices had 1.03 to 1.13 and 1.06 to 1.30, with a spread of 0.02 and 0.06.
+    # Signal can only add; 26 simulated slices had 0.98 to 1.11 and 1.06 to 1.21, with a spread of 0.03 and 0.05.
     kspace, truth = head(coils, noise_std)
     mask = centre_mask(width)
-    assert 0.97 < float(estimated_noise_std(kspace * mask, mask)) / truth < most
+    assert 0.93 < float(estimated_noise_std(kspace * mask, mask)) / truth < most
 
 
 def test_of_noise_alone_it_is_that_of_the_noise():
@@ -61,7 +61,7 @@ def test_few_coils_are_estimated_from_the_corners():
 
 
 @pytest.mark.parametrize(
-    ("coils", "width", "told"), [(2, 24, "24 samples and 2 coils"), (8, 10, "10 samples and 8 coils")]
+    ("coils", "width", "told"), [(2, 24, "24 samples and 2 coils"), (4, 8, "8 samples and 4 coils")]
 )
 def test_where_there_is_nothing_to_find_one_line_says_so(coils, width, told):
     kspace, _ = head(coils, 0.01)
