@@ -55,6 +55,14 @@ def test_brightness_and_departure_of_a_multiple_of_the_sense_image():
     torch.testing.assert_close(figures.departure, torch.tensor([4.0], dtype=torch.float64))
 
 
+def test_fully_sampled_data_have_the_figures_of_what_was_measured(draw):
+    maps, image = draw(1, 3, 16, 16), draw(1, 16, 16, seed=1)
+    A = SenseOperator(maps, box(slice(4, 12), slice(4, 12), 16))
+    b = A.forward(image) + A.sampling_mask * 0.01
+    figures, unmasked = (misfit(A, data, image, image, 0.01).arrays() for data in (b, b + (1 - A.sampling_mask)))
+    assert all(torch.equal(figures[name], unmasked[name]) for name in figures)
+
+
 def test_the_residual_of_the_truth_is_one_within_its_standard_error():
     generator = torch.Generator().manual_seed(0)
     maps = complex_normal((2, 4, SIZE, SIZE), generator=generator)

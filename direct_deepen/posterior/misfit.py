@@ -25,6 +25,8 @@ import torch
 
 from direct_deepen.physics.fourier import fft2
 from direct_deepen.physics.operator import LinearOperator
+from direct_deepen.physics.precision import without_autocast
+from direct_deepen.physics.sense import within_mask
 from direct_deepen.priors.energy import DifferentiableEnergy
 
 LIMITS = {"outside_band": 0.1, "brightness": 1.6, "departure": 0.2, "residual": 5.0}
@@ -61,6 +63,7 @@ class Misfit:
         return torch.stack([~(getattr(self, name) <= limit) for name, limit in LIMITS.items()]).any(dim=0)
 
 
+@without_autocast
 def misfit(
     A: LinearOperator,
     b: torch.Tensor,
@@ -76,7 +79,7 @@ def misfit(
     count as measured, and nothing lies outside the band.
     """
     mask = getattr(A, "sampling_mask", None)
-    residual = _squares(A.forward(image) - b)
+    residual = _squares(A.forward(image) - within_mask(A, b))
     samples = torch.full_like(residual, b[0].numel())
     outside = torch.zeros_like(residual)
     if mask is not None:
