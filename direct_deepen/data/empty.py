@@ -65,13 +65,15 @@ def _empty_told(dataset: Any, key: str, fate: str) -> set[int]:
 
 
 def of_equal_shape(slices: NamedSlices) -> list[NamedSlices]:
-    """Return slices apart by coils, size, and whether there is a header: what differs in these makes no batch."""
+    """Return slices apart by coils, sizes of k-space and image, and whether there is a header: they make no batch."""
     dataset, kinds = slices.dataset, dict[Any, set[int]]()
     if not isinstance(dataset, H5SliceData):
         return [slices]
+    layouts = dataset.layouts if isinstance(dataset, Volumes) else {}
     for path, indices in dataset.volume_indices.items():
+        size = layouts[Path(path)].reconstruction if layouts else None
         with h5py.File(path) as file:
-            kinds.setdefault((file["kspace"].shape[1:], "ismrmrd_header" in file), set()).update(indices)
+            kinds.setdefault((file["kspace"].shape[1:], "ismrmrd_header" in file, size), set()).update(indices)
     if len(kinds) <= 1:
         return [slices]
     kept = set(slices.kept)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import h5py
 import numpy as np
@@ -62,29 +61,6 @@ def ismrmrd_header(num_slices: int, rows: int, columns: int) -> str:
 def is_of_macos(path: Path) -> bool:
     """Return whether a file is what macOS keeps of another one on disks that are not its own: no volume."""
     return path.name.startswith("._")
-
-
-def geometry_of(path: Path) -> dict[str, list[float]]:
-    """Return what the header of a volume says of the images that it is meant for; nothing where it does not.
-
-    ``reconstruction_size`` has rows and columns, ``voxel_size`` those and the slice in millimetres: field of view over
-    matrix. Where the slices lie it cannot say.
-    """
-    result = {}
-    with open_hdf5(path, "fastMRI volume") as file:
-        header = file["ismrmrd_header"][()] if "ismrmrd_header" in file else b""
-    try:
-        space = ElementTree.fromstring(header).find("{*}encoding/{*}reconSpace")
-        matrix, fov = (
-            [float(space.findtext(f"{{*}}{name}/{{*}}{axis}")) for axis in "xyz"]  # type: ignore[union-attr, arg-type]
-            for name in ("matrixSize", "fieldOfView_mm")
-        )
-    except (ElementTree.ParseError, AttributeError, TypeError, ValueError):
-        return {}
-    if min(*matrix, *fov) > 0:
-        result["reconstruction_size"] = matrix[:2]
-        result["voxel_size"] = [length / size for length, size in zip(fov, matrix, strict=True)]
-    return result
 
 
 @contextmanager

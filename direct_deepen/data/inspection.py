@@ -24,6 +24,7 @@ import torch
 from direct.data.datasets import FastMRIDataset
 from direct.data.mri_transforms import ComputeZeroPadding, CreateSamplingMask, EstimateSensitivityMapModule
 
+from direct_deepen.data.batch import SMALLEST_CALIBRATION
 from direct_deepen.data.fastmri_file import open_volume
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.espirit import KERNEL_WIDTH, calibration_width
@@ -49,8 +50,10 @@ _PADDING_ENERGY = 1e-4
 _FAINT, _FAINT_SHARE = 1e-3, 0.01
 """Magnitude, relative to the mean, below which DIRECT may take a sample for padding; share of samples with a signal
 below it in data without noise. Measured data have at most 1e-5."""
-_SMALLEST_CALIBRATION = 4
 _MOST_COILS, _FEWEST_COLUMNS = 128, 32
+_INTERPOLATED = 0.9
+"""Pixels of k-space over those of the image, in one field of view, below which the image was interpolated: fastMRI's
+headers round to one within 2 %."""
 _CARTESIAN = ("", "cartesian", "epi")
 _AXES = "(slice, coil, row, column), or without coils"
 
@@ -67,6 +70,8 @@ class Layout:
     """Rows, columns and depth of k-space, and of the images it is meant for, by the header or k-space itself."""
     field_of_view: tuple[int, int] = (0, 0)
     """Rows and columns of those images, in pixels of k-space: without oversampling, and not enlarged."""
+    geometry: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Rows and columns of those images, not enlarged, and length of their rows, columns and slices in millimetres."""
     swapped: bool = False
     """Columns come before rows."""
     at_edge: tuple[int, ...] = ()
@@ -141,6 +146,8 @@ class Volumes(FastMRIDataset):
         sample |= {"padding_left": first, "padding_right": end}
         sample |= {"encoding_size": layout.encoded, "reconstruction_size": layout.reconstruction}
         sample["field_of_view"] = layout.field_of_view
+        # DIRECT leaves all attributes of a file without `max`, which makes no batch with another.
+        sample.pop("attrs", None)
         sample["kspace"] = sample["kspace"].copy()
         sample["kspace"][..., :first] = sample["kspace"][..., end:] = 0
         stored = sample.pop("mask", None)
@@ -305,11 +312,12 @@ class _Look:
         swapped = header.encoded is not None and self._is_swapped(header.encoded[:2])
         rows, columns = shape[:-3:-1] if swapped else shape[-2:]
         require(
-            min(shape[-2:]) >= _SMALLEST_CALIBRATION,
-            f"kspace has shape {shape}; allowed: {_AXES}, with {_SMALLEST_CALIBRATION} rows and columns or more",
+            min(shape[-2:]) >= SMALLEST_CALIBRATION,
+            f"kspace has shape {shape}; allowed: {_AXES}, with {SMALLEST_CALIBRATION} rows and columns or more",
         )
         height, width, depth = header.reconstruction or (rows, columns, 1)
-        field_of_view = min(height, rows), min(width, columns)
+        not_enlarged = header.pixels(rows, columns) or (height, width)
+        field_of_view = min(not_enlarged[0], rows), min(not_enlarged[1], columns)
         if height > rows or width > columns:
             _logger.info(
                 "%s: its header has images of %i×%i, k-space is %i×%i; they are not enlarged",
@@ -325,6 +333,7 @@ class _Look:
             encoded=header.encoded or (rows, columns, 1),
             reconstruction=(min(height, rows), width, depth),
             field_of_view=field_of_view,
+            geometry=header.geometry(rows, columns),
             swapped=swapped,
         )
 
@@ -416,8 +425,8 @@ class _Look:
             calibration_width(torch.from_numpy(mask)) for mask in {m.tobytes(): m.copy() for m in masks}.values()
         )
         require(
-            width >= _SMALLEST_CALIBRATION,
-            f"the fully sampled centre of its `mask` is {width} samples wide; allowed: >= {_SMALLEST_CALIBRATION}, as "
+            width >= SMALLEST_CALIBRATION,
+            f"the fully sampled centre of its `mask` is {width} samples wide; allowed: >= {SMALLEST_CALIBRATION}, as "
             f"coil maps are estimated from it (coil_maps: espirit needs {KERNEL_WIDTH}); without one, maps of your own "
             "in Python: SenseOperator(maps, mask)",
         )
@@ -460,6 +469,33 @@ class Header:
     limits: tuple[int, int] | None = None
     """Last and central step of the phase encoding."""
     trajectory: str = ""
+    lengths: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    """Fields of view of k-space and of the images, x, y, z in millimetres; empty where it does not say."""
+
+    def pixels(self, rows: int, columns: int) -> tuple[int, int] | None:
+        """Return rows and columns of the images in pixels of k-space, (``rows``, ``columns``); None if not known.
+
+        That is their matrix, but where they were interpolated to a larger one.
+        """
+        if self.reconstruction is None:
+            return None
+        whole, seen = self.lengths
+        stored, found = (rows, columns), list(self.reconstruction[:2])
+        for axis, size in enumerate(self.reconstruction[:2]):
+            if whole and seen and self.encoded:
+                across = max(stored[axis], self.encoded[axis]) * seen[axis] / whole[axis]
+                found[axis] = round(across) if across < _INTERPOLATED * size else size
+            elif size > stored[axis]:
+                return None
+        return found[0], found[1]
+
+    def geometry(self, rows: int, columns: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Return rows and columns of the images, and lengths of a row's, column's and slice's pixel in millimetres."""
+        sizes, (_, seen) = self.pixels(rows, columns), self.lengths
+        if sizes is None or not seen or self.reconstruction is None:
+            return None
+        matrix = (*sizes, self.reconstruction[2])
+        return sizes, tuple(length / size for length, size in zip(seen, matrix, strict=True))
 
 
 def read_header(stored: Any) -> Header:
@@ -480,6 +516,14 @@ def read_header(stored: Any) -> Header:
                 require(known, f"{place}/{name} of ismrmrd_header is {found!r}; allowed: an integer, or no header")
                 yield int(found)
 
+    def lengths(space: str) -> tuple[float, ...]:
+        texts = [root.findtext(f"encoding/{space}/fieldOfView_mm/{name}") for name in ("x", "y", "z")]
+        try:
+            found = tuple(float(text or 0) for text in texts)
+        except ValueError:
+            return ()
+        return found if min(found) > 0 and max(found) < float("inf") else ()
+
     sizes = [tuple(numbers(f"{space}/matrixSize", ("x", "y", "z"))) for space in ("encodedSpace", "reconSpace")]
     limits = tuple(numbers("encodingLimits/kspace_encoding_step_1", ("maximum", "center")))
     encoded, reconstruction = ((x[0], x[1], x[2]) if len(x) == 3 else None for x in sizes)
@@ -488,6 +532,7 @@ def read_header(stored: Any) -> Header:
         reconstruction,
         (limits[0], limits[1]) if len(limits) == 2 else None,
         (root.findtext("encoding/trajectory") or "").strip().lower(),
+        (lengths("encodedSpace"), lengths("reconSpace")),
     )
 
 

@@ -5,9 +5,10 @@ import logging
 import h5py
 import numpy as np
 import pytest
+from direct.data.datasets import FastMRIDataset
 
 from direct_deepen.data.fastmri_file import ismrmrd_header
-from direct_deepen.data.inspection import Layout, inspect_volume
+from direct_deepen.data.inspection import Layout, inspect_volume, looked_at
 from direct_deepen.data.phantom import brain_volume
 
 SIZE = 64
@@ -67,6 +68,17 @@ MEASURED = {"use_mask": True, "undersampled": True}
 
 
 # ---- What is usual
+
+
+def test_files_with_and_without_a_maximum_make_a_batch(tmp_path, kspace):
+    for name, attributes in {"a": {"patient_id": "1"}, "b": {"max": 3.0}}.items():
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["kspace"] = kspace
+            file.attrs.update(attributes)
+    slices = looked_at(FastMRIDataset(tmp_path, pass_max=True))
+    first, second = (set(slices[index]) for index in (0, 3))
+    # Which every sample has after DIRECT's transforms.
+    assert first ^ second == {"scaling_factor"}
 
 
 def test_a_usual_volume_has_no_finding_and_stays_as_it_is(look, kspace):
@@ -222,6 +234,37 @@ def test_images_larger_than_kspace_are_not_enlarged(look, kspace, size, expected
     assert look(kspace, header).field_of_view == (min(size[0], SIZE), min(size[1], SIZE))
     (line,) = look.lines
     assert "not enlarged" in line
+
+
+@pytest.mark.parametrize(
+    ("encoded", "images", "fields", "pixels", "voxels"),
+    [
+        # Readout oversampled by two; then images interpolated to twice the pixels; then both.
+        ((128, 64), (64, 64), ((400, 200), (200, 200)), (64, 64), (3.125, 3.125, 5)),
+        ((128, 64), (128, 128), ((400, 200), (200, 200)), (64, 64), (3.125, 3.125, 5)),
+        # As fastMRI: pixels that are equal but for rounding, and fewer columns than the images have.
+        ((128, 56), (64, 64), ((400, 176), (200, 200)), (64, 56), (3.125, 3.125, 5)),
+        # k-space of the size of the images, and no field of view of its own: enlarged, or seen in part?
+        ((64, 64), (64, 64), (None, (200, 200)), (64, 64), (3.125, 3.125, 5)),
+        ((64, 64), (128, 128), (None, (200, 200)), (64, 64), None),
+    ],
+)
+def test_the_field_of_view_is_in_pixels_of_kspace_whatever_the_images_were_interpolated_to(
+    look, encoded, images, fields, pixels, voxels
+):
+    def space(name, size, field):
+        view = "" if field is None else "<fieldOfView_mm><x>{}</x><y>{}</y><z>5</z></fieldOfView_mm>".format(*field)
+        return "<{0}><matrixSize><x>{1}</x><y>{2}</y><z>1</z></matrixSize>{3}</{0}>".format(name, *size, view)
+
+    spaces = space("encodedSpace", encoded, fields[0]) + space("reconSpace", images, fields[1])
+    header = f"<ismrmrdHeader><encoding>{spaces}</encoding></ismrmrdHeader>"
+    rows, columns = ((np.arange(size) - size // 2) / size for size in encoded)
+    peak = 1 / (1 + (rows[:, None] ** 2 + columns**2) / 0.02**2)
+    found = look(np.broadcast_to(peak.astype(complex), (2, 1, *encoded)), header)
+    assert found.field_of_view == pixels
+    assert (None if found.geometry is None else found.geometry[1]) == (
+        None if voxels is None else pytest.approx(voxels)
+    )
 
 
 def test_data_without_noise_need_another_bound_of_padding(look):
