@@ -80,7 +80,11 @@ def volume_files(folder: Path) -> list[Path]:
     found = [
         path for path in sorted(folder.glob("*.h5")) if not (path.name.endswith(POSTERIOR_FILES) or is_of_macos(path))
     ]
-    others = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _OTHER_EXTENSIONS)
+    others = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix != ".h5" and path.suffix.lower() in (".h5", *_OTHER_EXTENSIONS)
+    )
     if others:
         told = f"{folder}: {others[0]} is not read for its extension; allowed: .h5"
         require(len(found) > 0, told)

@@ -50,7 +50,7 @@ _PADDING_ENERGY = 1e-4
 _FAINT, _FAINT_SHARE = 1e-3, 0.01
 """Magnitude, relative to the mean, below which DIRECT may take a sample for padding; share of samples with a signal
 below it in data without noise. Measured data have at most 1e-5."""
-_MOST_COILS, _FEWEST_COLUMNS = 128, 32
+_MOST_COILS, _FEWEST_SAMPLES = 128, 32
 _INTERPOLATED = 0.9
 """Pixels of k-space over those of the image, in one field of view, below which the image was interpolated: fastMRI's
 headers round to one within 2 %."""
@@ -254,6 +254,7 @@ class _Look:
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path, self.file, self.stored = path, file, file["kspace"]
         self.layout = Layout(0)
+        self.with_gaps: list[int] = []
         self.shape: tuple[int, ...] = self.stored.shape
 
     def look(self, use_mask: bool, undersampled: bool, calibrated: bool) -> Layout:
@@ -275,6 +276,8 @@ class _Look:
         require(failure == "", failure)
         self._require_padding(energy)
         self._require_samples(energy, masks[strongest % len(masks)] if masks else None, undersampled)
+        if not undersampled:
+            self._require_complete_slices()
         size = np.sqrt(energy)
         faint = (size > _NOT_MEASURED * np.sqrt(energy.mean())) & (size < _FAINT * size.mean())
         if faint.mean() > _FAINT_SHARE:
@@ -338,7 +341,7 @@ class _Look:
         )
 
     def _is_unusual(self) -> bool:
-        return (len(self.shape) == 4 and self.shape[1] > _MOST_COILS) or self.shape[-1] < _FEWEST_COLUMNS
+        return (len(self.shape) == 4 and self.shape[1] > _MOST_COILS) or min(self.shape[-2:]) < _FEWEST_SAMPLES
 
     def _is_swapped(self, encoded: tuple[int, ...]) -> bool:
         """Return whether rows and columns are exchanged; any other order of the axes cannot be told for certain."""
@@ -360,7 +363,12 @@ class _Look:
         """Find the slices without signal, and return the strongest one, in which everything else is looked for."""
         numbers = range(len(self.stored))
         # The first coil tells, unless it is broken.
-        norms = np.sqrt([self._energy(number, first=True).sum() or self._energy(number).sum() for number in numbers])
+        norms = np.zeros(len(numbers))
+        for number in numbers:
+            energy = self._energy(number, first=True)
+            norms[number] = np.sqrt(energy.sum() or self._energy(number).sum())
+            if not self._is_rounded() and energy.any() and _gaps(_sampled(energy)) >= 1:
+                self.with_gaps.append(number)
         empty = tuple(int(number) for number in np.flatnonzero(norms <= _EMPTY * norms.max()))
         self.layout = replace(self.layout, empty_slices=empty)
         return int(norms.argmax())
@@ -404,13 +412,15 @@ class _Look:
         )
         return fitting if len(fitting) == len(masks) else []
 
+    def _is_rounded(self) -> bool:
+        """Return whether numbers are of few bits, and may be zero where there was a signal."""
+        return self.stored.dtype.kind in "iu" or self.stored.dtype == np.float16
+
     def _mask_of_zeros(self, energy: np.ndarray, undersampled: bool) -> np.ndarray:
         """Take the zeros of k-space for the mask that a file lacks, where measured samples cannot be among them."""
-        # Numbers that are rounded to few bits are zero where there was a signal.
-        rounded = self.stored.dtype.kind in "iu" or self.stored.dtype == np.float16
         sampled = _sampled(energy)
         require(
-            undersampled and not rounded and _gaps(sampled) >= 1,
+            undersampled and not self._is_rounded() and _gaps(sampled) >= 1,
             f"holds no `mask`; allowed with pass_mask: true: one number a column, shape ({energy.shape[1]},), or one a "
             f"sample, {energy.shape}, of all slices or each",
         )
@@ -439,6 +449,16 @@ class _Look:
             f"{padded:.1%} of the energy is in columns that encodingLimits of the header declare to be padding; "
             f"allowed: signal in columns {first} to {end - 1} alone",
         )
+
+    def _require_complete_slices(self) -> None:
+        """Look for samples that are missing in other slices than the strongest."""
+        for number in self.with_gaps:
+            # Numbers that were rounded are zero in one coil, and seldom in all.
+            require(
+                _gaps(_sampled(self._energy(number))) < 1,
+                f"slice {number} is undersampled already: many of its samples are zero, between others; allowed: fully "
+                "sampled volumes",
+            )
 
     def _require_samples(self, energy: np.ndarray, mask: np.ndarray | None, undersampled: bool) -> None:
         """Look for samples that are missing between others, and whether the mask of the file is why."""

@@ -404,3 +404,23 @@ def test_raw_data_of_ismrmrd_and_broken_files_are_named(tmp_path, one_line_error
     (tmp_path / "broken.h5").write_bytes((tmp_path / "scan.h5").read_bytes()[:700])
     with one_line_error("broken.h5", "no fastMRI volume"):
         inspect_volume(tmp_path / "broken.h5")
+
+
+def test_a_slice_that_is_undersampled_beside_others_that_are_not_is_refused(look, kspace, one_line_error):
+    part = kspace.copy()
+    weak = int((np.abs(kspace) ** 2).sum(axis=(1, 2, 3)).argmin())
+    part[weak] *= lines()
+    with one_line_error(f"slice {weak} is undersampled already", "fully sampled"):
+        look(part)
+    # One coil that lacks samples is a broken one, and data that are undersampled may be so in any slice.
+    part = kspace.copy()
+    part[weak, 0] *= lines()
+    assert look(part).empty_slices == ()
+
+
+def test_few_rows_are_unusual_too(look):
+    # (column, slice, coil, row) without a header, whose coils seem to be rows: only the shape tells.
+    rows, columns = np.meshgrid(np.arange(8) - 4, np.arange(64) - 32, indexing="ij")
+    peak = 1 / (1 + 10 * rows**2 + columns**2)
+    look(np.broadcast_to(peak.astype(complex), (12, 3, 8, 64)), None)
+    assert "unusual shape (12, 3, 8, 64)" in look.lines[0]
