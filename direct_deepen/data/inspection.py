@@ -66,7 +66,7 @@ class Layout:
     reconstruction: tuple[int, int, int] = (0, 0, 1)
     """Rows, columns and depth of k-space, and of the images it is meant for, by the header or k-space itself."""
     field_of_view: tuple[int, int] = (0, 0)
-    """Rows and columns of those images, in pixels of k-space: without oversampling, and not enlarged."""
+    """Rows and columns that those images show, in pixels of k-space: without oversampling, and not enlarged."""
     swapped: bool = False
     """Columns come before rows."""
     at_edge: tuple[int, ...] = ()
@@ -309,14 +309,17 @@ class _Look:
             f"kspace has shape {shape}; allowed: {_AXES}, with {_SMALLEST_CALIBRATION} rows and columns or more",
         )
         height, width, depth = header.reconstruction or (rows, columns, 1)
-        field_of_view = min(height, rows), min(width, columns)
+        field_of_view = header.field_of_view(rows, columns)
         if height > rows or width > columns:
             _logger.info(
                 "%s: its header has images of %i×%i, k-space is %i×%i; they are not enlarged",
                 self.path, height, width, rows, columns,
             )  # fmt: skip
-            # DIRECT makes images square then.
-            height, width, depth = (columns, columns, 1) if width > columns else (height, width, depth)
+            if header.millimetres is not None:
+                height, width = field_of_view
+            elif width > columns:
+                # DIRECT makes images square then.
+                height, width, depth = columns, columns, 1
         maximum, centre = header.limits or (columns - 1, columns // 2)
         first = columns // 2 - centre
         self.layout = Layout(
@@ -457,9 +460,26 @@ class Header:
     encoded: tuple[int, int, int] | None = None
     reconstruction: tuple[int, int, int] | None = None
     """Matrix sizes x, y, z: rows, columns, depth."""
+    millimetres: tuple[tuple[float, float], tuple[float, float]] | None = None
+    """Fields of view x and y, of k-space and of the images."""
     limits: tuple[int, int] | None = None
     """Last and central step of the phase encoding."""
     trajectory: str = ""
+
+    def field_of_view(self, rows: int, columns: int) -> tuple[int, int]:
+        """Return rows and columns of the images' field of view, in pixels of k-space of that size, and no more.
+
+        A pixel is field of view over matrix of the encoded space, so that neither images interpolated to more pixels
+        nor readout oversampling matter. Zeros around k-space make pixels smaller in the same field of view. Without
+        millimetres the matrix of the images is taken for their field of view.
+        """
+        sizes, found = (rows, columns), list((self.reconstruction or (rows, columns))[:2])
+        for axis, (size, encoded) in enumerate(zip(sizes, self.encoded or sizes, strict=False)):
+            if self.millimetres is not None:
+                share = self.millimetres[1][axis] / self.millimetres[0][axis]
+                # Who has cropped the images, and not the header, has left just that.
+                found[axis] = size if size == round(encoded * share) else round(size * share)
+        return max(1, min(found[0], rows)), max(1, min(found[1], columns))
 
 
 def read_header(stored: Any) -> Header:
@@ -481,14 +501,28 @@ def read_header(stored: Any) -> Header:
                 yield int(found)
 
     sizes = [tuple(numbers(f"{space}/matrixSize", ("x", "y", "z"))) for space in ("encodedSpace", "reconSpace")]
+    lengths = [
+        tuple(_length(root.findtext(f"encoding/{space}/fieldOfView_mm/{axis}")) for axis in "xy")
+        for space in ("encodedSpace", "reconSpace")
+    ]
     limits = tuple(numbers("encodingLimits/kspace_encoding_step_1", ("maximum", "center")))
     encoded, reconstruction = ((x[0], x[1], x[2]) if len(x) == 3 else None for x in sizes)
     return Header(
         encoded,
         reconstruction,
+        ((lengths[0][0], lengths[0][1]), (lengths[1][0], lengths[1][1])) if min(map(min, lengths)) > 0 else None,
         (limits[0], limits[1]) if len(limits) == 2 else None,
         (root.findtext("encoding/trajectory") or "").strip().lower(),
     )
+
+
+def _length(text: str | None) -> float:
+    """Return a length that is finite and above zero, and else zero: many headers leave it out, or empty."""
+    try:
+        length = float(text or 0)
+    except ValueError:
+        return 0
+    return length if 0 < length < float("inf") else 0
 
 
 def _energy(kspace: np.ndarray) -> np.ndarray:
