@@ -72,7 +72,7 @@ class Prediction(MRIModelEngine):
     seed: int
     std_scale: float | None = None
     training_energy: tuple[float, float] | None = None
-    """Mean and standard deviation of E over the number of pixels, of the images that training saw."""
+    """Mean and standard deviation of E per pixel of the object, of the images that training saw."""
     _output: Path | None = None
     _volumes: Sequence[Path] = ()
     _store: "PosteriorStore | None" = None
