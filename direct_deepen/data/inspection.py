@@ -51,9 +51,8 @@ _FAINT, _FAINT_SHARE = 1e-3, 0.01
 """Magnitude, relative to the mean, below which DIRECT may take a sample for padding; share of samples with a signal
 below it in data without noise. Measured data have at most 1e-5."""
 _MOST_COILS, _FEWEST_SAMPLES = 128, 32
-_INTERPOLATED = 0.9
-"""Pixels of k-space over those of the image, in one field of view, below which the image was interpolated: fastMRI's
-headers round to one within 2 %."""
+_ROUNDING = 0.03
+"""Of a header whose fields of view are rounded, as fastMRI's: pixels of images and of k-space differ by 2 %."""
 _CARTESIAN = ("", "cartesian", "epi")
 _AXES = "(slice, coil, row, column), or without coils"
 
@@ -69,7 +68,7 @@ class Layout:
     reconstruction: tuple[int, int, int] = (0, 0, 1)
     """Rows, columns and depth of k-space, and of the images it is meant for, by the header or k-space itself."""
     field_of_view: tuple[int, int] = (0, 0)
-    """Rows and columns of those images, in pixels of k-space: without oversampling, and not enlarged."""
+    """Rows and columns that those images show, in pixels of k-space: without oversampling, and not enlarged."""
     geometry: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Rows and columns of those images, not enlarged, and length of their rows, columns and slices in millimetres."""
     swapped: bool = False
@@ -319,15 +318,18 @@ class _Look:
             f"kspace has shape {shape}; allowed: {_AXES}, with {SMALLEST_CALIBRATION} rows and columns or more",
         )
         height, width, depth = header.reconstruction or (rows, columns, 1)
-        not_enlarged = header.pixels(rows, columns) or (height, width)
-        field_of_view = min(not_enlarged[0], rows), min(not_enlarged[1], columns)
+        shown = header.pixels(rows, columns)
+        field_of_view = min(shown[0], rows), min(shown[1], columns)
         if height > rows or width > columns:
             _logger.info(
                 "%s: its header has images of %i×%i, k-space is %i×%i; they are not enlarged",
                 self.path, height, width, rows, columns,
             )  # fmt: skip
-            # DIRECT makes images square then.
-            height, width, depth = (columns, columns, 1) if width > columns else (height, width, depth)
+            if header.has_lengths:
+                height, width = field_of_view
+            elif width > columns:
+                # DIRECT makes images square then.
+                height, width, depth = columns, columns, 1
         maximum, centre = header.limits or (columns - 1, columns // 2)
         first = columns // 2 - centre
         self.layout = Layout(
@@ -489,30 +491,38 @@ class Header:
     limits: tuple[int, int] | None = None
     """Last and central step of the phase encoding."""
     trajectory: str = ""
-    lengths: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
-    """Fields of view of k-space and of the images, x, y, z in millimetres; empty where it does not say."""
+    lengths: tuple[tuple[float, ...], tuple[float, ...]] = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    """Fields of view of k-space and of the images, x, y, z in millimetres; zero where it does not say."""
 
-    def pixels(self, rows: int, columns: int) -> tuple[int, int] | None:
-        """Return rows and columns of the images in pixels of k-space, (``rows``, ``columns``); None if not known.
+    @property
+    def has_lengths(self) -> bool:
+        """Whether it says how wide rows and columns are, of k-space and of the images."""
+        return min(length for lengths in self.lengths for length in lengths[:2]) > 0
 
-        That is their matrix, but where they were interpolated to a larger one.
+    def pixels(self, rows: int, columns: int) -> tuple[int, int]:
+        """Return rows and columns of the images' field of view, in pixels of k-space of that size.
+
+        A pixel is field of view over matrix of the encoded space, so that neither images interpolated to more pixels
+        nor readout oversampling matter. Zeros around k-space make pixels smaller in the same field of view. Without
+        millimetres the matrix of the images is taken for their field of view.
         """
-        if self.reconstruction is None:
-            return None
-        whole, seen = self.lengths
-        stored, found = (rows, columns), list(self.reconstruction[:2])
-        for axis, size in enumerate(self.reconstruction[:2]):
-            if whole and seen and self.encoded:
-                across = max(stored[axis], self.encoded[axis]) * seen[axis] / whole[axis]
-                found[axis] = round(across) if across < _INTERPOLATED * size else size
-            elif size > stored[axis]:
-                return None
+        matrix, sizes = (self.reconstruction or (rows, columns))[:2], (rows, columns)
+        if not self.has_lengths:
+            return matrix[0], matrix[1]
+        found = []
+        for whole, seen, size, encoded, images in zip(
+            *self.lengths, sizes, self.encoded or sizes, matrix, strict=False
+        ):
+            # Who has cropped the images, and not the header, has left just that.
+            shown = size if size == round(encoded * seen / whole) else round(size * seen / whole)
+            found.append(images if abs(shown - images) <= _ROUNDING * images else max(1, shown))
         return found[0], found[1]
 
     def geometry(self, rows: int, columns: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """Return rows and columns of the images, and lengths of a row's, column's and slice's pixel in millimetres."""
         sizes, (_, seen) = self.pixels(rows, columns), self.lengths
-        if sizes is None or not seen or self.reconstruction is None:
+        enlarged = not self.has_lengths and (sizes[0] > rows or sizes[1] > columns)
+        if self.reconstruction is None or min(seen) == 0 or enlarged:
             return None
         matrix = (*sizes, self.reconstruction[2])
         return sizes, tuple(length / size for length, size in zip(seen, matrix, strict=True))
@@ -536,15 +546,11 @@ def read_header(stored: Any) -> Header:
                 require(known, f"{place}/{name} of ismrmrd_header is {found!r}; allowed: an integer, or no header")
                 yield int(found)
 
-    def lengths(space: str) -> tuple[float, ...]:
-        texts = [root.findtext(f"encoding/{space}/fieldOfView_mm/{name}") for name in ("x", "y", "z")]
-        try:
-            found = tuple(float(text or 0) for text in texts)
-        except ValueError:
-            return ()
-        return found if min(found) > 0 and max(found) < float("inf") else ()
-
     sizes = [tuple(numbers(f"{space}/matrixSize", ("x", "y", "z"))) for space in ("encodedSpace", "reconSpace")]
+    lengths = [
+        tuple(_length(root.findtext(f"encoding/{space}/fieldOfView_mm/{axis}")) for axis in "xyz")
+        for space in ("encodedSpace", "reconSpace")
+    ]
     limits = tuple(numbers("encodingLimits/kspace_encoding_step_1", ("maximum", "center")))
     encoded, reconstruction = ((x[0], x[1], x[2]) if len(x) == 3 else None for x in sizes)
     return Header(
@@ -552,8 +558,17 @@ def read_header(stored: Any) -> Header:
         reconstruction,
         (limits[0], limits[1]) if len(limits) == 2 else None,
         (root.findtext("encoding/trajectory") or "").strip().lower(),
-        (lengths("encodedSpace"), lengths("reconSpace")),
+        (lengths[0], lengths[1]),
     )
+
+
+def _length(text: str | None) -> float:
+    """Return a length that is finite and above zero, and else zero: many headers leave it out, or empty."""
+    try:
+        length = float(text or 0)
+    except ValueError:
+        return 0
+    return length if 0 < length < float("inf") else 0
 
 
 def _energy(kspace: np.ndarray) -> np.ndarray:

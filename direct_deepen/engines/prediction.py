@@ -72,7 +72,7 @@ class Prediction(MRIModelEngine):
     seed: int
     std_scale: float | None = None
     training_energy: tuple[float, float] | None = None
-    """Mean and standard deviation of E over the number of pixels, of the images that training saw."""
+    """Mean and standard deviation of E per pixel of the object, of the images that training saw."""
     _output: Path | None = None
     _volumes: Sequence[Path] = ()
     _layouts: Mapping[Path, Layout] = {}
@@ -168,6 +168,8 @@ class Prediction(MRIModelEngine):
                 # What the command of DIRECT would write is written.
                 return ([], *output[1:]) if command_arguments() is not None else output
         finally:
+            if self._store is not None:
+                self._store.close()
             self._output = self._store = self._bar = self.std_scale = self.training_energy = None
 
     def _folders(self) -> list[Path]:
@@ -256,6 +258,10 @@ class PosteriorStore:
         }
         if self._finished:
             _logger.info("%i of %i volumes were there already.", len(self._finished), len(slices))
+
+    def close(self) -> None:
+        """Remove what there is of volumes that are not complete."""
+        self._writer.close()
 
     def estimate(self, names: Sequence[tuple[str, int]]) -> np.ndarray | None:
         """Return the reconstruction of slices of one volume, complex (slice, row, column), if it is finished."""

@@ -5,11 +5,13 @@ import logging
 import h5py
 import numpy as np
 import pytest
+import torch
 from direct.data.datasets import FastMRIDataset
 
 from direct_deepen.data.fastmri_file import ismrmrd_header
 from direct_deepen.data.inspection import Layout, inspect_volume, looked_at
 from direct_deepen.data.phantom import brain_volume
+from direct_deepen.physics.scale import full_sampling_scale
 
 SIZE = 64
 
@@ -265,6 +267,79 @@ def test_the_field_of_view_is_in_pixels_of_kspace_whatever_the_images_were_inter
     assert (None if found.geometry is None else found.geometry[1]) == (
         None if voxels is None else pytest.approx(voxels)
     )
+
+
+FASTMRI = """<?xml version="1.0"?>
+<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>
+<encodedSpace><matrixSize><x>{0}</x><y>{1}</y><z>1</z></matrixSize>
+<fieldOfView_mm><x>{2}</x><y>{3}</y><z>5</z></fieldOfView_mm></encodedSpace>
+<reconSpace><matrixSize><x>{4}</x><y>{5}</y><z>1</z></matrixSize>
+<fieldOfView_mm><x>{6}</x><y>{7}</y><z>5</z></fieldOfView_mm></reconSpace>
+<trajectory>cartesian</trajectory></encoding></ismrmrdHeader>"""
+"""As fastMRI's: matrix x and y and field of view x and y, of k-space and of images."""
+
+MATRICES = {
+    # Header, size of k-space, and field of view of the images in its pixels: millimetres over those of a pixel.
+    "as fastMRI, readout oversampled": ((128, 66, 440, 226.875, 64, 64, 220, 220), (128, 66), (64, 64)),
+    "images enlarged too": ((128, 64, 440, 220, 104, 104, 220, 220), (128, 64), (64, 64)),
+    "enlarged past all rows": ((128, 64, 440, 220, 256, 256, 220, 220), (128, 64), (64, 64)),
+    "enlarged, fewer columns": ((128, 56, 440, 192.5, 104, 91, 220, 192.5), (128, 56), (64, 56)),
+    "enlarged, phase oversampled": ((128, 96, 440, 330, 104, 104, 220, 220), (128, 96), (64, 64)),
+    "enlarged, not oversampled": ((64, 64, 220, 220, 128, 128, 220, 220), (64, 64), (64, 64)),
+    "fewer pixels": ((64, 64, 220, 220, 32, 32, 220, 220), (64, 64), (64, 64)),
+    "phase resolution of 75 %": ((128, 48, 440, 220, 64, 64, 220, 220), (128, 48), (64, 48)),
+    "half the resolution, twice the phase field": ((128, 64, 440, 440, 64, 64, 220, 220), (128, 64), (64, 32)),
+    "zeros around k-space": ((128, 48, 440, 220, 104, 104, 220, 220), (128, 64), (64, 64)),
+    "oversampling cropped, not in the header": ((128, 64, 440, 220, 104, 104, 220, 220), (64, 64), (64, 64)),
+    "images wider than k-space": ((64, 64, 220, 220, 64, 64, 250, 230), (64, 64), (64, 64)),
+    "metres": ((128, 64, 0.44, 0.22, 104, 104, 0.22, 0.22), (128, 64), (64, 64)),
+    "no lengths": ((128, 64, 0, 0, 64, 64, 0, 0), (128, 64), (64, 64)),
+    "a length that is none": ((128, 64, 440, "", 64, 64, 220, "nan"), (128, 64), (64, 64)),
+}
+
+
+@pytest.fixture(scope="module")
+def images(kspace):
+    return centred(np.fft.ifft2, kspace)
+
+
+def centred(transform, array):
+    """A transform of the last two axes, orthonormal, about the middle."""
+    axes = (-2, -1)
+    return np.fft.fftshift(transform(np.fft.ifftshift(array, axes=axes), axes=axes, norm="ortho"), axes=axes)
+
+
+def scanned(images, rows, columns, field_of_view):
+    """The k-space of so many samples, of images in the middle of a field of view of so many pixels."""
+    margins = [((size - SIZE) // 2,) * 2 for size in field_of_view]
+    spectrum = centred(np.fft.fft2, np.pad(images, [(0, 0), (0, 0), *margins]))
+    cut = [slice((n - k) // 2, (n + k) // 2) for n, k in zip(field_of_view, (rows, columns), strict=True)]
+    return spectrum[:, :, cut[0], cut[1]]
+
+
+@pytest.mark.parametrize(("header", "size", "expected"), MATRICES.values(), ids=MATRICES.keys())
+def test_the_field_of_view_is_in_millimetres_whatever_the_matrix_of_images(look, images, header, size, expected):
+    # What is cut here is sampled more coarsely; zeros around k-space are no other size of the field.
+    space = [max(n, SIZE) for n in size]
+    found = look(scanned(images, *size, space), FASTMRI.format(*header))
+    assert found.field_of_view == expected
+    assert found.reconstruction[0] <= size[0]
+    assert found.reconstruction[1] <= size[1]
+
+
+def test_images_of_more_pixels_leave_the_scale_of_an_oversampled_scan_alone(look, images):
+    sizes = (2 * SIZE, SIZE)
+    scan = scanned(images, *sizes, sizes)
+    layout = look(scan, FASTMRI.format(*sizes, 440, 220, 104, 104, 220, 220))
+    expected, found, by_matrix = (
+        full_sampling_scale(torch.from_numpy(data), field_of_view=field).numpy()
+        for data, field in (
+            (centred(np.fft.fft2, images), None), (scan, layout.field_of_view), (scan, (104, SIZE))
+        )
+    )  # fmt: skip
+    # The disc of so few samples has a rough edge: 0.3 %. By the matrix of the images it is √(104/64) too small.
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+    np.testing.assert_allclose(found / by_matrix, (104 / 64) ** 0.5, rtol=1e-6)
 
 
 def test_data_without_noise_need_another_bound_of_padding(look):
