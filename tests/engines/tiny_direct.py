@@ -101,11 +101,11 @@ def undersample(source: Path, target: Path, mask: np.ndarray) -> Path:
 
 SMALL = {
     "contrastive": {"warm_start_iterations": 3, "chains": {"start": "sense", "num_steps": 3, "map_steps": 0}},
-    "map": {"max_iterations": 15},
+    "map": {"max_iterations": 6},
     "proximal_iteration": {"max_iterations": 9},
     "unrolled_gradient": {},
     "equilibrium": {"data_weight_factor": 0.5},
-    "langevin": {"num_samples": 3, "num_steps": 8, "keep": 4, "max_iterations": 15},
+    "langevin": {"num_samples": 3, "num_steps": 8, "keep": 4, "max_iterations": 6},
     "diffusion_sampling": {"num_samples": 3, "num_steps": 12},
     "annealed_langevin": {"num_samples": 3, "num_levels": 3, "inner_steps": 2},
 }
