@@ -32,10 +32,11 @@ lint: setup
 docs: setup
 	$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet -c docs . docs/_build/html
 
-# Two processes, a file each at a time: tests run on one thread, and share what they train within their file.
+# Two processes, a file each at a time: tests run on one thread, and share what they train within their file. Files
+# come in their order, which ends with short ones; that of their numbers of tests ends with few tests that take long.
 test: setup
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync lint docs
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # Thirty kills each; pages in a browser, where chromium or google-chrome is installed; an installation from the wheel.
 test-slow: setup

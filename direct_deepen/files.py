@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, BinaryIO
 
 import h5py
 
@@ -29,6 +29,13 @@ def write_file(path: Path, content: bytes) -> None:
 
     :class:`DeepenError` if the disk is full or read-only, or there is a file in place of a folder.
     """
+    with _replacement(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def _replacement(path: Path) -> Iterator[Path]:
+    """Let a file be written under another name, which becomes its own if the context ends well; else it is removed."""
     # Named by process: two may write the same file at once.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -37,7 +44,7 @@ def write_file(path: Path, content: bytes) -> None:
             if _is_stale(part.name.split(".")[-2]):
                 part.unlink(missing_ok=True)
         try:
-            temporary.write_bytes(content)
+            yield temporary
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -75,13 +82,70 @@ def interrupt_waits() -> Iterator[None]:
 
 
 @contextmanager
-def new_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Write what this context puts into an HDF5 file; errors are those of :func:`write_file`."""
+def new_hdf5(path: Path, *, large: bool = False) -> Iterator[h5py.File]:
+    """Write what this context puts into an HDF5 file; errors are those of :func:`write_file`.
+
+    What is ``large`` is not gathered in memory; errors of the disk are raised when the file is flushed, at the latest
+    at the end.
+    """
+    if large:
+        with _replacement(path) as temporary, temporary.open("w+b", buffering=0) as stream, _OnDisk(stream) as file:
+            yield file
+        return
     # In memory first: HDF5 crashes (segmentation fault) if the disk is full when it closes a file.
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         yield file
     write_file(path, content.getvalue())
+
+
+class _OnDisk(h5py.File):
+    """A new file of HDF5, which raises errors of the disk when flushed or closed: within HDF5 they may crash."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = _Stream(stream)
+        super().__init__(self._stream, "w")
+
+    def flush(self) -> None:
+        """Write what is in memory."""
+        super().flush()
+        self._stream.require_written()
+
+    def close(self) -> None:
+        """Write what is in memory, and close the file."""
+        super().close()
+        self._stream.require_written()
+
+
+class _Stream:
+    """A file that remembers errors of writing."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, content: memoryview) -> int:
+        left = content
+        try:
+            while len(left) > 0:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self._error = self._error or error
+        return len(content)
+
+    def truncate(self, size: int) -> int:
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+        return size
+
+    def require_written(self) -> None:
+        if self._error is not None:
+            raise self._error
 
 
 @contextmanager

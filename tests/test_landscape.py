@@ -32,12 +32,18 @@ def problem(random_operator, draw):
     """Operator, image and data with noise."""
     A = random_operator(batch=1)
     image = draw(1, 8, 8, seed=1)
-    return A, image, A.forward(image) + 0.1 * draw(1, 3, 8, 8, seed=2)
+    return A, image, A.forward(image) + 0.1 * A.sampling_mask * draw(1, 3, 8, 8, seed=2)
 
 
 def around(problem, centre):
     A, image, data = problem
     return landscape(A, data, DistanceEnergy(centre), image, generator=torch.Generator().manual_seed(0))
+
+
+def test_data_outside_the_mask_change_nothing(problem, draw):
+    A, image, data = problem
+    planes = [around((A, image, kspace), image) for kspace in (data, data + ~A.sampling_mask)]
+    assert torch.equal(planes[0].cost, planes[1].cost)
 
 
 def test_the_minimum_is_where_the_energy_has_it(problem):

@@ -4,13 +4,15 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import pad
 
 from direct_deepen import SenseOperator, align_phase, intensity_scale, load_pretrained, misfit, mm_map, sense
 from direct_deepen.data.phantom import brain_volume
 from direct_deepen.pages.posterior_view import posterior_view
 from direct_deepen.physics import complex_normal
 from direct_deepen.physics.fourier import fft2, ifft2
-from direct_deepen.posterior.misfit import ENERGY, LIMITS, exceeded, measured_band
+from direct_deepen.physics.scale import full_sampling_scale
+from direct_deepen.posterior.misfit import ENERGY, LIMITS, energy_of_object, exceeded, measured_band
 from direct_deepen.posterior.posterior_file import misfit_text, read_posterior
 
 SIZE = 64
@@ -53,6 +55,14 @@ def test_brightness_and_departure_of_a_multiple_of_the_sense_image():
     figures = misfit(A, A.forward(image), 3 * image, image, 0.01)
     torch.testing.assert_close(figures.brightness, torch.tensor([3.0], dtype=torch.float64))
     torch.testing.assert_close(figures.departure, torch.tensor([4.0], dtype=torch.float64))
+
+
+def test_fully_sampled_data_have_the_figures_of_what_was_measured(draw):
+    maps, image = draw(1, 3, 16, 16), draw(1, 16, 16, seed=1)
+    A = SenseOperator(maps, box(slice(4, 12), slice(4, 12), 16))
+    b = A.forward(image) + A.sampling_mask * 0.01
+    figures, unmasked = (misfit(A, data, image, image, 0.01).arrays() for data in (b, b + (1 - A.sampling_mask)))
+    assert all(torch.equal(figures[name], unmasked[name]) for name in figures)
 
 
 def test_the_residual_of_the_truth_is_one_within_its_standard_error():
@@ -152,6 +162,45 @@ def test_ordinary_phantoms_are_not(seed, mask):
     volume = brain_volume(np.random.default_rng([seed, 0]), num_slices=1, size=SIZE, num_coils=8)
     figures = figures_of(torch.from_numpy(volume.kspace), torch.from_numpy(volume.sensitivity_map)[None], mask)
     assert not bool(figures.flagged), figures
+
+
+# ---- The energy of the object
+
+
+class Norm:
+    """E(x) = ½‖x‖² + 7."""
+
+    def value_and_grad(self, image):
+        return 0.5 * image.abs().square().sum(dim=(1, 2)) + 7, image
+
+
+def test_the_energy_is_that_of_the_object_over_its_pixels():
+    square = torch.zeros(2, 32, 32, dtype=torch.complex64)
+    square[0, 8:24, 8:24] = 1j
+    # The means of 7×7 pixels are n/49 at the corners beside the square; their mean, weighted by itself, (13.71/16)² =
+    # 0.735. A twentieth of it is more than 1/49 and less than 2/49: the square, three pixels around it, but no corner.
+    expected = torch.tensor([0.5 * 16**2 / (22**2 - 4), 0])
+    torch.testing.assert_close(energy_of_object(Norm(), square), expected)
+
+
+def test_air_beside_the_head_changes_no_energy_and_no_verdict(head):
+    kspace, maps = head
+    image = (ifft2(kspace) * maps.conj()).sum(dim=1)
+    image = image / full_sampling_scale(kspace)[:, None, None]
+    energy, margin = load_pretrained(), (SIZE // 2,) * 4
+    noise = 2**0.5 * ETA * complex_normal((1, 2 * SIZE, 2 * SIZE), generator=torch.Generator().manual_seed(0))
+    around = pad(image, margin)
+    noisy = around + noise * (pad(torch.ones(SIZE, SIZE), margin) == 0)
+    expected, *others = (energy_of_object(energy, x) for x in (image, around, noisy, pad(image, (0, 0, *margin[:2]))))
+    # Measured: 0.2 % for zeros, at the edges of the smaller field, and a pixel more of 2,000 for noise. E per pixel of
+    # all the field was 0.29, 1.01 and 0.53 times as large.
+    for other in others:
+        torch.testing.assert_close(other, expected, rtol=0.01, atol=0)
+    # Just below and just above the limit of training, which has seen half this energy and a hundredth less.
+    for factor, verdict in ((1.98, False), (2.02, True)):
+        seen = (float(expected) / factor, 0.0)
+        figures = [exceeded({ENERGY: np.asarray(x)}, seen) for x in (expected, *others)]
+        assert [bool(found) for found in figures] == [verdict] * 4
 
 
 # ---- Where it is said

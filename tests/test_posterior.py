@@ -1,5 +1,11 @@
 """What is read off the samples of a posterior, and the file it is written to."""
 
+import errno
+import io
+import os
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -263,3 +269,83 @@ def test_a_file_that_is_none_is_refused_in_one_line(tmp_path, one_line_error):
 def test_an_unknown_volume_is_refused_by_name(writer, one_line_error):
     with one_line_error("/data/file_9.h5", error=DeepenError):
         writer.add(Path("/data/file_9.h5"), 0, arrays(0))
+
+
+def with_samples(number: int, size: int = 4) -> dict[str, np.ndarray]:
+    return {**arrays(number), "samples": np.full((3, size, size), number + 1j, dtype=np.complex64)}
+
+
+@pytest.mark.parametrize("numbers", [[0, 1, 2], [9, 4, 7], [2, 1, 3]], ids=str)
+def test_samples_are_in_the_order_of_slices_in_whichever_they_came(writer, numbers):
+    for number in numbers[:2]:
+        assert writer.add(VOLUME, number, with_samples(number)) is None
+        # On the disk, and under another name.
+        (part,) = writer.directory.iterdir()
+        assert part.suffix == ".part"
+    path = writer.add(VOLUME, numbers[2], with_samples(numbers[2]))
+    assert list(writer.directory.iterdir()) == [path]
+    with h5py.File(path) as file:
+        assert file["slice_number"][:].tolist() == sorted(numbers)
+        np.testing.assert_array_equal(file["samples"][:, 2, 1, 0], np.array(sorted(numbers)) + 1j)
+        assert [axis.label for axis in file["samples"].dims] == ["slice", "sample", "row", "column"]
+        assert dict(file.attrs) == {"method": "deepen", "noise_std": 0.01}
+
+
+def test_samples_of_empty_slices_are_zero_and_of_slices_given_twice_the_last(writer):
+    writer.add(VOLUME, 0, {})
+    writer.add(VOLUME, 1, with_samples(7))
+    writer.add(VOLUME, 1, with_samples(1))
+    path = writer.add(VOLUME, 2, {})
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["samples"][:, 0, 0, 0], [0, 1 + 1j, 0])
+
+
+def test_nothing_is_left_of_a_volume_that_is_not_complete_and_another_run_takes_away_what_a_kill_left(writer):
+    writer.add(VOLUME, 0, with_samples(0))
+    writer.close()
+    assert list(writer.directory.iterdir()) == []
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (writer.directory / f"file_8.posterior.h5.{ended.pid}.part").write_bytes(b"half")
+    path = writer.add(OTHER, 0, with_samples(0))
+    assert list(writer.directory.iterdir()) == [path]
+    # What was complete stays, and is replaced by what is complete.
+    before = path.read_bytes()
+    unfinished = PosteriorWriter(writer.directory, {OTHER: 2}, {OTHER: {}})
+    unfinished.add(OTHER, 0, with_samples(5))
+    assert path.read_bytes() == before
+    unfinished.close()
+    assert list(writer.directory.iterdir()) == [path]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("room", [0, 3_000, 150_000, 300_000])
+def test_a_full_disk_is_one_line_while_samples_are_written(writer, one_line_error, monkeypatch, room):
+    path = writer.add(OTHER, 0, with_samples(0))
+    before = path.read_bytes()
+
+    class FullDisk(io.BytesIO):
+        def write(self, content):
+            if self.tell() + len(content) > room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(content)
+
+    # HDF5 itself ends the process where it cannot write what it holds of a file.
+    with monkeypatch.context() as patch, one_line_error("file_7.posterior.h5", "No space left"):
+        patch.setattr(Path, "open", lambda *_, **__: FullDisk())
+        for number in range(3):
+            writer.add(VOLUME, number, with_samples(number, size=64))
+    assert path.read_bytes() == before
+    assert list(writer.directory.iterdir()) == [path]
+
+
+def test_of_the_samples_of_a_volume_one_slice_is_in_memory(tmp_path):
+    volume, size, slices = tmp_path / "a.h5", 64, 16
+    writer = PosteriorWriter(tmp_path, {volume: slices}, {volume: {}})
+    tracemalloc.start()
+    for number in range(slices):
+        writer.add(volume, number, with_samples(number, size))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # It was 36 slices: those of the volume, the file, and its bytes.
+    assert peak < 3 * with_samples(0, size)["samples"].nbytes

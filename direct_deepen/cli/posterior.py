@@ -69,7 +69,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _references(volume: PosteriorVolume, configuration: Path, data_root: Path) -> np.ndarray:
-    """Return the magnitudes of the fully sampled images in the units of the data, (slice, row, column)."""
+    """Return the magnitudes of the fully sampled images in the units of the data, (slice, row, column).
+
+    Of an empty slice it is zero, as what is in the file, where its scale is zero too.
+    """
     from direct_deepen.data.cases import cases, coil_maps_of, inference_dataset
 
     # Where `direct predict` keeps those that it has computed.
@@ -80,10 +83,14 @@ def _references(volume: PosteriorVolume, configuration: Path, data_root: Path) -
         coil_maps=coil_maps_of(configuration),
         cache=kept if kept.is_dir() else None,
     )
-    found = list(progress_bar(of_volume, name="read", unit="slice"))
-    scales = np.array([float(case.problem.scale) for case in found])
-    expected = volume.arrays["scale"]
+    images, scales = {}, {}
+    for case in progress_bar(of_volume, name="read", unit="slice"):
+        scales[case.slice_number] = float(case.problem.scale)
+        images[case.slice_number] = case.reference[0].abs().numpy() * scales[case.slice_number]
+    expected, numbers = volume.arrays["scale"], volume.arrays["slice_number"].tolist()
     # It follows from the data alone, and differs by a few per cent from mask to mask.
-    same = scales.shape == expected.shape and np.allclose(scales, expected, rtol=0.1)
-    require(same, f"{volume.path}: intensity scales are {expected}; allowed with these data: {scales}")
-    return np.stack([case.reference[0].abs().numpy() * scale for case, scale in zip(found, scales, strict=True)])
+    same = set(scales) <= set(numbers) and np.allclose([scales.get(n, 0) for n in numbers], expected, rtol=0.1, atol=0)
+    told = list(scales.values())
+    require(same, f"{volume.path}: intensity scales are {expected}; allowed with these data: {told}")
+    nothing = np.zeros_like(next(iter(images.values())))
+    return np.stack([images.get(number, nothing) for number in numbers])

@@ -18,6 +18,9 @@ SMALLEST, _LARGEST = 1e-15, 1e15
 """Range of the largest sample in which squares, and their sums over pixels and coils, stay finite in single precision:
 outside of it DIRECT's coil maps would be wrong."""
 
+SMALLEST_CALIBRATION = 4
+"""Fully sampled rows and columns about the centre of k-space, from which DIRECT can estimate coil maps."""
+
 _GAPS = 0.1
 """Share of samples missing between others from which on k-space counts as undersampled."""
 
@@ -86,6 +89,8 @@ def problem_from_batch(
             )
         A = SenseOperator(maps, data["sampling_mask"].squeeze(-1))
         _require_no_gaps(data)
+        if sensitivity_map is None:
+            _require_calibration(A)
         _require_centre(masked_kspace if "kspace" not in data else to_complex(data["kspace"]))
         if bool(((A.power - 1).abs() > ROUNDING)[A.power > 0].any()):
             A = SenseOperator(normalize_sensitivity_map(maps), A.sampling_mask)
@@ -116,6 +121,21 @@ def _require_no_gaps(data: dict[str, Any]) -> None:
         share < _GAPS,
         f"{share:.0%} of the samples around the centre of k-space are zero between others: undersampled already; "
         "allowed: fully sampled k-space, for which masks can be drawn",
+    )
+
+
+def _require_calibration(A: SenseOperator) -> None:
+    """Refuse maps that DIRECT has estimated from a centre too small for that; those that are constant it has not."""
+    rows, columns = (
+        slice(size // 2 - SMALLEST_CALIBRATION // 2, size // 2 + SMALLEST_CALIBRATION // 2)
+        for size in A.sampling_mask.shape[-2:]
+    )
+    estimated = (A.sensitivity_map != A.sensitivity_map[..., :1, :1]).flatten(1).any(dim=1)
+    complete = (A.sampling_mask[..., rows, columns] != 0).flatten(1).all(dim=1)
+    require(
+        not bool((estimated & ~complete).any()),
+        f"sampling_mask lacks some of the {SMALLEST_CALIBRATION}×{SMALLEST_CALIBRATION} samples about the centre of "
+        "k-space; allowed: masks with all of them, as coil maps are estimated from there (raise center_fractions)",
     )
 
 

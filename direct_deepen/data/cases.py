@@ -20,10 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import default_collate
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from direct_deepen.data.batch import NamedSlices, problem_from_batch, reference_image
+from direct_deepen.data.batch import problem_from_batch, reference_image
 from direct_deepen.data.coil_maps import coil_maps_of_batch
 from direct_deepen.data.convention import convention_of, in_standard_convention
 from direct_deepen.data.direct_options import require_dataset
+from direct_deepen.data.empty import without_empty
 from direct_deepen.data.fastmri_file import WITHOUT_POSTERIOR_FILES, open_volume, require_masks_of_files, volume_files
 from direct_deepen.data.inspection import looked_at
 from direct_deepen.data.prewhitening import with_prewhitening
@@ -127,6 +128,8 @@ def cases(
 ) -> Iterator[Case]:
     """Yield the slices of :func:`inference_dataset` that have a signal, volume by volume in the order of their names.
 
+    Those without are counted in one line of the log.
+
     ``volume`` is the name of a file whose slices alone are wanted; ``coil_maps`` and ``cache`` are those of
     :func:`~direct_deepen.data.coil_maps.coil_maps_of_batch`. Intensities are scaled as its configuration says.
 
@@ -135,15 +138,11 @@ def cases(
     DeepenError
         If there is no such volume, or a slice cannot be read or reconstructed.
     """
-    slices = NamedSlices(dataset)
+    slices = without_empty(dataset, "inference.dataset", volume)
     paths = sorted(path for path in slices.volume_indices if volume in (None, Path(path).name))
     require(len(paths) > 0, f"{volume}: no such volume in the data")
-    layouts = getattr(dataset, "layouts", {})
     for path in paths:
-        empty = layouts[Path(path)].empty_slices if layouts else ()
-        for number, index in enumerate(slices.volume_indices[path]):
-            if number in empty:
-                continue
+        for index in slices.volume_indices[path]:
             batch = dict_to_device(default_collate([slices[index]]), device)
             maps = coil_maps_of_batch(batch, coil_maps, cache)
             problem = problem_from_batch(batch, maps, scale_kind=dataset.intensity_scale)

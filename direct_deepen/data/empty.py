@@ -16,12 +16,13 @@ from direct_deepen.errors import require
 _logger = logging.getLogger("direct_deepen")
 
 
-def without_empty(dataset: Any, key: str) -> NamedSlices:
+def without_empty(dataset: Any, key: str, volume: str | None = None) -> NamedSlices:
     """Return a dataset of DIRECT without its empty slices; how many they are is told once, and where.
 
-    A :class:`DeepenError` that names ``key``, where the dataset is configured, if all are.
+    A :class:`DeepenError` that names ``key``, where the dataset is configured, if all are. If only files of one name
+    are wanted, it is the ``volume`` that is told of.
     """
-    empty = _empty_told(dataset, key, "are left out")
+    empty = _empty_told(dataset, key, "are left out", volume)
     return NamedSlices(dataset, frozenset(empty))
 
 
@@ -51,27 +52,31 @@ class MarkedSlices(NamedSlices):
         return {**sample, "slice_no": sample["slice_no"] + kept - shown, "is_empty": kept != shown}
 
 
-def _empty_told(dataset: Any, key: str, fate: str) -> set[int]:
-    empty = empty_slices(dataset)
+def _empty_told(dataset: Any, key: str, fate: str, volume: str | None = None) -> set[int]:
+    wanted = {path: set(i) for path, i in dataset.volume_indices.items() if volume in (None, Path(path).name)}
+    empty = empty_slices(dataset) & set().union(*wanted.values())
     if empty:
-        counts = {path: (len(empty & set(indices)), len(indices)) for path, indices in dataset.volume_indices.items()}
+        counts = {path: (len(empty & indices), len(indices)) for path, indices in wanted.items()}
         where = ", ".join(
             f"{path} ({'all' if count == of else f'{count} of'} {of})" for path, (count, of) in counts.items() if count
         )
-        message = f"{key}: {len(empty)} of {len(dataset)} slices hold no signal"
-        require(len(empty) < len(dataset), f"{message}; allowed: volumes with samples of {SMALLEST:g} and more")
+        total = sum(of for _, of in counts.values())
+        message = f"{key}: {len(empty)} of {total} slices hold no signal"
+        require(len(empty) < total, f"{message}; allowed: volumes with samples of {SMALLEST:g} and more")
         _logger.warning("%s, and %s: %s.", message, fate, where)
     return empty
 
 
 def of_equal_shape(slices: NamedSlices) -> list[NamedSlices]:
-    """Return slices apart by coils, size, and whether there is a header: what differs in these makes no batch."""
+    """Return slices apart by coils, sizes of k-space and image, and whether there is a header: they make no batch."""
     dataset, kinds = slices.dataset, dict[Any, set[int]]()
     if not isinstance(dataset, H5SliceData):
         return [slices]
+    layouts = dataset.layouts if isinstance(dataset, Volumes) else {}
     for path, indices in dataset.volume_indices.items():
+        size = layouts[Path(path)].reconstruction if layouts else None
         with h5py.File(path) as file:
-            kinds.setdefault((file["kspace"].shape[1:], "ismrmrd_header" in file), set()).update(indices)
+            kinds.setdefault((file["kspace"].shape[1:], "ismrmrd_header" in file, size), set()).update(indices)
     if len(kinds) <= 1:
         return [slices]
     kept = set(slices.kept)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import h5py
 import numpy as np
@@ -64,29 +63,6 @@ def is_of_macos(path: Path) -> bool:
     return path.name.startswith("._")
 
 
-def geometry_of(path: Path) -> dict[str, list[float]]:
-    """Return what the header of a volume says of the images that it is meant for; nothing where it does not.
-
-    ``reconstruction_size`` has rows and columns, ``voxel_size`` those and the slice in millimetres: field of view over
-    matrix. Where the slices lie it cannot say.
-    """
-    result = {}
-    with open_hdf5(path, "fastMRI volume") as file:
-        header = file["ismrmrd_header"][()] if "ismrmrd_header" in file else b""
-    try:
-        space = ElementTree.fromstring(header).find("{*}encoding/{*}reconSpace")
-        matrix, fov = (
-            [float(space.findtext(f"{{*}}{name}/{{*}}{axis}")) for axis in "xyz"]  # type: ignore[union-attr, arg-type]
-            for name in ("matrixSize", "fieldOfView_mm")
-        )
-    except (ElementTree.ParseError, AttributeError, TypeError, ValueError):
-        return {}
-    if min(*matrix, *fov) > 0:
-        result["reconstruction_size"] = matrix[:2]
-        result["voxel_size"] = [length / size for length, size in zip(fov, matrix, strict=True)]
-    return result
-
-
 @contextmanager
 def open_volume(path: Path) -> Iterator[h5py.File]:
     """Open a volume for reading; :class:`DeepenError` if it cannot be read, or holds no array ``kspace``."""
@@ -104,7 +80,11 @@ def volume_files(folder: Path) -> list[Path]:
     found = [
         path for path in sorted(folder.glob("*.h5")) if not (path.name.endswith(POSTERIOR_FILES) or is_of_macos(path))
     ]
-    others = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _OTHER_EXTENSIONS)
+    others = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix != ".h5" and path.suffix.lower() in (".h5", *_OTHER_EXTENSIONS)
+    )
     if others:
         told = f"{folder}: {others[0]} is not read for its extension; allowed: .h5"
         require(len(found) > 0, told)

@@ -24,6 +24,7 @@ import torch
 from direct.data.datasets import FastMRIDataset
 from direct.data.mri_transforms import ComputeZeroPadding, CreateSamplingMask, EstimateSensitivityMapModule
 
+from direct_deepen.data.batch import SMALLEST_CALIBRATION
 from direct_deepen.data.fastmri_file import open_volume
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.espirit import KERNEL_WIDTH, calibration_width
@@ -49,8 +50,9 @@ _PADDING_ENERGY = 1e-4
 _FAINT, _FAINT_SHARE = 1e-3, 0.01
 """Magnitude, relative to the mean, below which DIRECT may take a sample for padding; share of samples with a signal
 below it in data without noise. Measured data have at most 1e-5."""
-_SMALLEST_CALIBRATION = 4
-_MOST_COILS, _FEWEST_COLUMNS = 128, 32
+_MOST_COILS, _FEWEST_SAMPLES = 128, 32
+_ROUNDING = 0.03
+"""Of a header whose fields of view are rounded, as fastMRI's: pixels of images and of k-space differ by 2 %."""
 _CARTESIAN = ("", "cartesian", "epi")
 _AXES = "(slice, coil, row, column), or without coils"
 
@@ -66,7 +68,9 @@ class Layout:
     reconstruction: tuple[int, int, int] = (0, 0, 1)
     """Rows, columns and depth of k-space, and of the images it is meant for, by the header or k-space itself."""
     field_of_view: tuple[int, int] = (0, 0)
-    """Rows and columns of those images, in pixels of k-space: without oversampling, and not enlarged."""
+    """Rows and columns that those images show, in pixels of k-space: without oversampling, and not enlarged."""
+    geometry: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Rows and columns of those images, not enlarged, and length of their rows, columns and slices in millimetres."""
     swapped: bool = False
     """Columns come before rows."""
     at_edge: tuple[int, ...] = ()
@@ -141,6 +145,8 @@ class Volumes(FastMRIDataset):
         sample |= {"padding_left": first, "padding_right": end}
         sample |= {"encoding_size": layout.encoded, "reconstruction_size": layout.reconstruction}
         sample["field_of_view"] = layout.field_of_view
+        # DIRECT leaves all attributes of a file without `max`, which makes no batch with another.
+        sample.pop("attrs", None)
         sample["kspace"] = sample["kspace"].copy()
         sample["kspace"][..., :first] = sample["kspace"][..., end:] = 0
         stored = sample.pop("mask", None)
@@ -247,6 +253,7 @@ class _Look:
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path, self.file, self.stored = path, file, file["kspace"]
         self.layout = Layout(0)
+        self.with_gaps: list[int] = []
         self.shape: tuple[int, ...] = self.stored.shape
 
     def look(self, use_mask: bool, undersampled: bool, calibrated: bool) -> Layout:
@@ -268,6 +275,8 @@ class _Look:
         require(failure == "", failure)
         self._require_padding(energy)
         self._require_samples(energy, masks[strongest % len(masks)] if masks else None, undersampled)
+        if not undersampled:
+            self._require_complete_slices()
         size = np.sqrt(energy)
         faint = (size > _NOT_MEASURED * np.sqrt(energy.mean())) & (size < _FAINT * size.mean())
         if faint.mean() > _FAINT_SHARE:
@@ -305,18 +314,22 @@ class _Look:
         swapped = header.encoded is not None and self._is_swapped(header.encoded[:2])
         rows, columns = shape[:-3:-1] if swapped else shape[-2:]
         require(
-            min(shape[-2:]) >= _SMALLEST_CALIBRATION,
-            f"kspace has shape {shape}; allowed: {_AXES}, with {_SMALLEST_CALIBRATION} rows and columns or more",
+            min(shape[-2:]) >= SMALLEST_CALIBRATION,
+            f"kspace has shape {shape}; allowed: {_AXES}, with {SMALLEST_CALIBRATION} rows and columns or more",
         )
         height, width, depth = header.reconstruction or (rows, columns, 1)
-        field_of_view = min(height, rows), min(width, columns)
+        shown = header.pixels(rows, columns)
+        field_of_view = min(shown[0], rows), min(shown[1], columns)
         if height > rows or width > columns:
             _logger.info(
                 "%s: its header has images of %i×%i, k-space is %i×%i; they are not enlarged",
                 self.path, height, width, rows, columns,
             )  # fmt: skip
-            # DIRECT makes images square then.
-            height, width, depth = (columns, columns, 1) if width > columns else (height, width, depth)
+            if header.has_lengths:
+                height, width = field_of_view
+            elif width > columns:
+                # DIRECT makes images square then.
+                height, width, depth = columns, columns, 1
         maximum, centre = header.limits or (columns - 1, columns // 2)
         first = columns // 2 - centre
         self.layout = Layout(
@@ -325,11 +338,12 @@ class _Look:
             encoded=header.encoded or (rows, columns, 1),
             reconstruction=(min(height, rows), width, depth),
             field_of_view=field_of_view,
+            geometry=header.geometry(rows, columns),
             swapped=swapped,
         )
 
     def _is_unusual(self) -> bool:
-        return (len(self.shape) == 4 and self.shape[1] > _MOST_COILS) or self.shape[-1] < _FEWEST_COLUMNS
+        return (len(self.shape) == 4 and self.shape[1] > _MOST_COILS) or min(self.shape[-2:]) < _FEWEST_SAMPLES
 
     def _is_swapped(self, encoded: tuple[int, ...]) -> bool:
         """Return whether rows and columns are exchanged; any other order of the axes cannot be told for certain."""
@@ -351,7 +365,12 @@ class _Look:
         """Find the slices without signal, and return the strongest one, in which everything else is looked for."""
         numbers = range(len(self.stored))
         # The first coil tells, unless it is broken.
-        norms = np.sqrt([self._energy(number, first=True).sum() or self._energy(number).sum() for number in numbers])
+        norms = np.zeros(len(numbers))
+        for number in numbers:
+            energy = self._energy(number, first=True)
+            norms[number] = np.sqrt(energy.sum() or self._energy(number).sum())
+            if not self._is_rounded() and energy.any() and _gaps(_sampled(energy)) >= 1:
+                self.with_gaps.append(number)
         empty = tuple(int(number) for number in np.flatnonzero(norms <= _EMPTY * norms.max()))
         self.layout = replace(self.layout, empty_slices=empty)
         return int(norms.argmax())
@@ -395,13 +414,15 @@ class _Look:
         )
         return fitting if len(fitting) == len(masks) else []
 
+    def _is_rounded(self) -> bool:
+        """Return whether numbers are of few bits, and may be zero where there was a signal."""
+        return self.stored.dtype.kind in "iu" or self.stored.dtype == np.float16
+
     def _mask_of_zeros(self, energy: np.ndarray, undersampled: bool) -> np.ndarray:
         """Take the zeros of k-space for the mask that a file lacks, where measured samples cannot be among them."""
-        # Numbers that are rounded to few bits are zero where there was a signal.
-        rounded = self.stored.dtype.kind in "iu" or self.stored.dtype == np.float16
         sampled = _sampled(energy)
         require(
-            undersampled and not rounded and _gaps(sampled) >= 1,
+            undersampled and not self._is_rounded() and _gaps(sampled) >= 1,
             f"holds no `mask`; allowed with pass_mask: true: one number a column, shape ({energy.shape[1]},), or one a "
             f"sample, {energy.shape}, of all slices or each",
         )
@@ -416,8 +437,8 @@ class _Look:
             calibration_width(torch.from_numpy(mask)) for mask in {m.tobytes(): m.copy() for m in masks}.values()
         )
         require(
-            width >= _SMALLEST_CALIBRATION,
-            f"the fully sampled centre of its `mask` is {width} samples wide; allowed: >= {_SMALLEST_CALIBRATION}, as "
+            width >= SMALLEST_CALIBRATION,
+            f"the fully sampled centre of its `mask` is {width} samples wide; allowed: >= {SMALLEST_CALIBRATION}, as "
             f"coil maps are estimated from it (coil_maps: espirit needs {KERNEL_WIDTH}); without one, maps of your own "
             "in Python: SenseOperator(maps, mask)",
         )
@@ -430,6 +451,16 @@ class _Look:
             f"{padded:.1%} of the energy is in columns that encodingLimits of the header declare to be padding; "
             f"allowed: signal in columns {first} to {end - 1} alone",
         )
+
+    def _require_complete_slices(self) -> None:
+        """Look for samples that are missing in other slices than the strongest."""
+        for number in self.with_gaps:
+            # Numbers that were rounded are zero in one coil, and seldom in all.
+            require(
+                _gaps(_sampled(self._energy(number))) < 1,
+                f"slice {number} is undersampled already: many of its samples are zero, between others; allowed: fully "
+                "sampled volumes",
+            )
 
     def _require_samples(self, energy: np.ndarray, mask: np.ndarray | None, undersampled: bool) -> None:
         """Look for samples that are missing between others, and whether the mask of the file is why."""
@@ -460,6 +491,41 @@ class Header:
     limits: tuple[int, int] | None = None
     """Last and central step of the phase encoding."""
     trajectory: str = ""
+    lengths: tuple[tuple[float, ...], tuple[float, ...]] = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    """Fields of view of k-space and of the images, x, y, z in millimetres; zero where it does not say."""
+
+    @property
+    def has_lengths(self) -> bool:
+        """Whether it says how wide rows and columns are, of k-space and of the images."""
+        return min(length for lengths in self.lengths for length in lengths[:2]) > 0
+
+    def pixels(self, rows: int, columns: int) -> tuple[int, int]:
+        """Return rows and columns of the images' field of view, in pixels of k-space of that size.
+
+        A pixel is field of view over matrix of the encoded space, so that neither images interpolated to more pixels
+        nor readout oversampling matter. Zeros around k-space make pixels smaller in the same field of view. Without
+        millimetres the matrix of the images is taken for their field of view.
+        """
+        matrix, sizes = (self.reconstruction or (rows, columns))[:2], (rows, columns)
+        if not self.has_lengths:
+            return matrix[0], matrix[1]
+        found = []
+        for whole, seen, size, encoded, images in zip(
+            *self.lengths, sizes, self.encoded or sizes, matrix, strict=False
+        ):
+            # Who has cropped the images, and not the header, has left just that.
+            shown = size if size == round(encoded * seen / whole) else round(size * seen / whole)
+            found.append(images if abs(shown - images) <= _ROUNDING * images else max(1, shown))
+        return found[0], found[1]
+
+    def geometry(self, rows: int, columns: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Return rows and columns of the images, and lengths of a row's, column's and slice's pixel in millimetres."""
+        sizes, (_, seen) = self.pixels(rows, columns), self.lengths
+        enlarged = not self.has_lengths and (sizes[0] > rows or sizes[1] > columns)
+        if self.reconstruction is None or min(seen) == 0 or enlarged:
+            return None
+        matrix = (*sizes, self.reconstruction[2])
+        return sizes, tuple(length / size for length, size in zip(seen, matrix, strict=True))
 
 
 def read_header(stored: Any) -> Header:
@@ -481,6 +547,10 @@ def read_header(stored: Any) -> Header:
                 yield int(found)
 
     sizes = [tuple(numbers(f"{space}/matrixSize", ("x", "y", "z"))) for space in ("encodedSpace", "reconSpace")]
+    lengths = [
+        tuple(_length(root.findtext(f"encoding/{space}/fieldOfView_mm/{axis}")) for axis in "xyz")
+        for space in ("encodedSpace", "reconSpace")
+    ]
     limits = tuple(numbers("encodingLimits/kspace_encoding_step_1", ("maximum", "center")))
     encoded, reconstruction = ((x[0], x[1], x[2]) if len(x) == 3 else None for x in sizes)
     return Header(
@@ -488,7 +558,17 @@ def read_header(stored: Any) -> Header:
         reconstruction,
         (limits[0], limits[1]) if len(limits) == 2 else None,
         (root.findtext("encoding/trajectory") or "").strip().lower(),
+        (lengths[0], lengths[1]),
     )
+
+
+def _length(text: str | None) -> float:
+    """Return a length that is finite and above zero, and else zero: many headers leave it out, or empty."""
+    try:
+        length = float(text or 0)
+    except ValueError:
+        return 0
+    return length if 0 < length < float("inf") else 0
 
 
 def _energy(kspace: np.ndarray) -> np.ndarray:

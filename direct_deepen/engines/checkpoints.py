@@ -72,11 +72,11 @@ def require_trained_with(path: Path | str, settings: Mapping[str, Any], instead:
 
 
 _TRAINING_ENERGY = "__training_energy__"
-"""Where a checkpoint has count, mean and variance of E over the number of pixels, of the images of training."""
+"""Where a checkpoint has count, mean and variance of E per pixel of the object, of the images of training."""
 
 
 def training_energy_of(path: Path | str) -> tuple[float, float] | None:
-    """Return mean and standard deviation of E over the number of pixels, of the images that training saw.
+    """Return mean and standard deviation of E per pixel of the object, of the images that training saw.
 
     None for files of an earlier version, for priors that are no energies, and for addresses of the web.
     """

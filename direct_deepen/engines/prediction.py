@@ -21,8 +21,8 @@ from direct_deepen.data.coil_maps import coil_maps_of_batch
 from direct_deepen.data.convention import in_standard_convention
 from direct_deepen.data.direct_options import require_data
 from direct_deepen.data.empty import with_empty
-from direct_deepen.data.fastmri_file import geometry_of, require_masks_of_files
-from direct_deepen.data.inspection import looked_at
+from direct_deepen.data.fastmri_file import require_masks_of_files
+from direct_deepen.data.inspection import Layout, looked_at
 from direct_deepen.data.prewhitening import with_prewhitening
 from direct_deepen.engines.calibration_file import fitted_scale
 from direct_deepen.engines.checkpoints import digest_of, require_trained_with, require_weights_of, training_energy_of
@@ -72,9 +72,10 @@ class Prediction(MRIModelEngine):
     seed: int
     std_scale: float | None = None
     training_energy: tuple[float, float] | None = None
-    """Mean and standard deviation of E over the number of pixels, of the images that training saw."""
+    """Mean and standard deviation of E per pixel of the object, of the images that training saw."""
     _output: Path | None = None
     _volumes: Sequence[Path] = ()
+    _layouts: Mapping[Path, Layout] = {}
     _store: "PosteriorStore | None" = None
     _bar: tqdm | None = None
 
@@ -152,6 +153,7 @@ class Prediction(MRIModelEngine):
                 if undersampled:
                     require_masks_of_files(section)
                 dataset = looked_at(dataset, undersampled=undersampled)
+                self._layouts = getattr(dataset, "layouts", {})
                 require_count("inference.batch_size", self.cfg.inference.batch_size)
                 if given:
                     require_weights_of(self.prior, str(checkpoint))
@@ -166,6 +168,8 @@ class Prediction(MRIModelEngine):
                 # What the command of DIRECT would write is written.
                 return ([], *output[1:]) if command_arguments() is not None else output
         finally:
+            if self._store is not None:
+                self._store.close()
             self._output = self._store = self._bar = self.std_scale = self.training_energy = None
 
     def _folders(self) -> list[Path]:
@@ -183,7 +187,7 @@ class Prediction(MRIModelEngine):
             return
         # Only now the weights are loaded. Of several processes each has its share of the volumes.
         slices, shared = slices_of(data_loader.batch_sampler.sampler), self._file_attributes()
-        attributes = {volume: shared | of_volume(volume) for volume in slices}
+        attributes = {volume: shared | of_volume(volume, self._layouts.get(volume)) for volume in slices}
         self._store = PosteriorStore(self._output, slices, attributes)
         command = command_arguments()
         for volume, *others in volumes:
@@ -255,6 +259,10 @@ class PosteriorStore:
         if self._finished:
             _logger.info("%i of %i volumes were there already.", len(self._finished), len(slices))
 
+    def close(self) -> None:
+        """Remove what there is of volumes that are not complete."""
+        self._writer.close()
+
     def estimate(self, names: Sequence[tuple[str, int]]) -> np.ndarray | None:
         """Return the reconstruction of slices of one volume, complex (slice, row, column), if it is finished."""
         path = self._finished.get(Path(names[0][0]))
@@ -290,9 +298,11 @@ def _is_finished(path: Path, attributes: FileAttributes) -> bool:
     return False
 
 
-def of_volume(path: Path) -> FileAttributes:
+def of_volume(path: Path, layout: Layout | None) -> FileAttributes:
     """Return what a posterior file says of its volume's file: which it is, and the size of voxels if that is known."""
-    return {"data": file_version(path), **geometry_of(path)}
+    geometry = None if layout is None else layout.geometry
+    known = () if geometry is None else zip(("reconstruction_size", "voxel_size"), map(list, geometry), strict=True)
+    return {"data": file_version(path), **dict(known)}
 
 
 def file_version(path: Path) -> str:

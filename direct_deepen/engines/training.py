@@ -32,6 +32,7 @@ from direct_deepen.engines.prediction import Prediction
 from direct_deepen.errors import DeepenError, DivergenceError, require
 from direct_deepen.files import disk_errors_reported
 from direct_deepen.objectives import Loss, Objective
+from direct_deepen.posterior.misfit import energy_of_object
 from direct_deepen.priors import Averaged, DifferentiableEnergy
 
 _LOGGED_VALUES = 100
@@ -111,7 +112,7 @@ class Training(Prediction):
         if iteration % _ENERGY_INTERVAL or not isinstance(prior, DifferentiableEnergy):
             return
         seen = self._energy
-        for energy in (prior.value_and_grad(reference)[0] / reference[0].numel()).tolist():
+        for energy in energy_of_object(prior, reference).tolist():
             if not math.isfinite(energy):  # of weights that the guard takes back
                 continue
             count, mean, variance = (seen.get(name, 0.0) for name in ("count", "mean", "variance"))

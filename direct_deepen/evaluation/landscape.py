@@ -12,7 +12,7 @@ from direct_deepen.inference.cost import inner_product
 from direct_deepen.physics.noise import complex_normal
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.precision import without_autocast
-from direct_deepen.physics.sense import sense
+from direct_deepen.physics.sense import sense, within_mask
 from direct_deepen.priors.energy import DifferentiableEnergy
 from direct_deepen.progress import progress_bar
 
@@ -51,6 +51,7 @@ def landscape(
 
     ``generator`` draws the noise direction; ``progress`` shows a bar, if standard error is a terminal.
     """
+    masked_kspace = within_mask(A, masked_kspace)
     structure = sense(A, masked_kspace) - image
     noise = complex_normal(image.shape, generator=generator, dtype=image.dtype)
     noise = noise * structure.norm() / noise.norm()

@@ -10,7 +10,7 @@ from direct_deepen.inference.samples import Samples, chain_groups, require_finit
 from direct_deepen.physics.noise import ChainGenerators, complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, over_chains
 from direct_deepen.physics.precision import without_autocast
-from direct_deepen.physics.sense import require_finite_data
+from direct_deepen.physics.sense import require_finite_data, within_mask
 from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
 
 DenoiserAt = Callable[[torch.Tensor, float], torch.Tensor]
@@ -66,6 +66,7 @@ def diffusion_posterior_sampling(
     require_weight("guidance", guidance)
     require_falling(noise_levels)
     require_finite_data(masked_kspace)
+    masked_kspace = within_mask(A, masked_kspace)
     template = A.adjoint(masked_kspace)
     groups, parts = chain_groups(num_samples, len(template), max_images), []
     generators = ChainGenerators.from_one(generator, num_samples, len(template))

@@ -200,8 +200,20 @@ def mm_map(
             left = ~state.done
             working, state = working[left], state[left]
             solver = replace(solver, A=solver.A.select(left), masked_kspace=solver.masked_kspace[left])
-    slope = image_norm(terms.gradient)
-    unknown = done & (slope > flat_slope) & (decrease <= _rounding(terms))
+    return MapResult(
+        image=terms.image,
+        cost_history=terms.cost + (decrease - torch.stack(decreases)),
+        gradient_evaluations=gradient_evaluations,
+        converged=done & ~_unknown(terms, decrease, flat_slope, done),
+        curvature=curvature,
+        gradient_norm=image_norm(terms.gradient),
+    )
+
+
+def _unknown(terms: CostTerms, decrease: torch.Tensor, flat_slope: torch.Tensor, done: torch.Tensor) -> torch.Tensor:
+    """Return which images ended on a slope with a decrease within the rounding of C, and tell of them."""
+    rounding = ROUNDINGS * torch.finfo(terms.image.dtype).eps * (terms.cost.abs() + terms.energy.abs())
+    unknown = done & (image_norm(terms.gradient) > flat_slope) & (decrease <= rounding)
     if bool(unknown.any()):
         _logger.warning(
             "mm_map: images %s of the batch: the cost, %s, fell by less than its rounding; allowed: energies without a "
@@ -209,18 +221,7 @@ def mm_map(
             unknown.nonzero().flatten().tolist(),
             terms.cost[unknown].tolist(),
         )
-    return MapResult(
-        image=terms.image,
-        cost_history=terms.cost + (decrease - torch.stack(decreases)),
-        gradient_evaluations=gradient_evaluations,
-        converged=done & ~unknown,
-        curvature=curvature,
-        gradient_norm=slope,
-    )
-
-
-def _rounding(terms: CostTerms) -> torch.Tensor:
-    return ROUNDINGS * torch.finfo(terms.image.dtype).eps * (terms.cost.abs() + terms.energy.abs())
+    return unknown
 
 
 @dataclass(frozen=True)

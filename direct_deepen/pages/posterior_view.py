@@ -113,7 +113,8 @@ def _statistics(
     arrays: Mapping[str, np.ndarray], estimates: Mapping[str, np.ndarray], references: np.ndarray | None, number: int
 ) -> dict[str, str]:
     result: dict[str, str] = {}
-    if references is not None:
+    # There is nothing to divide by in an empty slice.
+    if references is not None and references[number].any():
         for title, images in estimates.items():
             score = quality(torch.from_numpy(images[number]), torch.from_numpy(references[number]))
             result |= {f"PSNR (slice maximum), {title}": f"{score.psnr:.2f} dB", f"SSIM, {title}": f"{score.ssim:.3f}"}

@@ -7,6 +7,7 @@ import torch
 
 from direct_deepen.errors import require
 from direct_deepen.physics.fourier import fft2, ifft2
+from direct_deepen.physics.sense import within_mask
 
 _CPU_SAMPLES, _GPU_SAMPLES = 2**19, 2**27
 """Complex numbers processed at once: the size of the last cache on a CPU, one GiB on a GPU."""
@@ -170,7 +171,7 @@ def _low_pass(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tensor:
         for size in masked_kspace.shape[-2:]
     )
     window = torch.exp(-(rows[:, None] ** 2 + columns**2) / (2 * _WINDOW_STD**2))
-    return (ifft2(window * masked_kspace) * A.sensitivity_map.conj()).sum(dim=1)
+    return (ifft2(window * within_mask(A, masked_kspace)) * A.sensitivity_map.conj()).sum(dim=1)
 
 
 def _gain(A: SenseOperator, low_pass: torch.Tensor) -> torch.Tensor:

@@ -64,15 +64,15 @@ Attributes of the file:
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from direct_deepen.errors import require
-from direct_deepen.files import new_hdf5, open_hdf5
+from direct_deepen.errors import DeepenError, require
+from direct_deepen.files import interrupt_waits, new_hdf5, open_hdf5
 from direct_deepen.posterior.misfit import ENERGY, LIMITS, exceeded
 
 type FileAttributes = dict[str, str | float | list[float]]
@@ -175,13 +175,17 @@ def _listed(slices: list[int]) -> str:
 
 
 class PosteriorWriter:
-    """Gather the slices of volumes, with so many ``slices`` each, and write each as soon as it is complete."""
+    """Gather the slices of volumes, with so many ``slices`` each, and write each volume as soon as it is complete.
+
+    Samples, which are many, go to the disk slice by slice, into a file that has no name of its own until it is whole.
+    """
 
     def __init__(self, directory: Path, slices: Mapping[Path, int], attributes: Mapping[Path, FileAttributes]) -> None:
         self.directory = directory
         self._slices = dict(slices)
         self._attributes = dict(attributes)
         self._pending: dict[Path, dict[int, dict[str, np.ndarray]]] = {}
+        self._open: dict[Path, tuple[AbstractContextManager[h5py.File], h5py.File]] = {}
 
     def add(self, volume: Path, slice_number: int, arrays: Mapping[str, np.ndarray]) -> Path | None:
         """Add a slice; return the path of the volume's file if that completed it, None otherwise.
@@ -191,15 +195,67 @@ class PosteriorWriter:
         require(volume in self._slices, f"{volume}: not a volume of this run")
         pending = self._pending.setdefault(volume, {})
         pending[slice_number] = {**arrays, "slice_number": np.array(slice_number)}
+        samples = pending[slice_number].pop("samples", None)
+        if samples is not None:
+            with self._file(volume) as file:
+                # In the order in which they come, which is nearly always that of slices.
+                _samples(file, self._slices[volume], samples)[list(pending).index(slice_number)] = samples
         if len(pending) < self._slices[volume]:
             return None
         del self._pending[volume]
         path = posterior_path(self.directory, volume)
         slices = [pending[number] for number in sorted(pending)]
-        # What is in the file is forgotten at once: with samples it is much.
         names = dict.fromkeys(name for arrays in slices for name in arrays)
-        _write(path, ((name, _stacked(name, slices)) for name in names), self._attributes[volume])
+        datasets = ((name, _stacked(name, slices)) for name in names)
+        if volume not in self._open:
+            with new_hdf5(path) as file:
+                _write(file, datasets, self._attributes[volume])
+            return path
+        with self._file(volume) as file:
+            _sort(file["samples"], list(pending))
+            _write(file, datasets, self._attributes[volume])
+        self._open.pop(volume)[0].__exit__(None, None, None)
         return path
+
+    @contextmanager
+    def _file(self, volume: Path) -> Iterator[h5py.File]:
+        """Open the file of a volume that is not complete; an error of the disk ends it."""
+        # Ctrl-C within HDF5 would be an error of writing.
+        with interrupt_waits():
+            if volume not in self._open:
+                context = new_hdf5(posterior_path(self.directory, volume), large=True)
+                self._open[volume] = context, context.__enter__()
+            try:
+                yield self._open[volume][1]
+                self._open[volume][1].flush()
+            except OSError as error:
+                self._open.pop(volume)[0].__exit__(type(error), error, error.__traceback__)
+                raise
+
+    def close(self) -> None:
+        """Remove the files of volumes that are not complete."""
+        while self._open:
+            _, (context, _) = self._open.popitem()
+            end = GeneratorExit()
+            with suppress(DeepenError):
+                context.__exit__(type(end), end, None)
+
+
+def _samples(file: h5py.File, number: int, like: np.ndarray) -> h5py.Dataset:
+    """Return the dataset of the samples of so many slices; what is not written of it is zero, as of empty slices."""
+    if "samples" not in file:
+        chunks = (1, 1, *like.shape[1:])
+        file.create_dataset("samples", (number, *like.shape), like.dtype, chunks=chunks)
+    return file["samples"]
+
+
+def _sort(dataset: h5py.Dataset, numbers: list[int]) -> None:
+    """Bring what is in the order of some numbers into that of their size, two slices at a time."""
+    for row, number in enumerate(sorted(numbers)):
+        other = numbers.index(number)
+        if other != row:
+            dataset[row], dataset[other] = dataset[other], dataset[row]
+            numbers[row], numbers[other] = numbers[other], numbers[row]
 
 
 def _stacked(name: str, slices: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
@@ -208,17 +264,17 @@ def _stacked(name: str, slices: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
     return np.stack([arrays.pop(name, empty) for arrays in slices])
 
 
-def _write(path: Path, datasets: Iterable[tuple[str, np.ndarray]], attributes: FileAttributes) -> None:
-    with new_hdf5(path) as file:
-        file.attrs.update(attributes)
-        for name, array in datasets:
-            dataset = file.create_dataset(name, data=array)
-            for number, dimension in enumerate(_dimensions(name, array.ndim)):
-                if dimension not in file:
-                    file.create_dataset(dimension, data=np.arange(array.shape[number]))
-                    file[dimension].make_scale(dimension)
-                dataset.dims[number].label = dimension
-                dataset.dims[number].attach_scale(file[dimension])
+def _write(file: h5py.File, datasets: Iterable[tuple[str, np.ndarray]], attributes: FileAttributes) -> None:
+    file.attrs.update(attributes)
+    for name, array in datasets:
+        file.create_dataset(name, data=array)
+    for name, dataset in list(file.items()):
+        for number, dimension in enumerate(_dimensions(name, dataset.ndim)):
+            if dimension not in file:
+                file.create_dataset(dimension, data=np.arange(dataset.shape[number]))
+                file[dimension].make_scale(dimension)
+            dataset.dims[number].label = dimension
+            dataset.dims[number].attach_scale(file[dimension])
 
 
 def _dimensions(name: str, number: int) -> tuple[str, ...]:

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import multiprocessing
 from contextlib import chdir
 from pathlib import Path
 
 import h5py
+import killed_process  # noqa: F401  (what processes are copies of)
 import numpy as np
 import pytest
 import tiny_direct
@@ -260,7 +262,10 @@ def test_any_model_of_direct_takes_part_by_its_configuration_alone(tmp_path, stu
 
 
 @pytest.mark.usefixtures("in_folder")
-def test_runs_that_are_done_are_kept_and_one_that_fails_loses_no_other(tmp_path, study, run_command):
+def test_runs_that_are_done_are_kept_and_one_that_fails_loses_no_other(tmp_path, study, run_command, monkeypatch):
+    # Four processes that need not import DIRECT; a new one is that of the next test.
+    copies = multiprocessing.get_context("forkserver")
+    monkeypatch.setattr("direct_deepen.evaluation.benchmark.multiprocessing.get_context", lambda method: copies)
     broken = {"broken": study.methods()["deepen"] | {"checkpoint": "none.pt"}}
     others = {name: study.methods()[name] for name in ("zero_filled", "predicted")}
     path = study.write(tmp_path / "study.yaml", methods=broken | others, reference="predicted_map")

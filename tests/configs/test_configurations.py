@@ -32,17 +32,17 @@ def by_name(path):
     return path.stem
 
 
-@pytest.fixture(params=FILES, ids=by_name)
+@pytest.fixture(scope="module", params=FILES, ids=by_name)
 def path(request):
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def content(path):
     return OmegaConf.load(path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def schema(content):
     """Every key that DIRECT knows, with its default, but for the datasets of training and validation."""
     result = OmegaConf.structured(DefaultConfig)
@@ -55,7 +55,7 @@ def schema(content):
     return result
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def merged(schema, content):
     return OmegaConf.merge(schema, content)
 
@@ -133,9 +133,9 @@ def test_direct_builds_model_and_engine(tmp_path, path):
     assert sum(parameter.numel() for parameter in environment.engine.model.parameters()) > 1000
 
 
-@pytest.mark.parametrize("path", POSTERIOR, ids=by_name)
+@pytest.mark.parametrize("path", POSTERIOR, ids=by_name, indirect=True)
 def test_the_posterior_configurations_differ_from_their_namesakes_in_what_is_estimated_alone(schema, content, path):
-    namesake = OmegaConf.load(path.with_stem(path.stem.removesuffix("_posterior")))
+    content, namesake = content.copy(), OmegaConf.load(path.with_stem(path.stem.removesuffix("_posterior")))
     assert content.model.pop("inference").name == "langevin"
     assert namesake.model.pop("inference").name == "map"
     assert OmegaConf.merge(schema, content) == OmegaConf.merge(schema, namesake)
@@ -149,7 +149,7 @@ def test_every_file_is_named_by_the_page_on_training():
 # ---- The data
 
 
-@pytest.mark.parametrize("path", [FOLDER / "deepen_2d4x.yaml", FOLDER / "demo_varnet.yaml"], ids=by_name)
+@pytest.mark.parametrize("path", [FOLDER / "deepen_2d4x.yaml", FOLDER / "demo_varnet.yaml"], ids=by_name, indirect=True)
 def test_the_data_of_training_validation_and_inference_are_equal(tmp_path, path, merged):
     (height, width), coils = merged.inference.dataset.transforms.augmentation.pad, 13
     data = tiny_direct.write_volumes(tmp_path / "data", ["volume"], slices=1, coils=coils, size=height)

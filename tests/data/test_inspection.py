@@ -5,10 +5,13 @@ import logging
 import h5py
 import numpy as np
 import pytest
+import torch
+from direct.data.datasets import FastMRIDataset
 
 from direct_deepen.data.fastmri_file import ismrmrd_header
-from direct_deepen.data.inspection import Layout, inspect_volume
+from direct_deepen.data.inspection import Layout, inspect_volume, looked_at
 from direct_deepen.data.phantom import brain_volume
+from direct_deepen.physics.scale import full_sampling_scale
 
 SIZE = 64
 
@@ -67,6 +70,17 @@ MEASURED = {"use_mask": True, "undersampled": True}
 
 
 # ---- What is usual
+
+
+def test_files_with_and_without_a_maximum_make_a_batch(tmp_path, kspace):
+    for name, attributes in {"a": {"patient_id": "1"}, "b": {"max": 3.0}}.items():
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["kspace"] = kspace
+            file.attrs.update(attributes)
+    slices = looked_at(FastMRIDataset(tmp_path, pass_max=True))
+    first, second = (set(slices[index]) for index in (0, 3))
+    # Which every sample has after DIRECT's transforms.
+    assert first ^ second == {"scaling_factor"}
 
 
 def test_a_usual_volume_has_no_finding_and_stays_as_it_is(look, kspace):
@@ -224,6 +238,110 @@ def test_images_larger_than_kspace_are_not_enlarged(look, kspace, size, expected
     assert "not enlarged" in line
 
 
+@pytest.mark.parametrize(
+    ("encoded", "images", "fields", "pixels", "voxels"),
+    [
+        # Readout oversampled by two; then images interpolated to twice the pixels; then both.
+        ((128, 64), (64, 64), ((400, 200), (200, 200)), (64, 64), (3.125, 3.125, 5)),
+        ((128, 64), (128, 128), ((400, 200), (200, 200)), (64, 64), (3.125, 3.125, 5)),
+        # As fastMRI: pixels that are equal but for rounding, and fewer columns than the images have.
+        ((128, 56), (64, 64), ((400, 176), (200, 200)), (64, 56), (3.125, 3.125, 5)),
+        # k-space of the size of the images, and no field of view of its own: enlarged, or seen in part?
+        ((64, 64), (64, 64), (None, (200, 200)), (64, 64), (3.125, 3.125, 5)),
+        ((64, 64), (128, 128), (None, (200, 200)), (64, 64), None),
+    ],
+)
+def test_the_field_of_view_is_in_pixels_of_kspace_whatever_the_images_were_interpolated_to(
+    look, encoded, images, fields, pixels, voxels
+):
+    def space(name, size, field):
+        view = "" if field is None else "<fieldOfView_mm><x>{}</x><y>{}</y><z>5</z></fieldOfView_mm>".format(*field)
+        return "<{0}><matrixSize><x>{1}</x><y>{2}</y><z>1</z></matrixSize>{3}</{0}>".format(name, *size, view)
+
+    spaces = space("encodedSpace", encoded, fields[0]) + space("reconSpace", images, fields[1])
+    header = f"<ismrmrdHeader><encoding>{spaces}</encoding></ismrmrdHeader>"
+    rows, columns = ((np.arange(size) - size // 2) / size for size in encoded)
+    peak = 1 / (1 + (rows[:, None] ** 2 + columns**2) / 0.02**2)
+    found = look(np.broadcast_to(peak.astype(complex), (2, 1, *encoded)), header)
+    assert found.field_of_view == pixels
+    assert (None if found.geometry is None else found.geometry[1]) == (
+        None if voxels is None else pytest.approx(voxels)
+    )
+
+
+FASTMRI = """<?xml version="1.0"?>
+<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>
+<encodedSpace><matrixSize><x>{0}</x><y>{1}</y><z>1</z></matrixSize>
+<fieldOfView_mm><x>{2}</x><y>{3}</y><z>5</z></fieldOfView_mm></encodedSpace>
+<reconSpace><matrixSize><x>{4}</x><y>{5}</y><z>1</z></matrixSize>
+<fieldOfView_mm><x>{6}</x><y>{7}</y><z>5</z></fieldOfView_mm></reconSpace>
+<trajectory>cartesian</trajectory></encoding></ismrmrdHeader>"""
+"""As fastMRI's: matrix x and y and field of view x and y, of k-space and of images."""
+
+MATRICES = {
+    # Header, size of k-space, and field of view of the images in its pixels: millimetres over those of a pixel.
+    "as fastMRI, readout oversampled": ((128, 66, 440, 226.875, 64, 64, 220, 220), (128, 66), (64, 64)),
+    "images enlarged too": ((128, 64, 440, 220, 104, 104, 220, 220), (128, 64), (64, 64)),
+    "enlarged past all rows": ((128, 64, 440, 220, 256, 256, 220, 220), (128, 64), (64, 64)),
+    "enlarged, fewer columns": ((128, 56, 440, 192.5, 104, 91, 220, 192.5), (128, 56), (64, 56)),
+    "enlarged, phase oversampled": ((128, 96, 440, 330, 104, 104, 220, 220), (128, 96), (64, 64)),
+    "enlarged, not oversampled": ((64, 64, 220, 220, 128, 128, 220, 220), (64, 64), (64, 64)),
+    "fewer pixels": ((64, 64, 220, 220, 32, 32, 220, 220), (64, 64), (64, 64)),
+    "phase resolution of 75 %": ((128, 48, 440, 220, 64, 64, 220, 220), (128, 48), (64, 48)),
+    "half the resolution, twice the phase field": ((128, 64, 440, 440, 64, 64, 220, 220), (128, 64), (64, 32)),
+    "zeros around k-space": ((128, 48, 440, 220, 104, 104, 220, 220), (128, 64), (64, 64)),
+    "oversampling cropped, not in the header": ((128, 64, 440, 220, 104, 104, 220, 220), (64, 64), (64, 64)),
+    "images wider than k-space": ((64, 64, 220, 220, 64, 64, 250, 230), (64, 64), (64, 64)),
+    "metres": ((128, 64, 0.44, 0.22, 104, 104, 0.22, 0.22), (128, 64), (64, 64)),
+    "no lengths": ((128, 64, 0, 0, 64, 64, 0, 0), (128, 64), (64, 64)),
+    "a length that is none": ((128, 64, 440, "", 64, 64, 220, "nan"), (128, 64), (64, 64)),
+}
+
+
+@pytest.fixture(scope="module")
+def images(kspace):
+    return centred(np.fft.ifft2, kspace)
+
+
+def centred(transform, array):
+    """A transform of the last two axes, orthonormal, about the middle."""
+    axes = (-2, -1)
+    return np.fft.fftshift(transform(np.fft.ifftshift(array, axes=axes), axes=axes, norm="ortho"), axes=axes)
+
+
+def scanned(images, rows, columns, field_of_view):
+    """The k-space of so many samples, of images in the middle of a field of view of so many pixels."""
+    margins = [((size - SIZE) // 2,) * 2 for size in field_of_view]
+    spectrum = centred(np.fft.fft2, np.pad(images, [(0, 0), (0, 0), *margins]))
+    cut = [slice((n - k) // 2, (n + k) // 2) for n, k in zip(field_of_view, (rows, columns), strict=True)]
+    return spectrum[:, :, cut[0], cut[1]]
+
+
+@pytest.mark.parametrize(("header", "size", "expected"), MATRICES.values(), ids=MATRICES.keys())
+def test_the_field_of_view_is_in_millimetres_whatever_the_matrix_of_images(look, images, header, size, expected):
+    # What is cut here is sampled more coarsely; zeros around k-space are no other size of the field.
+    space = [max(n, SIZE) for n in size]
+    found = look(scanned(images, *size, space), FASTMRI.format(*header))
+    assert found.field_of_view == expected
+    assert found.reconstruction[0] <= size[0]
+    assert found.reconstruction[1] <= size[1]
+
+
+def test_images_of_more_pixels_leave_the_scale_of_an_oversampled_scan_alone(look, images):
+    sizes = (2 * SIZE, SIZE)
+    scan = scanned(images, *sizes, sizes)
+    layout = look(scan, FASTMRI.format(*sizes, 440, 220, 104, 104, 220, 220))
+    expected, found, by_matrix = (
+        full_sampling_scale(torch.from_numpy(data), field_of_view=field).numpy()
+        for data, field in (
+            (centred(np.fft.fft2, images), None), (scan, layout.field_of_view), (scan, (104, SIZE))
+        )
+    )  # fmt: skip
+    # The disc of so few samples has a rough edge: 0.3 %. By the matrix of the images it is √(104/64) too small.
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+    np.testing.assert_allclose(found / by_matrix, (104 / 64) ** 0.5, rtol=1e-6)
+
+
 def test_data_without_noise_need_another_bound_of_padding(look):
     y, x = np.meshgrid(*[np.linspace(-1, 1, SIZE)] * 2, indexing="ij")
     blob = np.exp(-40 * (x**2 + y**2))[None, None].astype(np.complex64)
@@ -361,3 +479,23 @@ def test_raw_data_of_ismrmrd_and_broken_files_are_named(tmp_path, one_line_error
     (tmp_path / "broken.h5").write_bytes((tmp_path / "scan.h5").read_bytes()[:700])
     with one_line_error("broken.h5", "no fastMRI volume"):
         inspect_volume(tmp_path / "broken.h5")
+
+
+def test_a_slice_that_is_undersampled_beside_others_that_are_not_is_refused(look, kspace, one_line_error):
+    part = kspace.copy()
+    weak = int((np.abs(kspace) ** 2).sum(axis=(1, 2, 3)).argmin())
+    part[weak] *= lines()
+    with one_line_error(f"slice {weak} is undersampled already", "fully sampled"):
+        look(part)
+    # One coil that lacks samples is a broken one, and data that are undersampled may be so in any slice.
+    part = kspace.copy()
+    part[weak, 0] *= lines()
+    assert look(part).empty_slices == ()
+
+
+def test_few_rows_are_unusual_too(look):
+    # (column, slice, coil, row) without a header, whose coils seem to be rows: only the shape tells.
+    rows, columns = np.meshgrid(np.arange(8) - 4, np.arange(64) - 32, indexing="ij")
+    peak = 1 / (1 + 10 * rows**2 + columns**2)
+    look(np.broadcast_to(peak.astype(complex), (12, 3, 8, 64)), None)
+    assert "unusual shape (12, 3, 8, 64)" in look.lines[0]

@@ -28,8 +28,13 @@ def apart(config):
     return json.loads(json.dumps(config))
 
 
-@pytest.mark.parametrize("system", ["demo_deepen", "phantom_muse", "phantom_elder", "phantom_mol", "phantom_dps"])
-@pytest.mark.parametrize("name", ADDITIONAL)
+@pytest.mark.parametrize(
+    ("system", "name"),
+    [
+        *(("demo_deepen", name) for name in ADDITIONAL),
+        *((f"phantom_{system}", "sensitivity_model") for system in ("muse", "elder", "mol", "dps")),
+    ],
+)
 def test_an_additional_model_is_refused_before_data_are_read(tmp_path, exit_with_one_line, system, name):
     config = tiny_direct.changed(tiny_direct.configuration(system), {"additional_models": {name: ADDITIONAL[name]}})
     with exit_with_one_line(f"additional_models.{name} is not used", "allowed"):

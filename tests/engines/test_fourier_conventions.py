@@ -1,6 +1,5 @@
 """One slice written by each of DIRECT's Fourier transforms: the same problem and images; Calgary-Campinas."""
 
-import itertools
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +25,15 @@ ARGUMENTS = {
     "neither": "(centered=False, normalized=False)",
 }
 SIZES = {"even": 32, "odd": 31}
+PAIRS = [
+    ("centred", "even"),
+    ("uncentred", "even"),
+    ("uncentred", "odd"),
+    ("unnormalized", "even"),
+    ("neither", "odd"),
+]
+"""Where the centre lies depends on whether a size is even; the factor of an unnormalized transform does not."""
+
 ROUNDING = 2e-5
 """Single precision through DIRECT's transforms, a solve, and divisions by small coil maps: up to 1e-5 was seen."""
 
@@ -53,7 +61,7 @@ def relative_error(found, expected):
     return float(torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected))
 
 
-@pytest.fixture(scope="module", params=[*itertools.product(ARGUMENTS, SIZES)], ids=lambda pair: "-".join(pair))
+@pytest.fixture(scope="module", params=PAIRS, ids=lambda pair: "-".join(pair))
 def pair(request, tmp_path_factory):
     """Engines and batches of DIRECT's transforms, of the plain convention and of another."""
     arguments, size = ARGUMENTS[request.param[0]], SIZES[request.param[1]]

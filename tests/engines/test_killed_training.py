@@ -154,18 +154,27 @@ def test_a_kill_in_the_last_checkpoint_leaves_nothing_behind(tmp_path, whole, co
 # ---- Ctrl-C
 
 
-def interruptions(record, kinds):
+def interruptions(record, kinds, shares):
     """Ctrl-C in the middle of writing every kind of file, and at moments of the last tenth, when updates are done."""
     for kind in kinds:
         sizes = [size for found, size in record.operations if found == kind]
         yield Kill(kind, len(sizes) // 2, sizes[len(sizes) // 2] // 2, signal.SIGINT)
-    for share in (0.9, 0.95, 0.99):
+    for share in shares:
         yield Kill(CALL, int(share * record.calls), signal=signal.SIGINT)
 
 
-def test_an_interrupted_training_ends_with_130_and_goes_on_as_if_nothing_had_been(tmp_path, whole, config, volumes):
-    kinds = ["write model_<n>.pt", "rename model_<n>.pt", "write last_model.txt", "write metrics.json"]
-    for number, kill in enumerate(interruptions(whole.record, kinds)):
+@pytest.mark.parametrize(
+    ("kinds", "shares"),
+    [
+        (["write model_<n>.pt", "write metrics.json"], [0.95]),
+        pytest.param(["rename model_<n>.pt", "write last_model.txt"], [0.9, 0.99], marks=pytest.mark.slow),
+    ],
+    ids=["files and a call", "others"],
+)
+def test_an_interrupted_training_ends_with_130_and_goes_on_as_if_nothing_had_been(
+    tmp_path, whole, config, volumes, kinds, shares
+):
+    for number, kill in enumerate(interruptions(whole.record, kinds, shares)):
         run = tmp_path / f"run_{number}"
         assert train(run, config, volumes, kill=kill) is None
         log = run.with_suffix(".log").read_text()

@@ -71,6 +71,10 @@ def only_hdf5(folder):
     (folder / "a.h5").rename(folder / "a.hdf5")
 
 
+def in_capitals(folder):
+    (folder / "a.h5").rename(folder / "A.H5")
+
+
 def other_results(folder):
     with h5py.File(folder / "b.h5", "w") as file:
         file["reconstruction"] = np.zeros((1, 2, 2))
@@ -79,6 +83,7 @@ def other_results(folder):
 FOLDERS = [
     (raw_data, ("scan.h5", "ISMRMRD raw data")),
     (only_hdf5, ("a.hdf5", "extension", "allowed: .h5")),
+    (in_capitals, ("A.H5", "extension", "allowed: .h5")),
     (other_results, ("b.h5", "no array `kspace`")),
 ]
 

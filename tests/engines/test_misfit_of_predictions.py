@@ -6,7 +6,7 @@ import tiny_direct
 import torch
 
 from direct_deepen.engines.checkpoints import training_energy_of
-from direct_deepen.posterior.misfit import LIMITS
+from direct_deepen.posterior.misfit import LIMITS, energy_of_object
 
 
 def with_energy(checkpoint, path, seen):
@@ -36,13 +36,13 @@ def test_a_checkpoint_without_energies_compares_none(tmp_path, map_config, volum
         assert "training_energy" not in file.attrs
 
 
-def test_running_moments_are_mean_and_variance_of_the_energies_per_pixel(tmp_path, map_config):
+def test_running_moments_are_mean_and_variance_of_the_energies_of_objects(tmp_path, map_config):
     engine = tiny_direct.build_engine(tmp_path, map_config)
     images = torch.randn(6, 16, 16, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     for iteration in (0, 5, 10):
         # Iteration 5 is not looked at.
         engine.remember_energy(iteration, images[:3] if iteration == 0 else images[3:])
-    energies = engine.prior.value_and_grad(images)[0].double() / 256
+    energies = energy_of_object(engine.prior, images).double()
     seen = engine._energy
     assert seen["count"] == 6
     assert seen["mean"] == pytest.approx(float(energies.mean()), rel=1e-5)

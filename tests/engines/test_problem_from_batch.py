@@ -87,6 +87,17 @@ def test_a_field_of_view_of_no_rows_is_refused_with_the_slice(batch, one_line_er
         problem_from_batch(batch | {"field_of_view": [torch.tensor([0, 8, 8]), torch.tensor([8, 8, 8])]})
 
 
+def test_a_mask_without_a_centre_that_maps_can_be_estimated_from_is_refused(batch, one_line_error):
+    # Three lines: fastMRI's mask of a small image, or of a small centre.
+    mask = torch.zeros_like(batch["sampling_mask"])
+    mask[:, :, :, ::4] = mask[:, :, :, 15:18] = True
+    with one_line_error("a.h5 slice 0", "sampling_mask", "4×4 samples about the centre", "center_fractions"):
+        problem_from_batch(batch | {"sampling_mask": mask})
+    of_one_coil = torch.zeros_like(batch["sensitivity_map"])
+    of_one_coil[:, 0, ..., 0] = 1
+    assert problem_from_batch(batch | {"sampling_mask": mask, "sensitivity_map": of_one_coil}).scale.min() > 0
+
+
 # ---- The reference
 
 

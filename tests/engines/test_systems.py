@@ -32,12 +32,13 @@ from direct_deepen.inference.samplers import ALPS_RULES
 from direct_deepen.objectives import Update, objectives
 from direct_deepen.physics import sense
 
+MAP_ITERATIONS = tiny_direct.SMALL["map"]["max_iterations"]
 LAST, CHECKPOINT = 7, 5
 """The last iteration of a training, and that of the checkpoint before it."""
 
 
 def mean_of_chains(A, b, prior, start, generator):
-    image = mm_map(A, b, prior, init=start, max_iterations=15).image
+    image = mm_map(A, b, prior, init=start, max_iterations=MAP_ITERATIONS).image
     options = {"num_samples": 3, "num_steps": 8, "keep": 4, "init": image, "generator": generator}
     return langevin(A, b, prior, noise_std=0.01, **options).images.mean(dim=0)
 
@@ -59,7 +60,7 @@ SYSTEMS = {
     "deepen": ("demo_deepen", mean_of_chains, 1e-3),
     "muse": (
         "phantom_muse",
-        lambda A, b, prior, start, _: mm_map(A, b, prior, init=start, max_iterations=15).image,
+        lambda A, b, prior, start, _: mm_map(A, b, prior, init=start, max_iterations=MAP_ITERATIONS).image,
         1e-4,
     ),
     "pnp_ista": (

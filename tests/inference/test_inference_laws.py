@@ -238,3 +238,15 @@ def test_a_chain_is_the_same_whatever_runs_beside_it(random_operator, draw, samp
         part = expected[: images.shape[0], : images.shape[1]]
         # The same noise, bit for bit; convolutions and transforms of batches of other shapes round otherwise.
         torch.testing.assert_close(images, part, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("sampler", ["langevin", "annealed", "diffusion"])
+def test_samples_do_not_depend_on_data_outside_the_mask(random_operator, draw, sampler):
+    A = random_operator(1, 3, SIZE, SIZE)
+    b = A.forward(draw(1, SIZE, SIZE))
+
+    def run(b):
+        with torch.no_grad():
+            return SAMPLERS[sampler](A, b, generator=torch.Generator().manual_seed(3), num_samples=1).images
+
+    assert torch.equal(run(b + ~A.sampling_mask * draw(1, 3, SIZE, SIZE, seed=2)), run(b))

@@ -18,7 +18,7 @@ from direct_deepen.physics.espirit import (
 )
 from direct_deepen.physics.fourier import fft2, ifft2
 
-SIZE, COILS, CENTRE = 48, 6, 16
+SIZE, COILS, CENTRE = 32, 6, 16
 
 
 def coordinates() -> tuple[torch.Tensor, torch.Tensor]:
@@ -214,7 +214,7 @@ def ring_maps(num_coils: int) -> torch.Tensor:
     return normalize_sensitivity_map(torch.stack(maps)[None])[0]
 
 
-@pytest.mark.parametrize("num_coils", [64, 128])
+@pytest.mark.parametrize("num_coils", [64, pytest.param(128, marks=pytest.mark.slow)])
 def test_many_coils_are_combined_to_few_and_get_maps_of_their_own(monkeypatch, mask, inside, num_coils):
     seen = []
     estimate = sigpy.mri.app.EspiritCalib.__init__
@@ -235,11 +235,9 @@ def test_many_coils_are_combined_to_few_and_get_maps_of_their_own(monkeypatch, m
     assert bool(((squares - 1).abs() <= 1e-5)[inside].all())
 
 
-def test_the_combination_of_coils_leaves_fewer_coils_alone(coil_images, mask, monkeypatch):
+def test_the_combination_of_coils_leaves_fewer_coils_alone(coil_images, mask, maps, monkeypatch):
+    assert VIRTUAL_COILS > COILS
     monkeypatch.setattr("direct_deepen.physics.espirit.VIRTUAL_COILS", COILS)
-    before = espirit_maps(fft2(coil_images) * mask, mask)
+    assert torch.equal(espirit_maps(fft2(coil_images) * mask, mask), maps)
     monkeypatch.setattr("direct_deepen.physics.espirit.VIRTUAL_COILS", COILS - 1)
-    after = espirit_maps(fft2(coil_images) * mask, mask)
-    assert not torch.equal(before, after)
-    monkeypatch.setattr("direct_deepen.physics.espirit.VIRTUAL_COILS", 100)
-    assert torch.equal(before, espirit_maps(fft2(coil_images) * mask, mask))
+    assert not torch.equal(espirit_maps(fft2(coil_images) * mask, mask), maps)

@@ -50,6 +50,13 @@ def test_the_data_are_explained_by_the_image_of_the_opposite_phase(random_operat
     torch.testing.assert_close(aligned.forward(image * phase.conj()), kspace, rtol=1e-10, atol=1e-10)
 
 
+def test_data_outside_the_mask_change_nothing(random_operator, draw):
+    A = random_operator(2, 3, 16, 16)
+    kspace = A.forward(draw(2, 16, 16))
+    unmasked = kspace + ~A.sampling_mask * draw(2, 3, 16, 16, seed=2)
+    assert torch.equal(align_phase(A, unmasked).sensitivity_map, align_phase(A, kspace).sensitivity_map)
+
+
 def test_no_signal_leaves_the_maps_as_they_are(random_operator):
     A = random_operator(1, 3, 16, 16)
     aligned = align_phase(A, torch.zeros_like(A.sensitivity_map))
