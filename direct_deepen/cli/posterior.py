@@ -87,7 +87,8 @@ def _references(volume: PosteriorVolume, configuration: Path, data_root: Path) -
     for case in progress_bar(of_volume, name="read", unit="slice"):
         scales[case.slice_number] = float(case.problem.scale)
         images[case.slice_number] = case.reference[0].abs().numpy() * scales[case.slice_number]
-    expected, numbers = volume.arrays["scale"], volume.arrays["slice_number"].tolist()
+    expected = volume.arrays["scale"]
+    numbers = volume.arrays.get("slice_number", np.arange(len(expected))).tolist()
     # It follows from the data alone, and differs by a few per cent from mask to mask.
     same = set(scales) <= set(numbers) and np.allclose([scales.get(n, 0) for n in numbers], expected, rtol=0.1, atol=0)
     told = list(scales.values())

@@ -70,7 +70,7 @@ def test_with_much_noise_the_weight_that_follows_is_near_the_best_by_the_referen
 def test_chains_have_the_same_noise_and_prior(heads):
     problem, _ = heads
     alone = problem.select(torch.tensor([1]))
-    level = 2**0.5 * float(estimated_noise_std(alone.masked_kspace, alone.A.sampling_mask))
+    (level,) = (2**0.5 * estimated_noise_std(alone.masked_kspace, alone.A.sampling_mask)).tolist()
     few = {"num_samples": 2, "num_steps": 4, "keep": 1, "start": "sense"}
     first, second = (
         Langevin(**few, **noise).sample(alone, load_pretrained(), torch.Generator().manual_seed(0))
