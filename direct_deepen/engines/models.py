@@ -161,6 +161,10 @@ class DiffusionDenoiser(DirectModel, _AveragedDenoiser):
         """Return D(x, σ)."""
         return self.averaged(image, noise_std)
 
+    def at(self, noise_std: float) -> priors.DenoisedResidual:
+        """Return x − D(x, σ) in the place of a gradient."""
+        return cast("priors.DiffusionDenoiser", self.averaged.current).at(noise_std)
+
 
 class _AveragedEnergy(nn.Module):
     def __init__(self, channels: list[int], num_blocks: int, image_std: float, average_decay: float) -> None:

@@ -19,8 +19,9 @@ from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
 from direct_deepen.inference.noise_levels import power_schedule, variance_exploding_schedule
 from direct_deepen.inference.samples import Samples
 from direct_deepen.parts import setting
+from direct_deepen.physics.noise_level import estimated_noise_std
 from direct_deepen.physics.problem import Problem
-from direct_deepen.priors import DifferentiableEnergy, NoiseConditionalEnergy, ReducedPrecision
+from direct_deepen.priors import DenoisedResidual, DifferentiableEnergy, NoiseConditionalEnergy, ReducedPrecision
 
 
 @inferences("langevin")
@@ -133,12 +134,15 @@ class AnnealedLangevin(Sampler):
     their limit, or exactly. ``map``: the authors' rule without noise, one image."""
     noise_std: float = setting(0.007, above=0)
     """η, the measurement noise per real component, in scaled intensities: ε/√2 of the other samplers."""
+    noise_level: str = setting("given", choices=("given", "estimated"))
+    """``given``: η is ``noise_std``. ``estimated``: η of every slice is that of its own k-space
+    (:func:`~direct_deepen.physics.estimated_noise_std`), whatever ``noise_std``."""
     num_levels: int = setting(10, least=2)
     """Noise levels of the schedule."""
     largest_noise_std: float = setting(1.0, above=0)
     """The first of them."""
-    smallest_noise_std: float = setting(0.01, above=0)
-    """The last of them."""
+    smallest_noise_std: float | None = setting(0.01, above=0)
+    """The last of them; null for η itself."""
     exponent: float = setting(5.0, above=0)
     """ρ of the schedule: how unevenly they are spaced."""
     inner_steps: int = setting(5, least=1)
@@ -155,22 +159,32 @@ class AnnealedLangevin(Sampler):
         """Check what limits do not say."""
         super().check(path)
         require(
-            self.smallest_noise_std < self.largest_noise_std,
+            (self.smallest_noise_std or self.noise_std) < self.largest_noise_std,
             f"{path}.largest_noise_std is {self.largest_noise_std!r}; allowed: above smallest_noise_std = "
-            f"{self.smallest_noise_std!r}",
+            f"{self.smallest_noise_std or self.noise_std!r}",
         )
+
+    def noise_std_of(self, problem: Problem) -> torch.Tensor:
+        """Return ε of every image, given or estimated."""
+        if self.noise_level == "given":
+            return super().noise_std_of(problem)
+        return 2**0.5 * estimated_noise_std(problem.masked_kspace, problem.A.sampling_mask)
 
     def sample(
         self, problem: Problem, prior: nn.Module, generator: torch.Generator, start: torch.Tensor | None = None
     ) -> Samples:
         """Sample by the rule."""
         energy_at = cast("NoiseConditionalEnergy", prior).at
-        levels = power_schedule(
-            self.largest_noise_std, self.smallest_noise_std, self.num_levels, exponent=self.exponent
+        noise_std = float(self.noise_std_of(problem)[0]) / 2**0.5
+        smallest = self.smallest_noise_std or noise_std
+        require(
+            smallest < self.largest_noise_std,
+            f"the last noise level is {smallest:.3g}; allowed: below largest_noise_std = {self.largest_noise_std!r}",
         )
+        levels = power_schedule(self.largest_noise_std, smallest, self.num_levels, exponent=self.exponent)
         without_noise = self.rule == "map"
         shared: dict[str, Any] = {
-            "noise_std": self.noise_std,
+            "noise_std": noise_std,
             "noise_levels": levels,
             "inner_steps": self.inner_steps,
             "generator": None if without_noise else generator,
@@ -179,6 +193,11 @@ class AnnealedLangevin(Sampler):
             "progress": True,
         }
         if self.rule in ("langevin", "metropolis"):
+            require(
+                not isinstance(energy_at(smallest), DenoisedResidual),
+                f"rule is {self.rule!r}; allowed with a denoiser, which is the gradient of no energy: conditional, "
+                "mask_shaped, map",
+            )
             return preconditioned_annealed_langevin(
                 problem.A,
                 problem.masked_kspace,

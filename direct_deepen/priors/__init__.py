@@ -2,13 +2,14 @@
 
 from direct_deepen.priors.averaged import Averaged
 from direct_deepen.priors.convolutional_energy import ConvEnergy, QuadraticEnergy, ReducedPrecision
-from direct_deepen.priors.diffusion_network import DiffusionDenoiser, NoiseConditionalEnergy
+from direct_deepen.priors.diffusion_network import DenoisedResidual, DiffusionDenoiser, NoiseConditionalEnergy
 from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy, at_noise
 from direct_deepen.priors.networks import Denoiser, ImageNetwork
 
 __all__ = [
     "Averaged",
     "ConvEnergy",
+    "DenoisedResidual",
     "Denoiser",
     "DifferentiableEnergy",
     "DiffusionDenoiser",

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from direct_deepen.errors import require, require_choice, require_count, require_positive
+from direct_deepen.priors.convolutional_energy import images_at_once
 from direct_deepen.priors.energy import Energy
 from direct_deepen.priors.networks import channels_to_image, image_to_channels
 
@@ -64,12 +65,36 @@ class DiffusionDenoiser(nn.Module):
         channels = self.network(image_to_channels(into * image, self), level.log())
         return skip * image + out * channels_to_image(channels)
 
+    def at(self, noise_std: float) -> "DenoisedResidual":
+        """Return x − D(x, σ) of one level in the place of a gradient."""
+        return DenoisedResidual(self, noise_std)
+
     def _factors(self, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         if self.preconditioning == "variance_exploding":
             one = torch.ones_like(level)
             return one, level, one
         variance = level**2 + self.image_std**2
         return self.image_std**2 / variance, level * self.image_std / variance.sqrt(), 1 / variance.sqrt()
+
+
+class DenoisedResidual:
+    """x − D(x, σ) in the place of ∇E_σ, and ½‖x − D(x, σ)‖² in that of E_σ.
+
+    The rule of ALPS goes to denoised means, d = x − ∇E_σ(x), and needs no more. But x − D is the gradient of the value
+    only as far as the Jacobian of D can be left out (Reehorst and Schniter, IEEE TCI 5, 2019): neither a step of
+    Langevin, whose limit is a density, nor one that costs decide on may be taken with it.
+    """
+
+    def __init__(self, denoiser: DiffusionDenoiser, noise_std: float) -> None:
+        self.denoiser = denoiser
+        self.noise_std = noise_std
+
+    @torch.no_grad()
+    def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return half the square of the residual, real (batch,), and the residual, complex (batch, height, width)."""
+        parts = [part - self.denoiser(part, self.noise_std) for part in image.split(images_at_once(image))]
+        residual = torch.cat(parts)
+        return 0.5 * torch.view_as_real(residual).square().sum(dim=(1, 2, 3)), residual
 
 
 class NoiseConditionalEnergy(nn.Module):

@@ -7,10 +7,11 @@ import torch
 from direct_deepen import DeepenError, align_phase, intensity_scale, load_pretrained
 from direct_deepen.data.phantom.volume import brain_volume
 from direct_deepen.evaluation.metrics import quality
-from direct_deepen.inference.samplers import Langevin
+from direct_deepen.inference.samplers import AnnealedLangevin, Langevin
 from direct_deepen.parts import check_settings
 from direct_deepen.physics import SenseOperator, estimated_noise_std
 from direct_deepen.physics.problem import Problem
+from direct_deepen.priors import DiffusionDenoiser
 
 SIZE, COILS = 64, 8
 NOISE = (0.003, 0.03)
@@ -83,3 +84,39 @@ def test_chains_have_the_same_noise_and_prior(heads):
 def test_a_level_that_is_given_and_estimated_is_refused():
     with pytest.raises(DeepenError, match=r"model\.inference\.noise_std is 0\.02; allowed with .*estimated: null"):
         check_settings(Langevin(noise_level="estimated", noise_std=0.02), "model.inference")
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return DiffusionDenoiser(channels=(4, 6), num_blocks=1, preconditioning="edm").eval()
+
+
+def test_annealed_chains_end_at_the_noise_of_the_slice(heads, denoiser):
+    alone = heads[0].select(torch.tensor([1]))
+    (noise_std,) = estimated_noise_std(alone.masked_kspace, alone.A.sampling_mask).tolist()
+    few = {"num_samples": 2, "num_levels": 3, "inner_steps": 1}
+    first, second = (
+        AnnealedLangevin(**few, **noise).sample(alone, denoiser, torch.Generator().manual_seed(0))
+        for noise in (
+            {"noise_level": "estimated", "smallest_noise_std": None},
+            {"noise_std": noise_std, "smallest_noise_std": noise_std},
+        )
+    )
+    # ε = √2η is rounded once more.
+    torch.testing.assert_close(first.images, second.images, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["langevin", "metropolis"])
+def test_a_denoiser_is_no_energy_to_step_along(heads, denoiser, rule):
+    alone = heads[0].select(torch.tensor([1]))
+    with pytest.raises(DeepenError, match=f"rule is '{rule}'; allowed with a denoiser"):
+        AnnealedLangevin(rule=rule).sample(alone, denoiser, torch.Generator().manual_seed(0))
+
+
+def test_a_slice_with_more_noise_than_the_first_level_is_refused(heads, denoiser):
+    alone = heads[0].select(torch.tensor([1]))
+    annealed = AnnealedLangevin(noise_level="estimated", smallest_noise_std=None, largest_noise_std=0.02)
+    with pytest.raises(DeepenError, match=r"the last noise level is 0\.03\d*; allowed: below largest_noise_std = 0\.02"):
+        annealed.sample(alone, denoiser, torch.Generator().manual_seed(0))

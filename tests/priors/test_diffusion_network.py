@@ -109,3 +109,19 @@ def test_the_gradient_of_training_reaches_every_weight(draw):
     energy = build(NoiseConditionalEnergy)
     energy.gradient(draw(2, 8, 8), torch.tensor([0.1, 0.5])).abs().square().sum().backward()
     assert all(p.grad is not None and math.isfinite(float(p.grad.abs().sum())) for p in energy.parameters())
+
+
+def test_the_residual_of_a_level_is_what_the_network_takes_away(draw):
+    network, image = build(), draw(3, 8, 8)
+    value, residual = network.at(0.3).value_and_grad(image)
+    expected = (image - network(image, 0.3)).detach()
+    torch.testing.assert_close(residual, expected)
+    torch.testing.assert_close(value, 0.5 * expected.abs().square().sum(dim=(1, 2)))
+    assert not residual.requires_grad
+
+
+def test_the_residual_of_the_best_denoiser_of_a_gaussian_is_the_gradient_that_annealing_asks_for(draw):
+    # x − E[image | x] = σ²/(s² + σ²) x, −σ² times the score of N(0, s² + σ²).
+    network, image = build(preconditioning="edm", image_std=0.25), draw(1, 8, 8)
+    network.network.tail.weight.data.zero_()
+    torch.testing.assert_close(network.at(0.4).value_and_grad(image)[1], 0.4**2 / (0.25**2 + 0.4**2) * image)
