@@ -136,13 +136,13 @@ class AnnealedLangevin(Sampler):
     """η, the measurement noise per real component, in scaled intensities: ε/√2 of the other samplers."""
     noise_level: str = setting("given", choices=("given", "estimated"))
     """``given``: η is ``noise_std``. ``estimated``: η of every slice is that of its own k-space
-    (:func:`~direct_deepen.physics.estimated_noise_std`), whatever ``noise_std``."""
+    (:func:`~direct_deepen.physics.estimated_noise_std`)."""
     num_levels: int = setting(10, least=2)
     """Noise levels of the schedule."""
     largest_noise_std: float = setting(1.0, above=0)
     """The first of them."""
-    smallest_noise_std: float | None = setting(0.01, above=0)
-    """The last of them; null for η itself."""
+    smallest_noise_std: float = setting(0.01, above=0)
+    """The last of them; it goes in proportion to η where that is estimated and not ``noise_std``."""
     exponent: float = setting(5.0, above=0)
     """ρ of the schedule: how unevenly they are spaced."""
     inner_steps: int = setting(5, least=1)
@@ -159,9 +159,9 @@ class AnnealedLangevin(Sampler):
         """Check what limits do not say."""
         super().check(path)
         require(
-            (self.smallest_noise_std or self.noise_std) < self.largest_noise_std,
+            self.smallest_noise_std < self.largest_noise_std,
             f"{path}.largest_noise_std is {self.largest_noise_std!r}; allowed: above smallest_noise_std = "
-            f"{self.smallest_noise_std or self.noise_std!r}",
+            f"{self.smallest_noise_std!r}",
         )
 
     def noise_std_of(self, problem: Problem) -> torch.Tensor:
@@ -176,7 +176,7 @@ class AnnealedLangevin(Sampler):
         """Sample by the rule."""
         energy_at = cast("NoiseConditionalEnergy", prior).at
         noise_std = float(self.noise_std_of(problem)[0]) / 2**0.5
-        smallest = self.smallest_noise_std or noise_std
+        smallest = self.smallest_noise_std * noise_std / self.noise_std
         require(
             smallest < self.largest_noise_std,
             f"the last noise level is {smallest:.3g}; allowed: below largest_noise_std = {self.largest_noise_std!r}",

@@ -100,12 +100,12 @@ def test_annealed_chains_end_at_the_noise_of_the_slice(heads, denoiser):
     first, second = (
         AnnealedLangevin(**few, **noise).sample(alone, denoiser, torch.Generator().manual_seed(0))
         for noise in (
-            {"noise_level": "estimated", "smallest_noise_std": None},
-            {"noise_std": noise_std, "smallest_noise_std": noise_std},
+            {"noise_level": "estimated", "noise_std": 0.005, "smallest_noise_std": 0.01},
+            {"noise_std": noise_std, "smallest_noise_std": 2 * noise_std},
         )
     )
-    # ε = √2η is rounded once more.
-    torch.testing.assert_close(first.images, second.images, rtol=1e-4, atol=1e-5)
+    # ε = √2η is rounded once more, and solves end at a hundredth of the noise.
+    torch.testing.assert_close(first.images, second.images, rtol=0, atol=0.01 * noise_std)
 
 
 @pytest.mark.parametrize("rule", ["langevin", "metropolis"])
@@ -117,6 +117,6 @@ def test_a_denoiser_is_no_energy_to_step_along(heads, denoiser, rule):
 
 def test_a_slice_with_more_noise_than_the_first_level_is_refused(heads, denoiser):
     alone = heads[0].select(torch.tensor([1]))
-    annealed = AnnealedLangevin(noise_level="estimated", smallest_noise_std=None, largest_noise_std=0.02)
-    with pytest.raises(DeepenError, match=r"the last noise level is 0\.03\d*; allowed: below largest_noise_std = 0\.02"):
+    annealed = AnnealedLangevin(noise_level="estimated", largest_noise_std=0.02)
+    with pytest.raises(DeepenError, match=r"last noise level is 0\.04\d*; allowed: below largest_noise_std = 0\.02"):
         annealed.sample(alone, denoiser, torch.Generator().manual_seed(0))
