@@ -406,6 +406,81 @@ def test_missing_samples_without_a_mask_are_refused(look, kspace, one_line_error
         look(kspace * mask, mask=np.ones(SIZE), **MEASURED)
 
 
+def filled(kspace, mask, noise, reference=np.max):
+    """k-space with noise of this standard deviation where it was not measured."""
+    draw = np.random.default_rng(7).standard_normal((2, *kspace.shape)) / 2**0.5
+    outside = noise * reference(np.abs(kspace)) * (draw[0] + 1j * draw[1])
+    return np.where(mask, kspace, outside).astype(np.complex64)
+
+
+MOSTLY = lines(2, slice(8, 56))
+"""Every second line, and three quarters of all in the middle."""
+
+
+@pytest.mark.parametrize("coils", [1, 8])
+@pytest.mark.parametrize("mask", [lines(), lines(2), MOSTLY, plane(), plane(0.6), lines()[:, None]])
+@pytest.mark.parametrize(
+    ("noise", "reference"), [(0, np.max), (1e-7, np.mean), (1e-6, np.max), (1e-4, np.mean), (1e-4, np.max)]
+)
+def test_a_little_noise_where_nothing_was_measured_is_no_measurement(
+    look, kspace, one_line_error, mask, coils, noise, reference
+):
+    part = filled(kspace[:2, :coils], mask, noise, reference)
+    with one_line_error("undersampled already", "holds no `mask`", "allowed"):
+        look(part)
+    plane_of_mask = np.broadcast_to(mask, (SIZE, SIZE))
+    with one_line_error("undersampled already", "outside its `mask`", "allowed"):
+        look(part, mask=plane_of_mask)
+    look(part, mask=plane_of_mask, **MEASURED)
+    assert look.lines == []
+
+
+@pytest.mark.parametrize("mask", [lines(), MOSTLY, plane(), lines()[:, None]])
+@pytest.mark.parametrize("noise", [0, 1e-5])
+def test_one_coil_that_was_not_masked_does_not_hide_the_others(look, kspace, one_line_error, mask, noise):
+    part = filled(kspace[:1], mask, noise)
+    part[:, 2] = kspace[:1, 2]
+    with one_line_error("undersampled already", "holds no `mask`"):
+        look(part)
+    with one_line_error("holds no `mask`"):
+        look(part, **MEASURED)
+    with one_line_error("undersampled already", "outside its `mask`"):
+        look(part, mask=np.broadcast_to(mask, (SIZE, SIZE)))
+
+
+def test_noise_is_not_taken_for_a_mask(look, kspace, one_line_error):
+    with one_line_error("holds no `mask`", "allowed"):
+        look(filled(kspace[:1], lines(), 1e-5), **MEASURED)
+    assert look(filled(kspace[:1], MOSTLY, 0), **MEASURED).zeros_are_mask
+
+
+def bottle(rows=128, columns=128):
+    y, x = np.meshgrid(*[(np.arange(n) - n // 2) / n for n in (rows, columns)], indexing="ij")
+    return centred(np.fft.fft2, (np.hypot(x, y) < 0.3).astype(complex))[None, None]
+
+
+@pytest.mark.parametrize("coils", [1, 8])
+@pytest.mark.parametrize("name", ["brain", "oversampled", "bottle"])
+def test_full_data_of_little_noise_are_full(look, kspace, images, name, coils):
+    """Also with a part that is zero, or noise, at the edges, and with twelve bits a number."""
+    full = {
+        "brain": kspace[:1, :coils],
+        "oversampled": scanned(images[:1, :coils], 128, 64, (128, 64)),
+        "bottle": bottle() * np.ones((coils, 1, 1)),
+    }[name]
+    rows, columns = full.shape[-2:]
+    y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in (rows, columns)], indexing="ij")
+    for kept in (x > -2, x < 0.4, x > -0.4, y < 0.4, np.hypot(x, y) < 1):
+        look(filled(full, kept, 0), None)
+        assert look.lines == []
+        look(filled(full, kept, 1e-6), None)
+    step = np.abs(full).max() / 2048
+    look(filled(full, np.True_, 0), mask=lines() if columns == SIZE else lines().repeat(2))
+    assert look.lines == []
+    if name != "bottle":
+        look(np.round(full / step).astype(np.complex64), None)
+
+
 def test_zeros_of_rounded_numbers_are_no_mask(look, kspace, one_line_error):
     scaled = kspace * lines() * np.float32(3e4 / np.abs(kspace).max())
     with one_line_error("holds no `mask`", "allowed"):
