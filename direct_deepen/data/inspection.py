@@ -10,7 +10,7 @@ fastMRI stores them, 0.2 s in chunks of a slice, and 7 s if these are compressed
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
@@ -62,6 +62,12 @@ _PADDING_ENERGY = 1e-4
 _FAINT, _FAINT_SHARE = 1e-3, 0.01
 """Magnitude, relative to the mean, below which DIRECT may take a sample for padding; share of samples with a signal
 below it in data without noise. Measured data have at most 1e-5."""
+_DETAIL, _PATCH, _FEWEST_ALIKE, _MOST_ALIKE = 96, 6, 4, 16
+"""Samples and pixels of the images and patches in which coils of one slice are alike; numbers of images to compare."""
+_UNLIKE, _ONE_SLICE = 2.5, 0.015
+"""How much more alike slices than coils are if they seem exchanged; how little slices differ that seem coils of one.
+In measured coils 0.9 to 2.8 % of the energy is of no common image, in slices of a head 4 to 24 %, in neighbours 1.7 %.
+"""
 _MOST_COILS, _FEWEST_SAMPLES = 128, 32
 _ROUNDING = 0.03
 """Of a header whose fields of view are rounded, as fastMRI's: pixels of images and of k-space differ by 2 %."""
@@ -267,6 +273,7 @@ class _Look:
         self.layout = Layout(0)
         self.with_gaps: list[int] = []
         self.shape: tuple[int, ...] = self.stored.shape
+        self.header = Header()
 
     def look(self, use_mask: bool, undersampled: bool, calibrated: bool) -> Layout:
         """Return the layout of the volume; what is found first ends the look if it cannot be repaired."""
@@ -288,6 +295,7 @@ class _Look:
         self._require_padding(energy)
         mask = masks[strongest % len(masks)] if masks else None
         self._require_samples(energies, mask, undersampled)
+        self._require_order(strongest, undersampled)
         if not undersampled:
             self._require_complete_slices()
         size = np.sqrt(energy)
@@ -319,7 +327,7 @@ class _Look:
         shape, stored = self.shape, self.file.get("ismrmrd_header")
         if self._is_unusual():
             _logger.warning("%s: kspace has the unusual shape %s; expected: %s", self.path, shape, _AXES)
-        header = Header() if stored is None else read_header(stored[()])
+        header = self.header = Header() if stored is None else read_header(stored[()])
         require(
             header.trajectory in _CARTESIAN,
             f"the trajectory of its header is {header.trajectory}; allowed: cartesian, as k-space is taken for a grid",
@@ -466,6 +474,31 @@ class _Look:
             f"allowed: signal in columns {first} to {end - 1} alone",
         )
 
+    def _require_order(self, strongest: int, undersampled: bool) -> None:
+        """Look whether coils come before slices, by the header; and by what is alike, which makes it only probable."""
+        header, slices, coils = self.header, self.shape[0], self.shape[1] if len(self.shape) == 4 else 1
+        if slices != coils and (header.channels == coils or header.slices == slices > 1):
+            return
+        between_slices = between_coils = float("nan")
+        if not undersampled:  # or aliasing makes coils differ
+            full = [number for number in range(slices) if number not in self.layout.empty_slices]
+            first = [(full[place], 0)[: len(self.shape) - 2] for place in _spread(len(full))]
+            between_slices = _unlike([self.layout.repaired(self.stored[place]) for place in first])
+            between_coils = _unlike(self.layout.repaired(self.stored[strongest])) if coils > 1 else between_coils
+        by_channels, by_slices = header.channels == slices > 1, header.slices == coils > 1
+        told = f"kspace has shape {self.shape}, "
+        known = [f"{n} {name}" for n, name in ((header.channels, "coils"), (header.slices, "slices")) if n]
+        require(
+            slices == coils
+            or not (by_channels or by_slices)
+            or (by_channels != by_slices and between_slices > between_coils),
+            f"{told}and its header {' and '.join(known)}: axis 0 seems to be the coils; allowed: {_AXES}",
+        )
+        if between_slices * _UNLIKE < between_coils or (coils == 1 and between_slices < _ONE_SLICE):
+            _logger.warning(
+                "%s: %sbut its slices are as alike as the coils of one; expected: %s", self.path, told, _AXES
+            )
+
     def _require_complete_slices(self) -> None:
         """Look for samples that are missing in other slices than the strongest."""
         for number in self.with_gaps:
@@ -504,6 +537,9 @@ class Header:
     """Matrix sizes x, y, z: rows, columns, depth."""
     limits: tuple[int, int] | None = None
     """Last and central step of the phase encoding."""
+    channels: int = 0
+    slices: int = 0
+    """Numbers of coils and of slices, zero where it does not say."""
     trajectory: str = ""
     lengths: tuple[tuple[float, ...], tuple[float, ...]] = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
     """Fields of view of k-space and of the images, x, y, z in millimetres; zero where it does not say."""
@@ -566,14 +602,24 @@ def read_header(stored: Any) -> Header:
         for space in ("encodedSpace", "reconSpace")
     ]
     limits = tuple(numbers("encodingLimits/kspace_encoding_step_1", ("maximum", "center")))
+    channels = _number(root.findtext("acquisitionSystemInformation/receiverChannels"))
+    last = _number(root.findtext("encoding/encodingLimits/slice/maximum"))
     encoded, reconstruction = ((x[0], x[1], x[2]) if len(x) == 3 else None for x in sizes)
     return Header(
         encoded,
         reconstruction,
         (limits[0], limits[1]) if len(limits) == 2 else None,
+        channels,
+        last + 1 if last else 0,
         (root.findtext("encoding/trajectory") or "").strip().lower(),
         (lengths[0], lengths[1]),
     )
+
+
+def _number(text: str | None) -> int:
+    """Return a number that nothing rests on, or zero."""
+    found = (text or "").strip()
+    return int(found) if found.isdecimal() else 0
 
 
 def _length(text: str | None) -> float:
@@ -589,6 +635,27 @@ def _energies(kspace: np.ndarray) -> np.ndarray:
     """Energies (coil, row, column) of k-space (…, row, column), where what is not finite counts as zero."""
     kspace = np.nan_to_num(kspace, posinf=0, neginf=0).astype(np.complex128)
     return (np.abs(kspace) ** 2).reshape(-1, *kspace.shape[-2:])
+
+
+def _spread(count: int) -> list[int]:
+    """Return as many numbers below a count as are compared, evenly."""
+    return [int(place) for place in np.linspace(0, count - 1, min(count, _MOST_ALIKE))]
+
+
+def _unlike(kspace: Sequence[np.ndarray] | np.ndarray) -> float:
+    """Return the share of the energy of images that is not one image times weights, which differ from patch to patch.
+
+    Not a number if there are few images, or no signal.
+    """
+    if len(kspace) < _FEWEST_ALIKE:
+        return float("nan")
+    images = np.stack([np.nan_to_num(kspace[number], posinf=0, neginf=0) for number in _spread(len(kspace))])
+    sizes = [min(size, _DETAIL) // _PATCH * _PATCH for size in images.shape[-2:]]
+    middle = tuple(slice((n - k) // 2, (n - k) // 2 + k) for n, k in zip(images.shape[-2:], sizes, strict=True))
+    images = np.fft.ifft2(np.fft.ifftshift(images[:, *middle], axes=(-2, -1)))
+    patches = images.reshape(-1, sizes[0] // _PATCH, _PATCH, sizes[1] // _PATCH, _PATCH).transpose(1, 3, 0, 2, 4)
+    energy = np.linalg.svd(patches.reshape(-1, len(images), _PATCH**2), compute_uv=False) ** 2
+    return float(1 - energy[:, 0].sum() / energy.sum()) if energy.any() else float("nan")
 
 
 def _sampled(energy: np.ndarray) -> np.ndarray:

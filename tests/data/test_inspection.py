@@ -374,6 +374,63 @@ def test_another_order_of_axes_is_refused_where_the_header_tells(look, kspace, o
         look(kspace.transpose(axes), HEADER)
 
 
+def counted(channels, slices):
+    """A header that says how many coils and slices there are, each unless it is None."""
+    system = f"<receiverChannels>{channels}</receiverChannels>"
+    limits = f"<slice><minimum>0</minimum><maximum>{(slices or 1) - 1}</maximum><center>0</center></slice>"
+    return (
+        "<ismrmrdHeader>"
+        f"<acquisitionSystemInformation>{system if channels else ''}</acquisitionSystemInformation>"
+        f"<encoding><encodingLimits>{limits if slices else ''}</encodingLimits></encoding></ismrmrdHeader>"
+    )
+
+
+@pytest.mark.parametrize(("channels", "slices"), [(8, 3), (8, None), (None, 3), (8, 1), (12, 3)])
+def test_coils_before_slices_are_refused_where_the_header_tells(look, kspace, one_line_error, channels, slices):
+    look(kspace, counted(channels, slices))
+    assert look.lines == []
+    with one_line_error("a1.h5", "(8, 3, 64, 64)", "axis 0 seems to be the coils", "allowed: (slice, coil"):
+        look(kspace.swapaxes(0, 1), counted(channels, slices))
+
+
+@pytest.mark.parametrize("slices", [None, 1, 3])
+def test_coils_without_an_axis_of_slices_are_refused_where_the_header_tells(look, kspace, one_line_error, slices):
+    for coils in (kspace[1], kspace[1][:, None]):
+        with one_line_error(f"{coils.shape}", "8 coils", "axis 0 seems to be the coils"):
+            look(coils, counted(8, slices))
+    look(kspace[:, 0], counted(8, 3))
+    look(kspace[:1], counted(8, 1))
+    assert look.lines == []
+
+
+def test_compressed_coils_and_slices_left_out_are_no_exchange(look, kspace, slices):
+    look(kspace[:, :2], counted(8, 3))
+    look(kspace[:2], counted(8, 3))
+    look(kspace[1:2], counted(8, 3))
+    # As many coils as there are slices, before they were compressed: the images tell.
+    look(slices[:, :4], counted(6, None))
+    assert look.lines == []
+
+
+@pytest.fixture(scope="module")
+def slices():
+    """Six slices of five coils: whose images tell one from the other."""
+    return brain_volume(np.random.default_rng([3, 1]), num_slices=6, size=SIZE, num_coils=5).kspace
+
+
+def test_coils_before_slices_are_noted_without_a_header(look, slices):
+    for header in (None, "<ismrmrdHeader/>"):
+        look(slices, header)
+        look(slices[:, 0], header)
+        look(slices[:, :1], header)
+        assert look.lines == []
+        for exchanged in (slices.swapaxes(0, 1), slices[:5].swapaxes(0, 1), slices[2], slices[2][:, None]):
+            look(exchanged, header)
+            (line,) = look.lines
+            assert f"kspace has shape {exchanged.shape}, but its slices are as alike as the coils of one" in line
+            assert "expected: (slice, coil, row, column)" in line
+
+
 @pytest.mark.parametrize("axes", [(3, 2, 1, 0), (0, 2, 3, 1)])
 def test_another_order_of_axes_is_refused_without_a_header_too(look, kspace, one_line_error, axes):
     with one_line_error("kspace has shape", "allowed: ", "(slice, coil, row, column)"):
