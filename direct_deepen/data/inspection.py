@@ -695,8 +695,8 @@ def _inner(values: np.ndarray) -> np.ndarray:
 
 
 def _many(low: np.ndarray, inside: np.ndarray) -> bool:
-    """Return whether so many of some samples are low, or of the lines with any of them, that they were not measured."""
-    lines = [low.all(axis=axis)[inside.any(axis=axis)] for axis in (0, 1)]
+    """Return whether so many of some samples are low, or of the whole lines of them, that they were not measured."""
+    lines = [low.all(axis=axis)[inside.all(axis=axis)] for axis in (0, 1)]
     samples = [low[inside], _inner(low)[_inner(inside)]]
     shares = [(found, _LOW_LINES) for found in lines] + [(found, _LOW_SAMPLES) for found in samples]
     return any(found.any() and found.mean() >= share for found, share in shares)

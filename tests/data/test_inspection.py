@@ -492,6 +492,15 @@ def test_a_little_noise_where_nothing_was_measured_is_no_measurement(
     assert look.lines == []
 
 
+@pytest.mark.parametrize("share", [0.05, 0.1])
+def test_a_line_with_few_samples_of_a_mask_is_not_missing(look, kspace, share):
+    mask = plane(share)
+    mask[[20, 21, 22, 45, 46]] = False
+    mask[[20, 45], 10] = True
+    look(kspace * mask, mask=mask, **MEASURED)
+    assert look.lines == []
+
+
 @pytest.mark.parametrize("mask", [lines(), MOSTLY, plane(), lines()[:, None]])
 @pytest.mark.parametrize("noise", [0, 1e-5])
 def test_one_coil_that_was_not_masked_does_not_hide_the_others(look, kspace, one_line_error, mask, noise):
