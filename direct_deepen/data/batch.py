@@ -5,6 +5,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+# Before direct.data.datasets_config, which a process that is spawned, as on macOS, may import first: the two import one
+# another, and only this order works.
+import direct.config.defaults  # noqa: F401
 import torch
 from torch.utils.data import Dataset
 

@@ -5,12 +5,12 @@ share of the energy in the central disc of k-space is 0.66 to 0.81 there, 0.35 a
 0.016 with it 8 to 10 % off, 0.005 in a partial echo, 0.001 in the corner, 0.05 to 0.13 where one axis is transformed
 already; noise alone has 0.004, the share of the area. No sample is zero, and at most 0.7 % are as small as one.
 
-The look reads one coil of every slice and one slice whole: 16 slices of 35 coils of 640×368 take 0.7 s on two cores as
-fastMRI stores them, 0.2 s in chunks of a slice, and 7 s if these are compressed, as all of them are unpacked then.
+The look reads one coil of every slice and one slice whole: 16 slices of 35 coils of 640×368 take 1.4 s on two cores as
+fastMRI stores them, and 8 s in chunks of a slice that are compressed, as all of them are unpacked then.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from direct.data.datasets import FastMRIDataset
 from direct.data.mri_transforms import ComputeZeroPadding, CreateSamplingMask, EstimateSensitivityMapModule
+from scipy.ndimage import uniform_filter, uniform_filter1d
 
 from direct_deepen.data.batch import SMALLEST_CALIBRATION
 from direct_deepen.data.fastmri_file import open_volume
@@ -45,11 +46,28 @@ _FAR = 0.075
 _GAPS_INSIDE, _GAPS = 0.05, 0.2
 """Shares of samples that are missing between others in undersampled data: of the inner half of k-space, and of all.
 With twelve bits a number, measured data have 0.02 and 0.06."""
+_LOW_LINE, _LOW_SAMPLE = 0.03, 0.01
+"""Energy, relative to lines or samples around, below which it is noise that was put where nothing was measured."""
+_LOW_LINES, _LOW_SAMPLES = 0.03, 0.2
+"""Shares of such lines and samples in undersampled data. Measured data have no line below 0.4 of those around, and 1 %
+of the samples of one coil, as noise has; edges that are zero, and a uniform disc without noise, change nothing."""
+_LINES_AROUND, _SAMPLES_AROUND = 17, 9
+_WHITE = 0.6
+"""Share of the energy of such lines in their middle quarter, above which they are the zeros of an object's spectrum."""
+_ROUNDED_LINE, _ROUNDED_SAMPLE, _ROUNDED = 1e-8, 1e-6, 1e-14
+"""Energy around, relative to the largest, from which lines and samples of zeros were not rounded to them, with twelve
+bits a number; and others that are low."""
 _PADDING_ENERGY = 1e-4
 """Share of the energy in columns that the header declares to be padding."""
 _FAINT, _FAINT_SHARE = 1e-3, 0.01
 """Magnitude, relative to the mean, below which DIRECT may take a sample for padding; share of samples with a signal
 below it in data without noise. Measured data have at most 1e-5."""
+_DETAIL, _PATCH, _FEWEST_ALIKE, _MOST_ALIKE = 96, 6, 4, 16
+"""Samples and pixels of the images and patches in which coils of one slice are alike; numbers of images to compare."""
+_UNLIKE, _ONE_SLICE = 2.5, 0.015
+"""How much more alike slices than coils are if they seem exchanged; how little slices differ that seem coils of one.
+In measured coils 0.9 to 2.8 % of the energy is of no common image, in slices of a head 4 to 24 %, in neighbours 1.7 %.
+"""
 _MOST_COILS, _FEWEST_SAMPLES = 128, 32
 _ROUNDING = 0.03
 """Of a header whose fields of view are rounded, as fastMRI's: pixels of images and of k-space differ by 2 %."""
@@ -152,7 +170,7 @@ class Volumes(FastMRIDataset):
         stored = sample.pop("mask", None)
         if self._masks:
             if layout.zeros_are_mask:
-                mask: np.ndarray | None = _sampled(_energy(sample["kspace"]))
+                mask: np.ndarray | None = _sampled(_energies(sample["kspace"]).sum(axis=0))
             else:
                 mask = None if stored is None else layout.mask(stored, sample["slice_no"], shape)
             assert mask is not None  # it was looked at
@@ -255,6 +273,7 @@ class _Look:
         self.layout = Layout(0)
         self.with_gaps: list[int] = []
         self.shape: tuple[int, ...] = self.stored.shape
+        self.header = Header()
 
     def look(self, use_mask: bool, undersampled: bool, calibrated: bool) -> Layout:
         """Return the layout of the volume; what is found first ends the look if it cannot be repaired."""
@@ -263,30 +282,33 @@ class _Look:
         strongest = self._strongest()
         if len(self.layout.empty_slices) == self.layout.num_slices:
             return self.layout
-        energy = self._energy(strongest)
-        failure = self._centre(energy, strongest)
-        energy = np.fft.fftshift(energy, axes=self.layout.at_edge)
+        energies = self._energies(strongest)
+        failure = self._centre(energies.sum(axis=0), strongest)
+        energies = np.fft.fftshift(energies, axes=self.layout.at_edge) if self.layout.at_edge else energies
+        energy = energies.sum(axis=0)
         masks = self._masks(energy.shape, use_mask)
         if not masks and use_mask:
-            masks = [self._mask_of_zeros(energy, undersampled)]
+            masks = [self._mask_of_zeros(energies, undersampled)]
         if calibrated:
             self._require_calibration(masks)
         # A mask without a centre looks like a centre elsewhere, so that it is told of first.
         require(failure == "", failure)
         self._require_padding(energy)
-        self._require_samples(energy, masks[strongest % len(masks)] if masks else None, undersampled)
+        mask = masks[strongest % len(masks)] if masks else None
+        self._require_samples(energies, mask, undersampled)
+        self._require_order(strongest, undersampled)
         if not undersampled:
             self._require_complete_slices()
         size = np.sqrt(energy)
         faint = (size > _NOT_MEASURED * np.sqrt(energy.mean())) & (size < _FAINT * size.mean())
-        if faint.mean() > _FAINT_SHARE:
+        if faint[... if mask is None else mask].mean() > _FAINT_SHARE:
             _logger.info("%s: data without noise; padding_eps is not used, only zeros are padding", self.path)
             self.layout = replace(self.layout, faint=True)
         return self.layout
 
-    def _energy(self, number: int, first: bool = False) -> np.ndarray:
-        """Energy (row, column) of a slice, repaired as far as is known; of its first coil, or of all."""
-        return _energy(self.layout.repaired(self.stored[(number, 0)[: len(self.shape) - 2] if first else number]))
+    def _energies(self, number: int, first: bool = False) -> np.ndarray:
+        """Energies (coil, row, column) of a slice, repaired as far as is known; of its first coil, or of all."""
+        return _energies(self.layout.repaired(self.stored[(number, 0)[: len(self.shape) - 2] if first else number]))
 
     def _number_type(self) -> None:
         dtype, shape = self.stored.dtype, self.stored.shape
@@ -306,7 +328,7 @@ class _Look:
         shape, stored = self.shape, self.file.get("ismrmrd_header")
         if self._is_unusual():
             _logger.warning("%s: kspace has the unusual shape %s; expected: %s", self.path, shape, _AXES)
-        header = Header() if stored is None else read_header(stored[()])
+        header = self.header = Header() if stored is None else read_header(stored[()])
         require(
             header.trajectory in _CARTESIAN,
             f"the trajectory of its header is {header.trajectory}; allowed: cartesian, as k-space is taken for a grid",
@@ -367,9 +389,9 @@ class _Look:
         # The first coil tells, unless it is broken.
         norms = np.zeros(len(numbers))
         for number in numbers:
-            energy = self._energy(number, first=True)
-            norms[number] = np.sqrt(energy.sum() or self._energy(number).sum())
-            if not self._is_rounded() and energy.any() and _gaps(_sampled(energy)) >= 1:
+            energy = self._energies(number, first=True)
+            norms[number] = np.sqrt(energy.sum() or self._energies(number).sum())
+            if not self._is_rounded() and energy.any() and _missing(energy).any():
                 self.with_gaps.append(number)
         empty = tuple(int(number) for number in np.flatnonzero(norms <= _EMPTY * norms.max()))
         self.layout = replace(self.layout, empty_slices=empty)
@@ -418,13 +440,14 @@ class _Look:
         """Return whether numbers are of few bits, and may be zero where there was a signal."""
         return self.stored.dtype.kind in "iu" or self.stored.dtype == np.float16
 
-    def _mask_of_zeros(self, energy: np.ndarray, undersampled: bool) -> np.ndarray:
+    def _mask_of_zeros(self, energies: np.ndarray, undersampled: bool) -> np.ndarray:
         """Take the zeros of k-space for the mask that a file lacks, where measured samples cannot be among them."""
-        sampled = _sampled(energy)
+        sampled = _sampled(energies.sum(axis=0))
+        certain = bool(_missing(energies).any() and not _missing(energies, sampled).any()) and not self._is_rounded()
         require(
-            undersampled and not self._is_rounded() and _gaps(sampled) >= 1,
-            f"holds no `mask`; allowed with pass_mask: true: one number a column, shape ({energy.shape[1]},), or one a "
-            f"sample, {energy.shape}, of all slices or each",
+            undersampled and certain,
+            f"holds no `mask`; allowed with pass_mask: true: one number a column, shape ({sampled.shape[1]},), or one "
+            f"a sample, {sampled.shape}, of all slices or each; or zeros for all samples that were not measured",
         )
         _logger.info(
             "%s: holds no `mask`; it is taken from the zeros, %.0f%% are samples", self.path, 100 * sampled.mean()
@@ -452,32 +475,57 @@ class _Look:
             f"allowed: signal in columns {first} to {end - 1} alone",
         )
 
+    def _require_order(self, strongest: int, undersampled: bool) -> None:
+        """Look whether coils come before slices, by the header; and by what is alike, which makes it only probable."""
+        header, slices, coils = self.header, self.shape[0], self.shape[1] if len(self.shape) == 4 else 1
+        if slices != coils and (header.channels == coils or header.slices == slices > 1):
+            return
+        between_slices = between_coils = float("nan")
+        if not undersampled:  # or aliasing makes coils differ
+            full = [number for number in range(slices) if number not in self.layout.empty_slices]
+            first = [(full[place], 0)[: len(self.shape) - 2] for place in _spread(len(full))]
+            between_slices = _unlike([self.layout.repaired(self.stored[place]) for place in first])
+            between_coils = _unlike(self.layout.repaired(self.stored[strongest])) if coils > 1 else between_coils
+        by_channels, by_slices = header.channels == slices > 1, header.slices == coils > 1
+        told = f"kspace has shape {self.shape}, "
+        known = [f"{n} {name}" for n, name in ((header.channels, "coils"), (header.slices, "slices")) if n]
+        require(
+            slices == coils
+            or not (by_channels or by_slices)
+            or (by_channels != by_slices and between_slices > between_coils),
+            f"{told}and its header {' and '.join(known)}: axis 0 seems to be the coils; allowed: {_AXES}",
+        )
+        if between_slices * _UNLIKE < between_coils or (coils == 1 and between_slices < _ONE_SLICE):
+            _logger.warning(
+                "%s: %sbut its slices are as alike as the coils of one; expected: %s", self.path, told, _AXES
+            )
+
     def _require_complete_slices(self) -> None:
         """Look for samples that are missing in other slices than the strongest."""
         for number in self.with_gaps:
             # Numbers that were rounded are zero in one coil, and seldom in all.
             require(
-                _gaps(_sampled(self._energy(number))) < 1,
-                f"slice {number} is undersampled already: many of its samples are zero, between others; allowed: fully "
-                "sampled volumes",
+                not _missing(self._energies(number)).any(),
+                f"slice {number} is undersampled already: many of its samples are zero between others, or noise far "
+                "below those around; allowed: fully sampled volumes",
             )
 
-    def _require_samples(self, energy: np.ndarray, mask: np.ndarray | None, undersampled: bool) -> None:
+    def _require_samples(self, energies: np.ndarray, mask: np.ndarray | None, undersampled: bool) -> None:
         """Look for samples that are missing between others, and whether the mask of the file is why."""
-        partly = mask is not None and _ends_with(energy, mask)
+        partly = mask is not None and _ends_with(energies, mask, self._is_rounded())
         require(
             undersampled or not partly,
-            "undersampled already: its k-space is zero outside its `mask`; allowed: fully sampled volumes, as "
-            "references and simulated masks need them (`direct predict` takes it with inference.dataset.pass_mask: "
-            "true and inference.dataset.transforms.masking: null)",
+            "undersampled already: its k-space is zero, or noise far below the rest, outside its `mask`; allowed: "
+            "fully sampled volumes, as references and simulated masks need them (`direct predict` takes it with "
+            "inference.dataset.pass_mask: true and inference.dataset.transforms.masking: null)",
         )
-        sampled = _sampled(energy)
+        missing = _missing(energies, mask if partly else None, self._is_rounded())
         told = "it holds no `mask`" if mask is None else "these are not where its `mask` says"
         require(
-            _gaps(sampled, mask if partly else None) < 1,
-            f"undersampled already: {(~sampled).mean():.0%} of its samples are zero, many of them between others, and "
-            f"{told}; allowed: fully sampled volumes (`direct predict` takes the mask from the zeros if there is none, "
-            "with inference.dataset.pass_mask: true and inference.dataset.transforms.masking: null)",
+            not missing.any(),
+            f"undersampled already: {missing.mean():.0%} of its samples are zero between others, or noise far below "
+            f"those around, and {told}; allowed: fully sampled volumes (`direct predict` takes the mask from the zeros "
+            "if there is none, with inference.dataset.pass_mask: true and inference.dataset.transforms.masking: null)",
         )
 
 
@@ -490,6 +538,9 @@ class Header:
     """Matrix sizes x, y, z: rows, columns, depth."""
     limits: tuple[int, int] | None = None
     """Last and central step of the phase encoding."""
+    channels: int = 0
+    slices: int = 0
+    """Numbers of coils and of slices, zero where it does not say."""
     trajectory: str = ""
     lengths: tuple[tuple[float, ...], tuple[float, ...]] = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
     """Fields of view of k-space and of the images, x, y, z in millimetres; zero where it does not say."""
@@ -552,14 +603,24 @@ def read_header(stored: Any) -> Header:
         for space in ("encodedSpace", "reconSpace")
     ]
     limits = tuple(numbers("encodingLimits/kspace_encoding_step_1", ("maximum", "center")))
+    channels = _number(root.findtext("acquisitionSystemInformation/receiverChannels"))
+    last = _number(root.findtext("encoding/encodingLimits/slice/maximum"))
     encoded, reconstruction = ((x[0], x[1], x[2]) if len(x) == 3 else None for x in sizes)
     return Header(
         encoded,
         reconstruction,
         (limits[0], limits[1]) if len(limits) == 2 else None,
+        channels,
+        last + 1 if last else 0,
         (root.findtext("encoding/trajectory") or "").strip().lower(),
         (lengths[0], lengths[1]),
     )
+
+
+def _number(text: str | None) -> int:
+    """Return a number that nothing rests on, or zero."""
+    found = (text or "").strip()
+    return int(found) if found.isdecimal() else 0
 
 
 def _length(text: str | None) -> float:
@@ -571,31 +632,109 @@ def _length(text: str | None) -> float:
     return length if 0 < length < float("inf") else 0
 
 
-def _energy(kspace: np.ndarray) -> np.ndarray:
-    """Energy (row, column) of k-space (…, row, column), where what is not finite counts as zero."""
+def _energies(kspace: np.ndarray) -> np.ndarray:
+    """Energies (coil, row, column) of k-space (…, row, column), where what is not finite counts as zero."""
     kspace = np.nan_to_num(kspace, posinf=0, neginf=0).astype(np.complex128)
-    return (np.abs(kspace) ** 2).reshape(-1, *kspace.shape[-2:]).sum(axis=0)
+    return (np.abs(kspace) ** 2).reshape(-1, *kspace.shape[-2:])
+
+
+def _spread(count: int) -> list[int]:
+    """Return as many numbers below a count as are compared, evenly."""
+    return [int(place) for place in np.linspace(0, count - 1, min(count, _MOST_ALIKE))]
+
+
+def _unlike(kspace: Sequence[np.ndarray] | np.ndarray) -> float:
+    """Return the share of the energy of images that is not one image times weights, which differ from patch to patch.
+
+    Not a number if there are few images, or no signal.
+    """
+    if len(kspace) < _FEWEST_ALIKE:
+        return float("nan")
+    images = np.stack([np.nan_to_num(kspace[number], posinf=0, neginf=0) for number in _spread(len(kspace))])
+    sizes = [min(size, _DETAIL) // _PATCH * _PATCH for size in images.shape[-2:]]
+    middle = tuple(slice((n - k) // 2, (n - k) // 2 + k) for n, k in zip(images.shape[-2:], sizes, strict=True))
+    images = np.fft.ifft2(np.fft.ifftshift(images[:, *middle], axes=(-2, -1)))
+    patches = images.reshape(-1, sizes[0] // _PATCH, _PATCH, sizes[1] // _PATCH, _PATCH).transpose(1, 3, 0, 2, 4)
+    energy = np.linalg.svd(patches.reshape(-1, len(images), _PATCH**2), compute_uv=False) ** 2
+    return float(1 - energy[:, 0].sum() / energy.sum()) if energy.any() else float("nan")
 
 
 def _sampled(energy: np.ndarray) -> np.ndarray:
     return energy > _NOT_MEASURED**2 * energy.mean()
 
 
-def _ends_with(energy: np.ndarray, mask: np.ndarray) -> bool:
-    """Return whether there is nothing outside a mask, but for what a lossy compression leaves."""
+def _ends_with(energies: np.ndarray, mask: np.ndarray, rounded: bool) -> bool:
+    """Return whether there is nothing outside a mask, but for what a lossy compression leaves, or a little noise."""
+    energy = energies.sum(axis=0)
     if mask.all() or not energy[mask].any():
         return False
     inside = energy[mask]
-    return bool(np.quantile(energy[~mask], 0.99) <= _OUTSIDE * np.median(inside[inside > 0]))
+    if np.quantile(energy[~mask], 0.99) <= _OUTSIDE * np.median(inside[inside > 0]):
+        return True
+    return not rounded and _many(_low(energies), ~mask & (_between(mask) | _between(mask.T).T))
 
 
-def _gaps(sampled: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Return how many samples are missing between others, of a mask if given; from one on data are undersampled."""
-    missing = _between(sampled) | _between(sampled.T).T
-    missing = missing if mask is None else missing & mask
+def _missing(energies: np.ndarray, mask: np.ndarray | None = None, rounded: bool = False) -> np.ndarray:
+    """Return which samples (row, column), of a mask if given, are missing between others; none unless there are many.
+
+    These are zeros in all coils, or, unless numbers are rounded, nearly nothing in half of the coils.
+    """
+    inside = np.ones(energies.shape[1:], dtype=bool) if mask is None else mask
+    sampled = _sampled(energies.sum(axis=0)) & inside
+    zeros = (_between(sampled) | _between(sampled.T).T) & inside
     # In the outer half numbers that are rounded to integers may be zero.
-    inner = missing[tuple(slice(size // 4, size - size // 4) for size in missing.shape)]
-    return float(max(inner.mean() / _GAPS_INSIDE, missing.mean() / _GAPS))
+    many = _inner(zeros).mean() >= _GAPS_INSIDE or zeros.mean() >= _GAPS
+    if rounded:
+        return zeros & many
+    low = _low(energies * inside)
+    return (zeros | low) & inside & (many or _many(low, inside))
+
+
+def _inner(values: np.ndarray) -> np.ndarray:
+    return values[tuple(slice(size // 4, size - size // 4) for size in values.shape)]
+
+
+def _many(low: np.ndarray, inside: np.ndarray) -> bool:
+    """Return whether so many of some samples are low, or of the whole lines of them, that they were not measured."""
+    lines = [low.all(axis=axis)[inside.all(axis=axis)] for axis in (0, 1)]
+    samples = [low[inside], _inner(low)[_inner(inside)]]
+    shares = [(found, _LOW_LINES) for found in lines] + [(found, _LOW_SAMPLES) for found in samples]
+    return any(found.any() and found.mean() >= share for found, share in shares)
+
+
+def _low(energies: np.ndarray) -> np.ndarray:
+    """Return samples (row, column) far below those around: alone, or with all of their line."""
+    means = energies.mean(axis=(-2, -1), keepdims=True)
+    # A coil with another unit, or one that is broken, is no measure of the others.
+    relative = (energies / np.where(means > 0, means, 1))[means[:, 0, 0] > 0]
+    energy = _half(relative)
+    level = uniform_filter(energy, _SAMPLES_AROUND, mode="nearest")
+    level = np.minimum(level, np.maximum(_lower_side(energy), _lower_side(energy.T).T))
+    rounded = np.where(energy > 0, _ROUNDED, _ROUNDED_SAMPLE) * energy.max()
+    alone = (energy < _LOW_SAMPLE * level) & (level > rounded)
+    return alone | _low_lines(relative) | _low_lines(relative.swapaxes(-2, -1))[:, None]
+
+
+def _low_lines(relative: np.ndarray) -> np.ndarray:
+    """Return which columns of (coil, row, column) are far below those on both sides."""
+    lines = _half(relative.mean(axis=-2))
+    level = np.minimum(uniform_filter1d(lines, _LINES_AROUND, mode="nearest"), _lower_side(lines))
+    low = (lines < _LOW_LINE * level) & (level > np.where(lines > 0, _ROUNDED, _ROUNDED_LINE) * relative.max())
+    along = _half(relative)[:, low].sum(axis=-1)
+    middle = along[3 * len(along) // 8 : len(along) - 3 * len(along) // 8]
+    return low & (middle.sum() <= _WHITE * along.sum())
+
+
+def _half(values: np.ndarray) -> np.ndarray:
+    """Return the value that half of the coils, the first axis, do not exceed."""
+    middle = (len(values) - 1) // 2
+    return np.partition(values, middle, axis=0)[middle]
+
+
+def _lower_side(values: np.ndarray) -> np.ndarray:
+    """Return the largest value before and up to each along the last axis, or after and from it if that is less."""
+    before = np.maximum.accumulate(values, axis=-1)
+    return np.minimum(before, np.maximum.accumulate(values[..., ::-1], axis=-1)[..., ::-1])
 
 
 def _central_share(energy: np.ndarray) -> float:

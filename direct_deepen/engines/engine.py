@@ -9,6 +9,7 @@ from direct.nn.adaptive.utils import export_sampling_mask
 from direct.utils import communication, dict_to_device
 from direct.utils.events import get_event_storage
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from direct_deepen.data.batch import reference_image
 from direct_deepen.data.convention import convention_of, in_standard_convention
@@ -22,10 +23,10 @@ from direct_deepen.engines.commands import (
     process_seed,
 )
 from direct_deepen.engines.reconstruction import named_generator
-from direct_deepen.engines.settings import plain, system_of
+from direct_deepen.engines.settings import EngineSettings, plain, system_of
 from direct_deepen.engines.trained import load_denoiser
 from direct_deepen.engines.training import Training
-from direct_deepen.errors import DeepenError, DivergenceError, require
+from direct_deepen.errors import DeepenError, DivergenceError, first_line, require
 from direct_deepen.objectives import Loss, Update
 from direct_deepen.physics.problem import Problem
 
@@ -69,11 +70,16 @@ class DeepenEngine(Training):
 
     def configure(self, key: str, value: Any) -> None:
         """Change a setting, such as ``inference.prior_weight``, as if the configuration had it; errors are the same."""
-        known = key.partition(".")[0] in self._section
-        require(known, f"model.{key}: no such key; allowed: {', '.join(self._section)}")
+        # The others are of a network that is built already.
+        allowed = list(EngineSettings.__dataclass_fields__)
+        require(key.partition(".")[0] in allowed, f"model.{key}: no such setting; allowed: {', '.join(allowed)}")
         section = OmegaConf.create(self._section)
-        OmegaConf.update(section, key, value)
-        self._use(plain(section))
+        try:
+            OmegaConf.update(section, key, value)
+            changed = plain(section)
+        except OmegaConfBaseException as error:
+            raise DeepenError(f"model.{key} is {value!r}: {first_line(error)}; allowed: a value of its type") from error
+        self._use(changed)
 
     def build_metrics(self, metrics_list: Any) -> dict[str, Callable]:
         """Return DIRECT's metrics of these names; a :class:`DeepenError` names one that it has not."""

@@ -1,11 +1,11 @@
 """The model section of a configuration as checked settings: what all systems share, an objective, an inference."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, get_type_hints
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from direct_deepen.data.coil_maps import COIL_MAPS
 from direct_deepen.data.prewhitening import require_source
@@ -92,8 +92,20 @@ def _structured(kind: Any, values: Mapping[str, Any], path: str) -> Any:
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(dict(values))))
     except OmegaConfBaseException as error:
-        key, allowed = f"{path}.{error.full_key}" if error.full_key else path, ", ".join(kind.__dataclass_fields__)
+        key = f"{path}.{error.full_key}" if error.full_key else path
+        keys = ", ".join(kind.__dataclass_fields__)
+        allowed = _type_of(kind, str(error.full_key)) if isinstance(error, ValidationError) and error.full_key else keys
         raise DeepenError(f"{key}: {first_line(error)}; allowed: {allowed}") from error
+
+
+def _type_of(kind: Any, key: str) -> str:
+    """Return in words what type a key of a dataclass, or of one in it, has."""
+    for name in key.split("."):
+        kind = get_type_hints(kind).get(name.partition("[")[0], kind) if is_dataclass(kind) else kind
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+    if kind in words:
+        return words[kind]
+    return "a section of keys" if is_dataclass(kind) else str(kind).replace("typing.", "")
 
 
 def plain(section: Mapping[Any, Any]) -> dict[str, Any]:

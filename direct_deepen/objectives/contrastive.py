@@ -67,8 +67,9 @@ class Contrastive(Objective):
     """λ of the term that takes the energy of noise-free images to zero during score matching. Without it MAP leaves the
     images for spurious minima of lower energy."""
     data_noise_factor: float = setting(2**0.5, above=0)
-    """c: true images get noise of standard deviation c·ε per real component. Samples carry noise of at least ε, which
-    no energy can explain below c = 1; √2 is a variance of 2ε²."""
+    """c: true images get noise of standard deviation c·ε per real component; √2 is a variance of 2ε². Samples of unit
+    steps carry noise of at least ε, which no energy explains below c = 1; those of the adapting step less, at larger
+    curvatures."""
     energy_penalty: float = setting(0.01, least=0)
     """α of α·mean(E⁺² + E⁻²)/E₀, which holds images at the bottom during contrastive training; E₀ = Pε²/2 is the energy
     of data noise in P pixels. Training is stable without it, but MAP finds stripes of lower energy."""

@@ -374,6 +374,63 @@ def test_another_order_of_axes_is_refused_where_the_header_tells(look, kspace, o
         look(kspace.transpose(axes), HEADER)
 
 
+def counted(channels, slices):
+    """A header that says how many coils and slices there are, each unless it is None."""
+    system = f"<receiverChannels>{channels}</receiverChannels>"
+    limits = f"<slice><minimum>0</minimum><maximum>{(slices or 1) - 1}</maximum><center>0</center></slice>"
+    return (
+        "<ismrmrdHeader>"
+        f"<acquisitionSystemInformation>{system if channels else ''}</acquisitionSystemInformation>"
+        f"<encoding><encodingLimits>{limits if slices else ''}</encodingLimits></encoding></ismrmrdHeader>"
+    )
+
+
+@pytest.mark.parametrize(("channels", "slices"), [(8, 3), (8, None), (None, 3), (8, 1), (12, 3)])
+def test_coils_before_slices_are_refused_where_the_header_tells(look, kspace, one_line_error, channels, slices):
+    look(kspace, counted(channels, slices))
+    assert look.lines == []
+    with one_line_error("a1.h5", "(8, 3, 64, 64)", "axis 0 seems to be the coils", "allowed: (slice, coil"):
+        look(kspace.swapaxes(0, 1), counted(channels, slices))
+
+
+@pytest.mark.parametrize("slices", [None, 1, 3])
+def test_coils_without_an_axis_of_slices_are_refused_where_the_header_tells(look, kspace, one_line_error, slices):
+    for coils in (kspace[1], kspace[1][:, None]):
+        with one_line_error(f"{coils.shape}", "8 coils", "axis 0 seems to be the coils"):
+            look(coils, counted(8, slices))
+    look(kspace[:, 0], counted(8, 3))
+    look(kspace[:1], counted(8, 1))
+    assert look.lines == []
+
+
+def test_compressed_coils_and_slices_left_out_are_no_exchange(look, kspace, slices):
+    look(kspace[:, :2], counted(8, 3))
+    look(kspace[:2], counted(8, 3))
+    look(kspace[1:2], counted(8, 3))
+    # As many coils as there are slices, before they were compressed: the images tell.
+    look(slices[:, :4], counted(6, None))
+    assert look.lines == []
+
+
+@pytest.fixture(scope="module")
+def slices():
+    """Six slices of five coils: whose images tell one from the other."""
+    return brain_volume(np.random.default_rng([3, 1]), num_slices=6, size=SIZE, num_coils=5).kspace
+
+
+def test_coils_before_slices_are_noted_without_a_header(look, slices):
+    for header in (None, "<ismrmrdHeader/>"):
+        look(slices, header)
+        look(slices[:, 0], header)
+        look(slices[:, :1], header)
+        assert look.lines == []
+        for exchanged in (slices.swapaxes(0, 1), slices[:5].swapaxes(0, 1), slices[2], slices[2][:, None]):
+            look(exchanged, header)
+            (line,) = look.lines
+            assert f"kspace has shape {exchanged.shape}, but its slices are as alike as the coils of one" in line
+            assert "expected: (slice, coil, row, column)" in line
+
+
 @pytest.mark.parametrize("axes", [(3, 2, 1, 0), (0, 2, 3, 1)])
 def test_another_order_of_axes_is_refused_without_a_header_too(look, kspace, one_line_error, axes):
     with one_line_error("kspace has shape", "allowed: ", "(slice, coil, row, column)"):
@@ -404,6 +461,90 @@ def test_missing_samples_without_a_mask_are_refused(look, kspace, one_line_error
             look(np.where(mask, kspace, outside * np.abs(kspace).max()))
     with one_line_error("undersampled already", "not where its `mask` says"):
         look(kspace * mask, mask=np.ones(SIZE), **MEASURED)
+
+
+def filled(kspace, mask, noise, reference=np.max):
+    """k-space with noise of this standard deviation where it was not measured."""
+    draw = np.random.default_rng(7).standard_normal((2, *kspace.shape)) / 2**0.5
+    outside = noise * reference(np.abs(kspace)) * (draw[0] + 1j * draw[1])
+    return np.where(mask, kspace, outside).astype(np.complex64)
+
+
+MOSTLY = lines(2, slice(8, 56))
+"""Every second line, and three quarters of all in the middle."""
+
+
+@pytest.mark.parametrize("coils", [1, 8])
+@pytest.mark.parametrize("mask", [lines(), lines(2), MOSTLY, plane(), plane(0.6), lines()[:, None]])
+@pytest.mark.parametrize(
+    ("noise", "reference"), [(0, np.max), (1e-7, np.mean), (1e-6, np.max), (1e-4, np.mean), (1e-4, np.max)]
+)
+def test_a_little_noise_where_nothing_was_measured_is_no_measurement(
+    look, kspace, one_line_error, mask, coils, noise, reference
+):
+    part = filled(kspace[:2, :coils], mask, noise, reference)
+    with one_line_error("undersampled already", "holds no `mask`", "allowed"):
+        look(part)
+    plane_of_mask = np.broadcast_to(mask, (SIZE, SIZE))
+    with one_line_error("undersampled already", "outside its `mask`", "allowed"):
+        look(part, mask=plane_of_mask)
+    look(part, mask=plane_of_mask, **MEASURED)
+    assert look.lines == []
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1])
+def test_a_line_with_few_samples_of_a_mask_is_not_missing(look, kspace, share):
+    mask = plane(share)
+    mask[[20, 21, 22, 45, 46]] = False
+    mask[[20, 45], 10] = True
+    look(kspace * mask, mask=mask, **MEASURED)
+    assert look.lines == []
+
+
+@pytest.mark.parametrize("mask", [lines(), MOSTLY, plane(), lines()[:, None]])
+@pytest.mark.parametrize("noise", [0, 1e-5])
+def test_one_coil_that_was_not_masked_does_not_hide_the_others(look, kspace, one_line_error, mask, noise):
+    part = filled(kspace[:1], mask, noise)
+    part[:, 2] = kspace[:1, 2]
+    with one_line_error("undersampled already", "holds no `mask`"):
+        look(part)
+    with one_line_error("holds no `mask`"):
+        look(part, **MEASURED)
+    with one_line_error("undersampled already", "outside its `mask`"):
+        look(part, mask=np.broadcast_to(mask, (SIZE, SIZE)))
+
+
+def test_noise_is_not_taken_for_a_mask(look, kspace, one_line_error):
+    with one_line_error("holds no `mask`", "allowed"):
+        look(filled(kspace[:1], lines(), 1e-5), **MEASURED)
+    assert look(filled(kspace[:1], MOSTLY, 0), **MEASURED).zeros_are_mask
+
+
+def bottle(rows=128, columns=128):
+    y, x = np.meshgrid(*[(np.arange(n) - n // 2) / n for n in (rows, columns)], indexing="ij")
+    return centred(np.fft.fft2, (np.hypot(x, y) < 0.3).astype(complex))[None, None]
+
+
+@pytest.mark.parametrize("coils", [1, 8])
+@pytest.mark.parametrize("name", ["brain", "oversampled", "bottle"])
+def test_full_data_of_little_noise_are_full(look, kspace, images, name, coils):
+    """Also with a part that is zero, or noise, at the edges, and with twelve bits a number."""
+    full = {
+        "brain": kspace[:1, :coils],
+        "oversampled": scanned(images[:1, :coils], 128, 64, (128, 64)),
+        "bottle": bottle() * np.ones((coils, 1, 1)),
+    }[name]
+    rows, columns = full.shape[-2:]
+    y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in (rows, columns)], indexing="ij")
+    for kept in (x > -2, x < 0.4, x > -0.4, y < 0.4, np.hypot(x, y) < 1):
+        look(filled(full, kept, 0), None)
+        assert look.lines == []
+        look(filled(full, kept, 1e-6), None)
+    step = np.abs(full).max() / 2048
+    look(filled(full, np.True_, 0), mask=lines() if columns == SIZE else lines().repeat(2))
+    assert look.lines == []
+    if name != "bottle":
+        look(np.round(full / step).astype(np.complex64), None)
 
 
 def test_zeros_of_rounded_numbers_are_no_mask(look, kspace, one_line_error):

@@ -1,11 +1,16 @@
 """From DIRECT's batch to the core's problem: the operator, the scale, the reference, and what is refused."""
 
 import copy
+import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
+from direct.data.datasets_config import AugmentationTransformConfig
+from omegaconf import OmegaConf
 
-from direct_deepen.data.batch import problem_from_batch, reference_image, to_complex
+from direct_deepen.data.batch import NamedSlices, problem_from_batch, reference_image, to_complex
 from direct_deepen.physics.scale import intensity_scale
 
 # Both sides are single precision and take the same steps in another order.
@@ -201,3 +206,11 @@ def test_maps_of_files_in_another_unit_give_the_same_problem(batch, problem, fac
     assert relative_error(found.A.sensitivity_map, problem.A.sensitivity_map) < SINGLE
     assert relative_error(found.masked_kspace, problem.masked_kspace) < SINGLE
     assert relative_error(reference_image(batch, found), reference_image(batch, problem)) < SINGLE
+
+
+def test_a_spawned_process_reads_a_dataset_of_direct():
+    """As on macOS, and in a process of its own: DIRECT's modules import one another, and the first one decides."""
+    sent = pickle.dumps((NamedSlices, OmegaConf.structured(AugmentationTransformConfig)))
+    read = "import pickle, sys; print(pickle.load(sys.stdin.buffer)[1].rescale)"
+    done = subprocess.run([sys.executable, "-c", read], input=sent, capture_output=True, timeout=100)
+    assert done.stdout.decode().strip() == "None", done.stderr.decode()

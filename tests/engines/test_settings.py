@@ -315,3 +315,24 @@ def test_settings_of_a_training_that_goes_on_may_be_changed_from_python(tmp_path
         engine.configure("inference.prior_weight", -2.0)
     assert engine.inference.prior_weight == 2.0
     assert OmegaConf.to_container(engine.cfg.model.inference).get("prior_weight") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("inference.max_iterations", 8.0, ("'8.0'", "allowed: an integer")),
+        ("inference.max_iterations", "8.0", ("'8.0'", "allowed: an integer")),
+        ("inference.max_iterations", [8], ("'[8]'", "allowed: an integer")),
+        ("inference.max_iterations", "${none}", ("'${none}'", "allowed")),
+        ("inference.tolerance", "small", ("'small'", "allowed: a number")),
+        ("objective.chains.num_steps", 8.5, ("'8.5'", "allowed: an integer")),
+        ("objective.chains.num_stops", 8, ("num_stops", "allowed: random_phase")),
+        ("hidden_channels", 8, ("no such setting", "allowed: noise_std")),
+    ],
+)
+def test_a_changed_setting_of_another_type_is_one_line(tmp_path, one_line_error, key, value, words):
+    engine = tiny_direct.build_engine(tmp_path, tiny_direct.configuration())
+    engine.configure("inference.max_iterations", "8")
+    with one_line_error(f"model.{key}", *words):
+        engine.configure(key, value)
+    assert engine.inference.max_iterations == 8

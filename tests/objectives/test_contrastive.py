@@ -109,8 +109,8 @@ class NothingSampled:
     normal = forward
 
 
-def trained_curvature(factor: float, *, updates: int = 300) -> float:
-    """Train one curvature on noise of standard deviation cε: persistent chains of unit step, nothing sampled."""
+def trained_curvature(factor: float, *, updates: int = 300, step_size: float | None = 1.0) -> float:
+    """Train one curvature on noise of standard deviation cε: persistent chains of one step size, nothing sampled."""
     noise_std = 0.01
     energy, generator = OneCurvature(0.6), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(energy.parameters(), lr=0.02)
@@ -120,7 +120,7 @@ def trained_curvature(factor: float, *, updates: int = 300) -> float:
     history = []
     for _ in range(updates):
         samples = langevin(
-            A, data, energy, noise_std=noise_std, num_steps=10, init=state, init_std=noise_std, step_size=1.0,
+            A, data, energy, noise_std=noise_std, num_steps=10, init=state, init_std=noise_std, step_size=step_size,
             generator=generator,
         )  # fmt: skip
         state = samples.images[0]
@@ -147,3 +147,8 @@ def test_with_less_noise_than_the_chain_has_there_is_no_such_place(factor):
     # The chain's variance is at least ε², at h = 1: curvature rises past it until the chain diverges at h = 2.
     with pytest.raises(DivergenceError):
         trained_curvature(factor, updates=2000)
+
+
+def test_with_less_noise_the_adapting_step_leaves_a_place_at_a_larger_curvature():
+    # With A = 0 it is τ = 1.6/2h, and the variance of the chain τε²/(1 − (1 − τh)²) = ε²/1.2h: c² = 1/1.2h.
+    assert trained_curvature(0.9, updates=160, step_size=None) == pytest.approx(1 / (1.2 * 0.9**2), rel=0.05)

@@ -110,7 +110,9 @@ def test_the_last_column_of_table_one_is_the_mean_over_masks():
         cells[mask, "deepen"] = rows(mask, "deepen", [30.0, 31.0])
         cells[mask, "muse"] = rows(mask, "muse", [30.0 - number, 31.0 - number])
     cells["2d4x", "mol"] = rows("2d4x", "mol", [29.0, 29.0])
-    lines = {line.split("|")[1].strip(): line for line in report.table1(cells).splitlines()}
+    table, note = report.table1(cells).split("\n\n")
+    assert "`muse` is trained with `image_energy_weight: 0.3`" in note
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines()}
     assert "+1.50 ± 0.00" in lines["muse"]
     # No mean over masks that were not all done.
     assert lines["mol"].rstrip().endswith("|  |")
