@@ -10,23 +10,24 @@ fastMRI stores them, and 8 s in chunks of a slice that are compressed, as all of
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import h5py
 import numpy as np
 import torch
 from direct.data.datasets import FastMRIDataset
 from direct.data.mri_transforms import ComputeZeroPadding, CreateSamplingMask, EstimateSensitivityMapModule
-from scipy.ndimage import uniform_filter, uniform_filter1d
 
 from direct_deepen.data.batch import SMALLEST_CALIBRATION
 from direct_deepen.data.fastmri_file import open_volume
+from direct_deepen.data.ismrmrd_header import Header, read_header
+from direct_deepen.data.likeness import evenly_spread, unlike
+from direct_deepen.data.missing_samples import NOT_MEASURED, ends_with, measured_samples, missing_samples
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.espirit import KERNEL_WIDTH, calibration_width
 from direct_deepen.physics.scale import central_disc
@@ -35,42 +36,20 @@ _logger = logging.getLogger(__name__)
 
 _EMPTY = 1e-10
 """Norm of a slice, relative to the largest, below which it holds rounding errors of zeros."""
-_NOT_MEASURED = 1e-6
-"""Magnitude of a sample, relative to their root mean square, below which it was not measured."""
-_OUTSIDE = 1e-6
-"""Energy of nearly all samples outside a mask, relative to the median inside, below which they were not measured."""
 _CENTRED, _OFF_CENTRE = 0.3, 0.05
 """Share of the energy in the central disc from which the centre of k-space is in the middle; below which it is not."""
 _FAR = 0.075
 """Distance of the largest sample from the middle, in cycles per pixel, which makes a share between these two wrong."""
-_GAPS_INSIDE, _GAPS = 0.05, 0.2
-"""Shares of samples that are missing between others in undersampled data: of the inner half of k-space, and of all.
-With twelve bits a number, measured data have 0.02 and 0.06."""
-_LOW_LINE, _LOW_SAMPLE = 0.03, 0.01
-"""Energy, relative to lines or samples around, below which it is noise that was put where nothing was measured."""
-_LOW_LINES, _LOW_SAMPLES = 0.03, 0.2
-"""Shares of such lines and samples in undersampled data. Measured data have no line below 0.4 of those around, and 1 %
-of the samples of one coil, as noise has; edges that are zero, and a uniform disc without noise, change nothing."""
-_LINES_AROUND, _SAMPLES_AROUND = 17, 9
-_WHITE = 0.6
-"""Share of the energy of such lines in their middle quarter, above which they are the zeros of an object's spectrum."""
-_ROUNDED_LINE, _ROUNDED_SAMPLE, _ROUNDED = 1e-8, 1e-6, 1e-14
-"""Energy around, relative to the largest, from which lines and samples of zeros were not rounded to them, with twelve
-bits a number; and others that are low."""
 _PADDING_ENERGY = 1e-4
 """Share of the energy in columns that the header declares to be padding."""
 _FAINT, _FAINT_SHARE = 1e-3, 0.01
 """Magnitude, relative to the mean, below which DIRECT may take a sample for padding; share of samples with a signal
 below it in data without noise. Measured data have at most 1e-5."""
-_DETAIL, _PATCH, _FEWEST_ALIKE, _MOST_ALIKE = 96, 6, 4, 16
-"""Samples and pixels of the images and patches in which coils of one slice are alike; numbers of images to compare."""
 _UNLIKE, _ONE_SLICE = 2.5, 0.015
 """How much more alike slices than coils are if they seem exchanged; how little slices differ that seem coils of one.
 In measured coils 0.9 to 2.8 % of the energy is of no common image, in slices of a head 4 to 24 %, in neighbours 1.7 %.
 """
 _MOST_COILS, _FEWEST_SAMPLES = 128, 32
-_ROUNDING = 0.03
-"""Of a header whose fields of view are rounded, as fastMRI's: pixels of images and of k-space differ by 2 %."""
 _CARTESIAN = ("", "cartesian", "epi")
 _AXES = "(slice, coil, row, column), or without coils"
 
@@ -170,7 +149,7 @@ class Volumes(FastMRIDataset):
         stored = sample.pop("mask", None)
         if self._masks:
             if layout.zeros_are_mask:
-                mask: np.ndarray | None = _sampled(_energies(sample["kspace"]).sum(axis=0))
+                mask: np.ndarray | None = measured_samples(_energies(sample["kspace"]).sum(axis=0))
             else:
                 mask = None if stored is None else layout.mask(stored, sample["slice_no"], shape)
             assert mask is not None  # it was looked at
@@ -300,7 +279,7 @@ class _Look:
         if not undersampled:
             self._require_complete_slices()
         size = np.sqrt(energy)
-        faint = (size > _NOT_MEASURED * np.sqrt(energy.mean())) & (size < _FAINT * size.mean())
+        faint = (size > NOT_MEASURED * np.sqrt(energy.mean())) & (size < _FAINT * size.mean())
         if faint[... if mask is None else mask].mean() > _FAINT_SHARE:
             _logger.info("%s: data without noise; padding_eps is not used, only zeros are padding", self.path)
             self.layout = replace(self.layout, faint=True)
@@ -391,7 +370,7 @@ class _Look:
         for number in numbers:
             energy = self._energies(number, first=True)
             norms[number] = np.sqrt(energy.sum() or self._energies(number).sum())
-            if not self._is_rounded() and energy.any() and _missing(energy).any():
+            if not self._is_rounded() and energy.any() and missing_samples(energy).any():
                 self.with_gaps.append(number)
         empty = tuple(int(number) for number in np.flatnonzero(norms <= _EMPTY * norms.max()))
         self.layout = replace(self.layout, empty_slices=empty)
@@ -442,8 +421,11 @@ class _Look:
 
     def _mask_of_zeros(self, energies: np.ndarray, undersampled: bool) -> np.ndarray:
         """Take the zeros of k-space for the mask that a file lacks, where measured samples cannot be among them."""
-        sampled = _sampled(energies.sum(axis=0))
-        certain = bool(_missing(energies).any() and not _missing(energies, sampled).any()) and not self._is_rounded()
+        sampled = measured_samples(energies.sum(axis=0))
+        certain = (
+            bool(missing_samples(energies).any() and not missing_samples(energies, sampled).any())
+            and not self._is_rounded()
+        )
         require(
             undersampled and certain,
             f"holds no `mask`; allowed with pass_mask: true: one number a column, shape ({sampled.shape[1]},), or one "
@@ -483,9 +465,9 @@ class _Look:
         between_slices = between_coils = float("nan")
         if not undersampled:  # or aliasing makes coils differ
             full = [number for number in range(slices) if number not in self.layout.empty_slices]
-            first = [(full[place], 0)[: len(self.shape) - 2] for place in _spread(len(full))]
-            between_slices = _unlike([self.layout.repaired(self.stored[place]) for place in first])
-            between_coils = _unlike(self.layout.repaired(self.stored[strongest])) if coils > 1 else between_coils
+            first = [(full[place], 0)[: len(self.shape) - 2] for place in evenly_spread(len(full))]
+            between_slices = unlike([self.layout.repaired(self.stored[place]) for place in first])
+            between_coils = unlike(self.layout.repaired(self.stored[strongest])) if coils > 1 else between_coils
         by_channels, by_slices = header.channels == slices > 1, header.slices == coils > 1
         told = f"kspace has shape {self.shape}, "
         known = [f"{n} {name}" for n, name in ((header.channels, "coils"), (header.slices, "slices")) if n]
@@ -505,21 +487,21 @@ class _Look:
         for number in self.with_gaps:
             # Numbers that were rounded are zero in one coil, and seldom in all.
             require(
-                not _missing(self._energies(number)).any(),
+                not missing_samples(self._energies(number)).any(),
                 f"slice {number} is undersampled already: many of its samples are zero between others, or noise far "
                 "below those around; allowed: fully sampled volumes",
             )
 
     def _require_samples(self, energies: np.ndarray, mask: np.ndarray | None, undersampled: bool) -> None:
         """Look for samples that are missing between others, and whether the mask of the file is why."""
-        partly = mask is not None and _ends_with(energies, mask, self._is_rounded())
+        partly = mask is not None and ends_with(energies, mask, self._is_rounded())
         require(
             undersampled or not partly,
             "undersampled already: its k-space is zero, or noise far below the rest, outside its `mask`; allowed: "
             "fully sampled volumes, as references and simulated masks need them (`direct predict` takes it with "
             "inference.dataset.pass_mask: true and inference.dataset.transforms.masking: null)",
         )
-        missing = _missing(energies, mask if partly else None, self._is_rounded())
+        missing = missing_samples(energies, mask if partly else None, self._is_rounded())
         told = "it holds no `mask`" if mask is None else "these are not where its `mask` says"
         require(
             not missing.any(),
@@ -529,212 +511,10 @@ class _Look:
         )
 
 
-@dataclass(frozen=True)
-class Header:
-    """What an ISMRMRD header says; None of what it does not say."""
-
-    encoded: tuple[int, int, int] | None = None
-    reconstruction: tuple[int, int, int] | None = None
-    """Matrix sizes x, y, z: rows, columns, depth."""
-    limits: tuple[int, int] | None = None
-    """Last and central step of the phase encoding."""
-    channels: int = 0
-    slices: int = 0
-    """Numbers of coils and of slices, zero where it does not say."""
-    trajectory: str = ""
-    lengths: tuple[tuple[float, ...], tuple[float, ...]] = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
-    """Fields of view of k-space and of the images, x, y, z in millimetres; zero where it does not say."""
-
-    @property
-    def has_lengths(self) -> bool:
-        """Whether it says how wide rows and columns are, of k-space and of the images."""
-        return min(length for lengths in self.lengths for length in lengths[:2]) > 0
-
-    def pixels(self, rows: int, columns: int) -> tuple[int, int]:
-        """Return rows and columns of the images' field of view, in pixels of k-space of that size.
-
-        A pixel is field of view over matrix of the encoded space, so that neither images interpolated to more pixels
-        nor readout oversampling matter. Zeros around k-space make pixels smaller in the same field of view. Without
-        millimetres the matrix of the images is taken for their field of view.
-        """
-        matrix, sizes = (self.reconstruction or (rows, columns))[:2], (rows, columns)
-        if not self.has_lengths:
-            return matrix[0], matrix[1]
-        found = []
-        for whole, seen, size, encoded, images in zip(
-            *self.lengths, sizes, self.encoded or sizes, matrix, strict=False
-        ):
-            # Who has cropped the images, and not the header, has left just that.
-            shown = size if size == round(encoded * seen / whole) else round(size * seen / whole)
-            found.append(images if abs(shown - images) <= _ROUNDING * images else max(1, shown))
-        return found[0], found[1]
-
-    def geometry(self, rows: int, columns: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Return rows and columns of the images, and lengths of a row's, column's and slice's pixel in millimetres."""
-        sizes, (_, seen) = self.pixels(rows, columns), self.lengths
-        enlarged = not self.has_lengths and (sizes[0] > rows or sizes[1] > columns)
-        if self.reconstruction is None or min(seen) == 0 or enlarged:
-            return None
-        matrix = (*sizes, self.reconstruction[2])
-        return sizes, tuple(length / size for length, size in zip(seen, matrix, strict=True))
-
-
-def read_header(stored: Any) -> Header:
-    """Read an ISMRMRD header, with or without the namespace; a :class:`DeepenError` if it is none."""
-    text = stored.item() if isinstance(stored, np.ndarray) and stored.size == 1 else stored
-    try:
-        root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, TypeError, ValueError) as error:
-        raise DeepenError(f"ismrmrd_header is no XML ({error}); allowed: an ISMRMRD header, or none") from error
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-
-    def numbers(place: str, names: tuple[str, ...]) -> Iterator[int]:
-        for name in names:
-            found = root.findtext(f"encoding/{place}/{name}")
-            if found is not None:
-                known = found.strip().isdecimal()
-                require(known, f"{place}/{name} of ismrmrd_header is {found!r}; allowed: an integer, or no header")
-                yield int(found)
-
-    sizes = [tuple(numbers(f"{space}/matrixSize", ("x", "y", "z"))) for space in ("encodedSpace", "reconSpace")]
-    lengths = [
-        tuple(_length(root.findtext(f"encoding/{space}/fieldOfView_mm/{axis}")) for axis in "xyz")
-        for space in ("encodedSpace", "reconSpace")
-    ]
-    limits = tuple(numbers("encodingLimits/kspace_encoding_step_1", ("maximum", "center")))
-    channels = _number(root.findtext("acquisitionSystemInformation/receiverChannels"))
-    last = _number(root.findtext("encoding/encodingLimits/slice/maximum"))
-    encoded, reconstruction = ((x[0], x[1], x[2]) if len(x) == 3 else None for x in sizes)
-    return Header(
-        encoded,
-        reconstruction,
-        (limits[0], limits[1]) if len(limits) == 2 else None,
-        channels,
-        last + 1 if last else 0,
-        (root.findtext("encoding/trajectory") or "").strip().lower(),
-        (lengths[0], lengths[1]),
-    )
-
-
-def _number(text: str | None) -> int:
-    """Return a number that nothing rests on, or zero."""
-    found = (text or "").strip()
-    return int(found) if found.isdecimal() else 0
-
-
-def _length(text: str | None) -> float:
-    """Return a length that is finite and above zero, and else zero: many headers leave it out, or empty."""
-    try:
-        length = float(text or 0)
-    except ValueError:
-        return 0
-    return length if 0 < length < float("inf") else 0
-
-
 def _energies(kspace: np.ndarray) -> np.ndarray:
     """Energies (coil, row, column) of k-space (…, row, column), where what is not finite counts as zero."""
     kspace = np.nan_to_num(kspace, posinf=0, neginf=0).astype(np.complex128)
     return (np.abs(kspace) ** 2).reshape(-1, *kspace.shape[-2:])
-
-
-def _spread(count: int) -> list[int]:
-    """Return as many numbers below a count as are compared, evenly."""
-    return [int(place) for place in np.linspace(0, count - 1, min(count, _MOST_ALIKE))]
-
-
-def _unlike(kspace: Sequence[np.ndarray] | np.ndarray) -> float:
-    """Return the share of the energy of images that is not one image times weights, which differ from patch to patch.
-
-    Not a number if there are few images, or no signal.
-    """
-    if len(kspace) < _FEWEST_ALIKE:
-        return float("nan")
-    images = np.stack([np.nan_to_num(kspace[number], posinf=0, neginf=0) for number in _spread(len(kspace))])
-    sizes = [min(size, _DETAIL) // _PATCH * _PATCH for size in images.shape[-2:]]
-    middle = tuple(slice((n - k) // 2, (n - k) // 2 + k) for n, k in zip(images.shape[-2:], sizes, strict=True))
-    images = np.fft.ifft2(np.fft.ifftshift(images[:, *middle], axes=(-2, -1)))
-    patches = images.reshape(-1, sizes[0] // _PATCH, _PATCH, sizes[1] // _PATCH, _PATCH).transpose(1, 3, 0, 2, 4)
-    energy = np.linalg.svd(patches.reshape(-1, len(images), _PATCH**2), compute_uv=False) ** 2
-    return float(1 - energy[:, 0].sum() / energy.sum()) if energy.any() else float("nan")
-
-
-def _sampled(energy: np.ndarray) -> np.ndarray:
-    return energy > _NOT_MEASURED**2 * energy.mean()
-
-
-def _ends_with(energies: np.ndarray, mask: np.ndarray, rounded: bool) -> bool:
-    """Return whether there is nothing outside a mask, but for what a lossy compression leaves, or a little noise."""
-    energy = energies.sum(axis=0)
-    if mask.all() or not energy[mask].any():
-        return False
-    inside = energy[mask]
-    if np.quantile(energy[~mask], 0.99) <= _OUTSIDE * np.median(inside[inside > 0]):
-        return True
-    return not rounded and _many(_low(energies), ~mask & (_between(mask) | _between(mask.T).T))
-
-
-def _missing(energies: np.ndarray, mask: np.ndarray | None = None, rounded: bool = False) -> np.ndarray:
-    """Return which samples (row, column), of a mask if given, are missing between others; none unless there are many.
-
-    These are zeros in all coils, or, unless numbers are rounded, nearly nothing in half of the coils.
-    """
-    inside = np.ones(energies.shape[1:], dtype=bool) if mask is None else mask
-    sampled = _sampled(energies.sum(axis=0)) & inside
-    zeros = (_between(sampled) | _between(sampled.T).T) & inside
-    # In the outer half numbers that are rounded to integers may be zero.
-    many = _inner(zeros).mean() >= _GAPS_INSIDE or zeros.mean() >= _GAPS
-    if rounded:
-        return zeros & many
-    low = _low(energies * inside)
-    return (zeros | low) & inside & (many or _many(low, inside))
-
-
-def _inner(values: np.ndarray) -> np.ndarray:
-    return values[tuple(slice(size // 4, size - size // 4) for size in values.shape)]
-
-
-def _many(low: np.ndarray, inside: np.ndarray) -> bool:
-    """Return whether so many of some samples are low, or of the whole lines of them, that they were not measured."""
-    lines = [low.all(axis=axis)[inside.all(axis=axis)] for axis in (0, 1)]
-    samples = [low[inside], _inner(low)[_inner(inside)]]
-    shares = [(found, _LOW_LINES) for found in lines] + [(found, _LOW_SAMPLES) for found in samples]
-    return any(found.any() and found.mean() >= share for found, share in shares)
-
-
-def _low(energies: np.ndarray) -> np.ndarray:
-    """Return samples (row, column) far below those around: alone, or with all of their line."""
-    means = energies.mean(axis=(-2, -1), keepdims=True)
-    # A coil with another unit, or one that is broken, is no measure of the others.
-    relative = (energies / np.where(means > 0, means, 1))[means[:, 0, 0] > 0]
-    energy = _half(relative)
-    level = uniform_filter(energy, _SAMPLES_AROUND, mode="nearest")
-    level = np.minimum(level, np.maximum(_lower_side(energy), _lower_side(energy.T).T))
-    rounded = np.where(energy > 0, _ROUNDED, _ROUNDED_SAMPLE) * energy.max()
-    alone = (energy < _LOW_SAMPLE * level) & (level > rounded)
-    return alone | _low_lines(relative) | _low_lines(relative.swapaxes(-2, -1))[:, None]
-
-
-def _low_lines(relative: np.ndarray) -> np.ndarray:
-    """Return which columns of (coil, row, column) are far below those on both sides."""
-    lines = _half(relative.mean(axis=-2))
-    level = np.minimum(uniform_filter1d(lines, _LINES_AROUND, mode="nearest"), _lower_side(lines))
-    low = (lines < _LOW_LINE * level) & (level > np.where(lines > 0, _ROUNDED, _ROUNDED_LINE) * relative.max())
-    along = _half(relative)[:, low].sum(axis=-1)
-    middle = along[3 * len(along) // 8 : len(along) - 3 * len(along) // 8]
-    return low & (middle.sum() <= _WHITE * along.sum())
-
-
-def _half(values: np.ndarray) -> np.ndarray:
-    """Return the value that half of the coils, the first axis, do not exceed."""
-    middle = (len(values) - 1) // 2
-    return np.partition(values, middle, axis=0)[middle]
-
-
-def _lower_side(values: np.ndarray) -> np.ndarray:
-    """Return the largest value before and up to each along the last axis, or after and from it if that is less."""
-    before = np.maximum.accumulate(values, axis=-1)
-    return np.minimum(before, np.maximum.accumulate(values[..., ::-1], axis=-1)[..., ::-1])
 
 
 def _central_share(energy: np.ndarray) -> float:
@@ -743,10 +523,3 @@ def _central_share(energy: np.ndarray) -> float:
 
 def _peak(energy: np.ndarray) -> tuple[int, ...]:
     return tuple(int(position) for position in np.unravel_index(energy.argmax(), energy.shape))
-
-
-def _between(sampled: np.ndarray) -> np.ndarray:
-    """Return where a sample is missing that has measured ones on both sides along the last axis."""
-    before = np.logical_or.accumulate(sampled, axis=-1)
-    after = np.logical_or.accumulate(sampled[..., ::-1], axis=-1)[..., ::-1]
-    return before & after & ~sampled

@@ -109,7 +109,7 @@ def _typed(schema: DictConfig, config: DictConfig) -> DictConfig:
     try:
         return OmegaConf.merge(schema, config)
     except ValidationError as error:
-        if error.full_key is None:
+        if not error.full_key:  # empty in early versions
             raise
         raise DeepenError(f"{error.full_key}: {first_line(error)}") from error
     except ConfigKeyError as error:

@@ -106,8 +106,8 @@ def best_value(method: Reconstructor, cases: Sequence[Case]) -> Any:
         (estimate,) = method.reconstruct(value, case).values()
         return quality(in_view(case, estimate.image), in_view(case, case.reference[0])).psnr
 
-    scores = {value: float(np.mean([psnr(value, case) for case in cases])) for value in method.candidates}
-    best = max(scores, key=lambda value: scores[value])
+    scores = [float(np.mean([psnr(value, case) for case in cases])) for value in method.candidates]
+    best = method.candidates[int(np.argmax(scores))]
     _logger.info("%s is the best of %i values on %i slices", best, len(scores), len(cases))
     return best
 

@@ -12,7 +12,8 @@ from direct_deepen.errors import DeepenError, first_line, require, require_choic
 from direct_deepen.evaluation.classical import CLASSICAL, ZERO_FILLED
 
 
-@dataclass(frozen=True)
+# Not frozen: early versions of OmegaConf merge nothing into those.
+@dataclass
 class Tuning:
     """A key of the model section, such as ``inference.prior_weight``; the value with the highest mean PSNR is used."""
 
@@ -20,7 +21,7 @@ class Tuning:
     values: list[Any] = MISSING
 
 
-@dataclass(frozen=True)
+@dataclass
 class Method:
     """A method: classical, trained by a configuration, or predictions in the output folder of ``direct predict``.
 
@@ -49,7 +50,7 @@ class Run(NamedTuple):
         return Path(text.replace("{problem}", self.problem))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Study:
     """All that a benchmark compares, on folders of volumes for test and validation.
 

@@ -24,7 +24,7 @@ from direct_deepen.evaluation.benchmark import (
     write_results,
 )
 from direct_deepen.evaluation.classical import CLASSICAL, REGULARIZATIONS
-from direct_deepen.evaluation.methods import best_value, classical
+from direct_deepen.evaluation.methods import Estimate, Reconstructor, best_value, classical
 from direct_deepen.evaluation.metrics import quality
 from direct_deepen.evaluation.study import load_study
 from direct_deepen.evaluation.tables import read_results
@@ -224,6 +224,13 @@ def test_the_weight_of_a_classical_method_is_the_best_of_the_candidates_on_valid
     assert best_value(classical(method), validation) == REGULARIZATIONS[int(np.argmax(scores))]
     # A best candidate at either end would say that the range is too narrow.
     assert 0 < int(np.argmax(scores)) < len(scores) - 1
+
+
+def test_a_list_may_be_what_is_tuned(study):
+    reference = Reconstructor(
+        lambda shares, case: {"": Estimate(sum(shares) * case.reference[0], 0.0)}, candidates=[[1, 1], [0.5, 0.5], [0]]
+    )
+    assert best_value(reference, study.cases(study.validation)) == [0.5, 0.5]
 
 
 def test_tuning_on_no_data_is_refused(one_line_error):

@@ -86,7 +86,8 @@ def test_nothing_is_kept_of_a_batch_but_its_images(quadratic, draw):
     images, held = draw(3, 5, 7), []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: held.append(tensor) or tensor, lambda tensor: tensor):
         quadratic(images)
-    assert [tuple(tensor.shape) for tensor in held] == [(3, 2, 5, 7)]
+    # Early versions of PyTorch keep an empty tensor besides.
+    assert [tuple(tensor.shape) for tensor in held if tensor.numel() > 0] == [(3, 2, 5, 7)]
 
 
 class SumOfFeatures(ConvolutionalEnergy):

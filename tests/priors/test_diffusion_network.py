@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from direct_deepen.priors import DiffusionDenoiser, NoiseConditionalEnergy
+from direct_deepen.priors import DenoisedResidual, DiffusionDenoiser, NoiseConditionalEnergy
 from direct_deepen.priors.diffusion_network import PRECONDITIONINGS, ConditionalUNet, NoiseLevelEmbedding
 
 
@@ -113,7 +113,9 @@ def test_the_gradient_of_training_reaches_every_weight(draw):
 
 def test_the_residual_of_a_level_is_what_the_network_takes_away(draw):
     network, image = build(), draw(3, 8, 8)
-    value, residual = network.at(0.3).value_and_grad(image)
+    found = network.at(0.3)
+    assert isinstance(found, DenoisedResidual)
+    value, residual = found.value_and_grad(image)
     expected = (image - network(image, 0.3)).detach()
     torch.testing.assert_close(residual, expected)
     torch.testing.assert_close(value, 0.5 * expected.abs().square().sum(dim=(1, 2)))
