@@ -234,8 +234,8 @@ def test_commands_with_references_refuse_undersampled_data_in_one_line(
     [
         ({"pass_mask": False}, ["transforms.masking is null", "pass_mask: true"]),
         ({"transforms.cropping.crop": "reconstruction_size"}, ["cropping.crop", "'reconstruction_size'", "null"]),
-        ({"transforms.augmentation.pad": [40, 40]}, ["augmentation.pad", "(40, 40)", "null"]),
-        ({"transforms.augmentation.rescale": [16, 16]}, ["augmentation.rescale", "(16, 16)", "null"]),
+        ({"transforms.augmentation.pad": [40, 40]}, ["augmentation.pad", "40, 40", "null"]),
+        ({"transforms.augmentation.rescale": [16, 16]}, ["augmentation.rescale", "16, 16", "null"]),
     ],
 )
 def test_settings_that_do_not_go_with_the_masks_of_files_are_named(
