@@ -58,6 +58,9 @@ TRANSFORMS: dict[str, tuple[tuple[Any, ...], str]] = {
 _WITH_SIZE = ("FastMRI", "FakeMRIBlobs", "CMRxRecon")
 """Datasets whose samples say how large the reconstruction is to be."""
 
+_WITHOUT_FILES = ("FakeMRIBlobs", "SheppLoganProton", "SheppLoganT1", "SheppLoganT2")
+"""Datasets that draw their images."""
+
 
 def require_served(cfg: Any, command: str | None = None) -> None:
     """Raise :class:`DeepenError` where a configuration of DIRECT asks for what ``command``, by default any, has not."""
@@ -120,6 +123,11 @@ def require_dataset(data: Any, path: str) -> None:
     require(
         hasattr(datasets, f"{data.name}Dataset"),
         f"{path}.name is {data.name!r}; allowed: a dataset of DIRECT, as FastMRI",
+    )
+    require(
+        path != "inference.dataset" or data.name not in _WITHOUT_FILES,
+        f"{path}.name is {data.name!r}; allowed: a dataset of files (DIRECT gives it --data-root, which those that "
+        "draw their images do not take)",
     )
     _require(data, DATASET, path)
     schema = OmegaConf.structured(load_dataset_config(data.name))

@@ -259,7 +259,7 @@ class _Look:
         self._number_type()
         self._header()
         strongest = self._strongest()
-        if len(self.layout.empty_slices) == self.layout.num_slices:
+        if strongest in self.layout.empty_slices or not self._is_finite(strongest):
             return self.layout
         energies = self._energies(strongest)
         failure = self._centre(energies.sum(axis=0), strongest)
@@ -288,6 +288,9 @@ class _Look:
     def _energies(self, number: int, first: bool = False) -> np.ndarray:
         """Energies (coil, row, column) of a slice, repaired as far as is known; of its first coil, or of all."""
         return _energies(self.layout.repaired(self.stored[(number, 0)[: len(self.shape) - 2] if first else number]))
+
+    def _is_finite(self, number: int) -> bool:
+        return bool(np.isfinite(as_complex(self.stored[number])).all())
 
     def _number_type(self) -> None:
         dtype, shape = self.stored.dtype, self.stored.shape
@@ -372,7 +375,10 @@ class _Look:
             norms[number] = np.sqrt(energy.sum() or self._energies(number).sum())
             if not self._is_rounded() and energy.any() and missing_samples(energy).any():
                 self.with_gaps.append(number)
-        empty = tuple(int(number) for number in np.flatnonzero(norms <= _EMPTY * norms.max()))
+        small = np.flatnonzero(norms <= _EMPTY * norms.max()).tolist()
+        # Those that are not finite are refused by name when their turn comes.
+        self.with_gaps = [number for number in self.with_gaps if self._is_finite(number)]
+        empty = tuple(int(number) for number in small if self._is_finite(number))
         self.layout = replace(self.layout, empty_slices=empty)
         return int(norms.argmax())
 

@@ -297,7 +297,14 @@ class _Solver:
         pairs = state.pairs.updated(
             terms.image - state.terms.image, terms.gradient - state.terms.gradient, accepted, forget=refused
         )
-        done = state.done | (short & (flat | (short_steps >= _PATIENCE))) | (curvature > _LARGEST_CURVATURE)
+        given_up = curvature > _LARGEST_CURVATURE
+        if bad := not_finite(torch.where(refused & given_up, candidate.cost + image_norm(candidate.gradient), 0.0)):
+            raise DivergenceError(
+                f"the shortest step leads to cost {candidate.cost[bad].tolist()} and gradient norm "
+                f"{image_norm(candidate.gradient)[bad].tolist()}; allowed: finite values",
+                bad,
+            )
+        done = state.done | (short & (flat | (short_steps >= _PATIENCE))) | given_up
         return _State(terms, curvature, pairs, decrease, state.flat_slope, short_steps, done)
 
     def _try_step(self, state: _State) -> tuple[CostTerms, torch.Tensor, torch.Tensor]:

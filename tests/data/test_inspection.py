@@ -352,6 +352,21 @@ def test_data_without_noise_need_another_bound_of_padding(look):
 # ---- What is noted
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_slice_that_is_not_finite_is_not_empty(look, kspace, value):
+    broken = kspace.copy()
+    broken[1], broken[2] = value, 0
+    assert look(broken).empty_slices == (2,)
+    broken[1] = 0
+    broken[1, 0, 5, 5] = value
+    assert look(broken).empty_slices == (2,)
+    # All of a column, which is no column that was left out.
+    broken[1] = kspace[1]
+    broken[1, :, :, SIZE // 2] = value
+    assert look(broken).empty_slices == (2,)
+    assert look(np.full_like(kspace, value)).empty_slices == ()
+
+
 def test_empty_slices_are_numbered(look, kspace):
     assert look(kspace * np.array([1, 0, 1e-14])[:, None, None, None]).empty_slices == (1, 2)
     assert look.lines == []  # they are counted over all volumes, where it is known what becomes of them

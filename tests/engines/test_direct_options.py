@@ -59,6 +59,13 @@ REFUSED = {
 """What is refused of every dataset, and a word of the line."""
 
 
+@pytest.mark.parametrize("name", ["SheppLoganT1", "FakeMRIBlobs"])
+def test_prediction_refuses_datasets_that_draw_their_images(tmp_path, map_config, checkpoint, exit_with_one_line, name):
+    config = tiny_direct.changed(map_config, {"inference.dataset.name": name})
+    with exit_with_one_line("inference.dataset.name", name, "a dataset of files"):
+        tiny_direct.direct_predict(tmp_path, config, tmp_path, checkpoint)
+
+
 @pytest.mark.parametrize("place", ["training", "validation", "inference"])
 @pytest.mark.parametrize("key", REFUSED)
 def test_what_a_dataset_cannot_be_is_one_line_with_its_key(

@@ -294,6 +294,26 @@ def test_steps_into_nan_are_refused(problem):
     assert bool((result.cost_history[-1] < result.cost_history[0]).all())
 
 
+@pytest.mark.parametrize("broken", ["energy", "gradient"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_energy_that_is_no_longer_finite_is_no_convergence(problem, broken, value):
+    A, kspace = problem
+
+    class Failing:
+        """½‖x‖², until it fails for good."""
+
+        evaluations = 0
+
+        def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            self.evaluations += 1
+            late = value if self.evaluations > 4 else 0.0
+            energy, gradient = 0.5 * image.abs().square().sum(dim=(1, 2)), image.clone()
+            return (energy + late, gradient) if broken == "energy" else (energy, gradient + late)
+
+    with pytest.raises(DivergenceError, match=r"mm_map: images \[0.*at step \d+: the shortest step leads to cost"):
+        mm_map(A, kspace, Failing(), curvature=1e-3, tolerance=1e-12, max_iterations=200)
+
+
 # ---- Images do not know of one another, and cost what they need
 
 
