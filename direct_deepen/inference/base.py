@@ -12,6 +12,7 @@ from torch import nn
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.inference.samples import Samples
 from direct_deepen.parts import Part, Registry, setting
+from direct_deepen.physics.noise_level import estimated_noise_std
 from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.sense import sense
 
@@ -21,6 +22,8 @@ class Inference(Part, ABC):
 
     learns: ClassVar[tuple[str, ...]] = ()
     """Settings that are the first values of positive numbers which are trained with the prior."""
+    noise_level = "given"
+    """``given``, or ``estimated`` from the data: a setting of those that can do with either."""
 
     @property
     def posterior_noise_std(self) -> float:
@@ -28,7 +31,9 @@ class Inference(Part, ABC):
         return self.shared.noise_std
 
     def noise_std_of(self, problem: Problem) -> torch.Tensor:
-        """Return ε of the posterior of every image, real (batch,)."""
+        """Return ε of the posterior of every image, given or estimated, real (batch,)."""
+        if self.noise_level == "estimated":
+            return 2**0.5 * estimated_noise_std(problem.masked_kspace, problem.A.sampling_mask)
         return torch.full_like(problem.scale, self.posterior_noise_std)
 
     def sense(self, problem: Problem) -> torch.Tensor:

@@ -12,7 +12,6 @@ from direct_deepen.inference.base import Estimate, Estimator, inferences, learne
 from direct_deepen.inference.iterations import FixedPointResult, equilibrium, proximal_iteration, unrolled_gradient
 from direct_deepen.inference.mm_map import Stopping, mm_map
 from direct_deepen.parts import setting
-from direct_deepen.physics.noise_level import estimated_noise_std
 from direct_deepen.physics.problem import Problem
 from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy
 
@@ -47,12 +46,6 @@ class Map(Estimator):
             self.noise_level == "given" or self.noise_std is None,
             f"{path}.noise_std is {self.noise_std!r}; allowed with {path}.noise_level: estimated: null",
         )
-
-    def noise_std_of(self, problem: Problem) -> torch.Tensor:
-        """Return ε of every image, given or estimated."""
-        if self.noise_level == "given":
-            return super().noise_std_of(problem)
-        return 2**0.5 * estimated_noise_std(problem.masked_kspace, problem.A.sampling_mask)
 
     def weighted(self, prior: DifferentiableEnergy, noise_std: float | None = None) -> SumEnergy:
         """Return w(ε/ε₀)²E for an ε, by default that of the configuration."""

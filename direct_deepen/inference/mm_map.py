@@ -289,7 +289,8 @@ class _Solver:
         size = decrease + (candidate.cost - candidate.energy)
         short = accepted & (-change <= self.stopping.tolerance * size)
         short_steps = torch.where(accepted, torch.where(short, state.short_steps + 1, 0), state.short_steps)
-        flat = image_norm(candidate.gradient) <= state.flat_slope
+        slope = image_norm(candidate.gradient)
+        flat = slope <= state.flat_slope
         terms = candidate.where(accepted, state.terms)
         # Where a step of the memory is refused, the memory is to blame and not L.
         factor = torch.where(accepted, _DECAY, torch.where(refused & ~state.pairs.filled(), _RAISE, 1.0))
@@ -298,11 +299,12 @@ class _Solver:
             terms.image - state.terms.image, terms.gradient - state.terms.gradient, accepted, forget=refused
         )
         given_up = curvature > _LARGEST_CURVATURE
-        if bad := not_finite(torch.where(refused & given_up, candidate.cost + image_norm(candidate.gradient), 0.0)):
+        lost = refused & given_up & ~torch.isfinite(candidate.cost + slope)
+        if bool(lost.any()):
             raise DivergenceError(
-                f"the shortest step leads to cost {candidate.cost[bad].tolist()} and gradient norm "
-                f"{image_norm(candidate.gradient)[bad].tolist()}; allowed: finite values",
-                bad,
+                f"the shortest step leads to cost {candidate.cost[lost].tolist()} and gradient norm "
+                f"{slope[lost].tolist()}; allowed: finite values",
+                lost.nonzero().flatten().tolist(),
             )
         done = state.done | (short & (flat | (short_steps >= _PATIENCE))) | given_up
         return _State(terms, curvature, pairs, decrease, state.flat_slope, short_steps, done)

@@ -19,7 +19,6 @@ from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
 from direct_deepen.inference.noise_levels import power_schedule, variance_exploding_schedule
 from direct_deepen.inference.samples import Samples
 from direct_deepen.parts import setting
-from direct_deepen.physics.noise_level import estimated_noise_std
 from direct_deepen.physics.problem import Problem
 from direct_deepen.priors import DenoisedResidual, DifferentiableEnergy, NoiseConditionalEnergy, ReducedPrecision
 
@@ -163,12 +162,6 @@ class AnnealedLangevin(Sampler):
             f"{path}.largest_noise_std is {self.largest_noise_std!r}; allowed: above smallest_noise_std = "
             f"{self.smallest_noise_std!r}",
         )
-
-    def noise_std_of(self, problem: Problem) -> torch.Tensor:
-        """Return ε of every image, given or estimated."""
-        if self.noise_level == "given":
-            return super().noise_std_of(problem)
-        return 2**0.5 * estimated_noise_std(problem.masked_kspace, problem.A.sampling_mask)
 
     def sample(
         self, problem: Problem, prior: nn.Module, generator: torch.Generator, start: torch.Tensor | None = None
