@@ -88,8 +88,9 @@ class Part:
     """Base of the parts. The engine sets ``shared``; used from Python, a part has the defaults."""
 
     shared = SharedSettings()
-    needs: ClassVar[str] = ""
-    """A method that the prior has to have: ``value_and_grad`` of energies, ``at`` of energies of a noise level."""
+    needs: ClassVar[tuple[str, ...]] = ("forward",)
+    """Methods of which the prior has to have one: ``value_and_grad`` of energies, ``at`` and ``at_noise`` of priors of
+    all noise levels."""
 
 
 class Registry[Kind: Part]:

@@ -56,18 +56,25 @@ class ConvEnergyConfig(NetworkConfig):
 
 
 @dataclass
-class NoiseConditionalEnergyConfig(PriorConfig):
-    """Keys of :class:`direct_deepen.priors.NoiseConditionalEnergy`, and the decay of the average of its weights."""
+class AveragedConfig(PriorConfig):
+    """Keys of the networks of all noise levels, and the decay of the average of their weights."""
 
-    channels: list[int] = field(default_factory=lambda: [32, 64, 128])
-    num_blocks: int = 2
     image_std: float = 0.3
     average_decay: float = 0.999
     """d_max of :class:`direct_deepen.priors.Averaged`."""
 
 
 @dataclass
-class DiffusionDenoiserConfig(NoiseConditionalEnergyConfig):
+class NoiseConditionalEnergyConfig(AveragedConfig):
+    """Keys of :class:`direct_deepen.priors.NoiseConditionalEnergy`."""
+
+    channels: list[int] = field(default_factory=lambda: [32, 64, 128])
+    num_blocks: int = 2
+    noise_factor: float = 2**0.5
+
+
+@dataclass
+class DiffusionDenoiserConfig(AveragedConfig):
     """Keys of :class:`direct_deepen.priors.DiffusionDenoiser`."""
 
     channels: list[int] = field(default_factory=lambda: [64, 128, 256, 512])
@@ -108,8 +115,8 @@ class DirectModel(nn.Module):
         system = system_of(section)
         for kind, part in (("objective", system.objective), ("inference", system.inference)):
             require(
-                hasattr(self, part.needs or "forward"),
-                f"model.{kind}.name: {type(part).__name__} asks for a prior with {part.needs}, which "
+                any(hasattr(self, method) for method in part.needs),
+                f"model.{kind}.name: {type(part).__name__} asks for a prior with {' or '.join(part.needs)}, which "
                 f"{type(self).__name__} has not; allowed: another model.model_name, or another {kind}",
             )
         attach_learned(self, system.inference, "model.inference")
@@ -167,9 +174,14 @@ class DiffusionDenoiser(DirectModel, _AveragedDenoiser):
 
 
 class _AveragedEnergy(nn.Module):
-    def __init__(self, channels: list[int], num_blocks: int, image_std: float, average_decay: float) -> None:
+    def __init__(
+        self, channels: list[int], num_blocks: int, image_std: float, noise_factor: float, average_decay: float
+    ) -> None:
         super().__init__()
-        energy = priors.NoiseConditionalEnergy(channels=channels, num_blocks=num_blocks, image_std=image_std)
+        energy = priors.NoiseConditionalEnergy(
+            channels=channels, num_blocks=num_blocks, image_std=image_std, noise_factor=noise_factor
+        )
+        self.noise_factor = noise_factor
         self.averaged = priors.Averaged(energy, average_decay)
 
 
@@ -177,12 +189,16 @@ class NoiseConditionalEnergy(DirectModel, _AveragedEnergy):
     """:class:`direct_deepen.priors.NoiseConditionalEnergy`, with the average of its weights."""
 
     def forward(self, image: torch.Tensor, noise_std: torch.Tensor | float) -> torch.Tensor:
-        """Return ∇E_σ(x), with a graph to the weights."""
-        return self._energy.gradient(image, noise_std)
+        """Return E_σ(x)."""
+        return self.averaged(image, noise_std)
 
     def at(self, noise_std: float) -> priors.Energy:
         """Return E_σ."""
         return self._energy.at(noise_std)
+
+    def at_noise(self, noise_std: float) -> priors.Energy:
+        """Return the energy of data with noise ε."""
+        return self._energy.at_noise(noise_std)
 
     @property
     def _energy(self) -> priors.NoiseConditionalEnergy:

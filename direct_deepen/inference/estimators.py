@@ -13,7 +13,7 @@ from direct_deepen.inference.iterations import FixedPointResult, equilibrium, pr
 from direct_deepen.inference.mm_map import Stopping, mm_map
 from direct_deepen.parts import setting
 from direct_deepen.physics.problem import Problem
-from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy
+from direct_deepen.priors.energy import DifferentiableEnergy, Energy, NoiseDependentEnergy, SumEnergy, at_noise
 
 
 @inferences("map")
@@ -21,7 +21,7 @@ from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy
 class Map(Estimator):
     """MAP by majorize-minimize, min ½‖Ax − b‖² + w(ε/ε₀)²E(x): :func:`~direct_deepen.mm_map`."""
 
-    needs = "value_and_grad"
+    needs = ("value_and_grad", "at_noise")
     prior_weight: float = setting(1.0, above=0)
     """w of the cost ½‖Ax − b‖² + w(ε/ε₀)²E(x)."""
     noise_std: float | None = setting(None, above=0)
@@ -47,10 +47,11 @@ class Map(Estimator):
             f"{path}.noise_std is {self.noise_std!r}; allowed with {path}.noise_level: estimated: null",
         )
 
-    def weighted(self, prior: DifferentiableEnergy, noise_std: float | None = None) -> SumEnergy:
-        """Return w(ε/ε₀)²E for an ε, by default that of the configuration."""
-        ratio = (self.posterior_noise_std if noise_std is None else noise_std) / self.shared.noise_std
-        return SumEnergy([(self.prior_weight * ratio**2, prior)])
+    def weighted(self, prior: DifferentiableEnergy | NoiseDependentEnergy, noise_std: float | None = None) -> SumEnergy:
+        """Return w(ε/ε₀)²E, or w times the energy that the prior has for ε, by default that of the configuration."""
+        known = self.posterior_noise_std if noise_std is None else noise_std
+        ((weight, energy),) = at_noise(prior, known, trained_noise_std=self.shared.noise_std).terms
+        return SumEnergy([(self.prior_weight * weight, energy)])
 
     def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
         """Minimise the cost: of a batch at once, or of one image after the other where every one has its ε."""
@@ -115,7 +116,7 @@ class ProximalIteration(Estimator):
 class UnrolledGradient(Estimator):
     """A fixed number of gradient steps with a learned step: :func:`~direct_deepen.inference.unrolled_gradient`."""
 
-    needs = "value_and_grad"
+    needs = ("value_and_grad",)
     learns = ("step_size",)
     num_steps: int = setting(30, least=1)
     """K."""

@@ -126,7 +126,7 @@ ALPS_RULES = ("conditional", "mask_shaped", "langevin", "metropolis", "map")
 class AnnealedLangevin(Sampler):
     """Annealed Langevin posterior sampling (ALPS): :func:`~direct_deepen.inference.annealed_langevin`."""
 
-    needs = "at"
+    needs = ("at",)
     rule: str = setting("conditional", choices=ALPS_RULES)
     """``conditional``: the authors' draws around denoised means. ``mask_shaped``: the same with their shortcut for the
     noise, which leaves the coils out. ``langevin``, ``metropolis``: preconditioned steps that have the posterior as

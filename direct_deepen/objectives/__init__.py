@@ -2,6 +2,7 @@
 
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
 from direct_deepen.objectives.contrastive import Contrastive, contrastive_loss, energy_unit
+from direct_deepen.objectives.contrastive_over_levels import ContrastiveOverLevels
 from direct_deepen.objectives.diffusion import (
     Diffusion,
     Distillation,
@@ -22,6 +23,7 @@ from direct_deepen.objectives.score_matching import ScoreMatching, denoising_sco
 
 __all__ = [
     "Contrastive",
+    "ContrastiveOverLevels",
     "Denoising",
     "Diffusion",
     "Distillation",

@@ -58,7 +58,7 @@ def energy_unit(num_pixels: int, noise_std: float) -> float:
 class Contrastive(Objective):
     """Denoising score matching (warm start), then :func:`contrastive_loss` against samples of Langevin chains."""
 
-    needs = "value_and_grad"
+    needs = ("value_and_grad",)
     warm_start_iterations: int = setting(1000, least=0)
     """Iterations of denoising score matching before the contrastive ones."""
     warm_start_noise_std: float = setting(0.1, above=0)

@@ -11,6 +11,7 @@ from direct_deepen.errors import require
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
 from direct_deepen.parts import setting
 from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.priors import energy_gradient
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(x, σ) ↦ D(x, σ), complex (batch, height, width) and (batch,) → complex (batch, height, width)."""
@@ -41,7 +42,7 @@ def diffusion_loss(
 
 
 def distillation_loss(
-    energy_gradient: Denoiser,
+    energy: Callable[[torch.Tensor, torch.Tensor | float], torch.Tensor],
     teacher: Denoiser,
     image: torch.Tensor,
     noise_std: torch.Tensor,
@@ -58,7 +59,8 @@ def distillation_loss(
     measured has far less noise than σ in them. The teacher denoises such images all the same; an energy that has never
     seen one may have any gradient there.
 
-    The loss is a scalar with the graph of ∇E_σ; no gradient goes into the teacher, D. Images x are free of noise, or
+    ``energy`` is (x, σ) ↦ E_σ(x), real (batch,), differentiable twice. The loss is a scalar with the graph of ∇E_σ; no
+    gradient goes into the teacher, D. Images x are free of noise, or
     samples of the teacher, complex (batch, height, width); ``noise_std`` σ > 0, per real component, and ``noise_share``
     u, from 0 to 1, are real (batch,).
     """
@@ -67,7 +69,7 @@ def distillation_loss(
     noisy = image + share * level * complex_normal_like(image, generator=generator)
     with torch.no_grad():
         target = noisy - teacher(noisy, noise_std)
-    error = (energy_gradient(noisy, noise_std) - target) / level
+    error = (energy_gradient(energy, noisy, noise_std) - target) / level
     return torch.view_as_real(error).square().sum(dim=-1).mean()
 
 
@@ -110,7 +112,7 @@ class Diffusion(Objective):
 class Distillation(Diffusion):
     """Distillation of an energy from a trained diffusion (ALPS): :func:`distillation_loss`."""
 
-    needs = "at"
+    needs = ("at",)
     teacher_configuration: str = ""
     """Configuration of the trained diffusion; only training reads it."""
     teacher_checkpoint: str = ""

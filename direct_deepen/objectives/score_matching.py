@@ -56,7 +56,7 @@ def denoising_score_matching_loss(
 class ScoreMatching(Objective):
     """Denoising score matching over all noise levels up to one (MuSE): :func:`denoising_score_matching_loss`."""
 
-    needs = "value_and_grad"
+    needs = ("value_and_grad",)
     max_noise_std: float = setting(0.1, above=0)
     """Largest noise level, per real component, in scaled intensities."""
     image_energy_weight: float = setting(0.0, least=0)

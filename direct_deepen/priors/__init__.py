@@ -2,8 +2,13 @@
 
 from direct_deepen.priors.averaged import Averaged
 from direct_deepen.priors.convolutional_energy import ConvEnergy, QuadraticEnergy, ReducedPrecision
-from direct_deepen.priors.diffusion_network import DenoisedResidual, DiffusionDenoiser, NoiseConditionalEnergy
-from direct_deepen.priors.energy import DifferentiableEnergy, Energy, SumEnergy, at_noise
+from direct_deepen.priors.diffusion_network import (
+    DenoisedResidual,
+    DiffusionDenoiser,
+    NoiseConditionalEnergy,
+    energy_gradient,
+)
+from direct_deepen.priors.energy import DifferentiableEnergy, Energy, NoiseDependentEnergy, SumEnergy, at_noise
 from direct_deepen.priors.networks import Denoiser, ImageNetwork
 
 __all__ = [
@@ -16,8 +21,10 @@ __all__ = [
     "Energy",
     "ImageNetwork",
     "NoiseConditionalEnergy",
+    "NoiseDependentEnergy",
     "QuadraticEnergy",
     "ReducedPrecision",
     "SumEnergy",
     "at_noise",
+    "energy_gradient",
 ]

@@ -1,7 +1,7 @@
 """Priors of all noise levels: a residual U-Net (DRUNet) conditioned on the level, and its energies (ALPS)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -101,11 +101,21 @@ class NoiseConditionalEnergy(nn.Module):
     r"""E_σ(x) = ½‖x − ψ(x, σ)‖², ψ a network conditioned on the noise level (ALPS).
 
     Once x − ∇E_σ(x) = E[image | x] is learned, E_σ/σ² is −log of the density of images with noise σ, up to a constant.
-    ψ, with its arguments and errors, is a :class:`DiffusionDenoiser` with ``edm`` preconditioning.
+    ψ, with its arguments and errors, is a :class:`DiffusionDenoiser` with ``edm`` preconditioning. ``noise_factor`` is
+    c > 0 of :meth:`at_noise`; a :class:`DeepenError` for another.
     """
 
-    def __init__(self, *, channels: Sequence[int] = (32, 64, 128), num_blocks: int = 2, image_std: float = 0.3) -> None:
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int] = (32, 64, 128),
+        num_blocks: int = 2,
+        image_std: float = 0.3,
+        noise_factor: float = 2**0.5,
+    ) -> None:
         super().__init__()
+        require_positive("noise_factor", noise_factor)
+        self.noise_factor = noise_factor
         self.denoiser = DiffusionDenoiser(
             channels=channels, num_blocks=num_blocks, preconditioning="edm", image_std=image_std
         )
@@ -115,26 +125,46 @@ class NoiseConditionalEnergy(nn.Module):
         residual = image - self.denoiser(image, noise_std)
         return 0.5 * torch.view_as_real(residual).square().sum(dim=(1, 2, 3))
 
-    def gradient(self, image: torch.Tensor, noise_std: torch.Tensor | float) -> torch.Tensor:
-        """Return ∇E_σ(x), complex (batch, height, width), with a graph to the weights: for training."""
-        with torch.enable_grad():
-            variable = image.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self(variable, noise_std).sum(), variable, create_graph=True)
-        return gradient
-
     def at(self, noise_std: float) -> Energy:
         """Return the energy E_σ of one level."""
-        return _EnergyAtLevel(self, noise_std)
+        return _EnergyAtLevel(self, noise_std, 1.0)
+
+    def at_noise(self, noise_std: float) -> Energy:
+        r"""Return the energy of the posterior ∝ exp(−2C/ε²), ``noise_std`` = ε: E = E_σ/2c² at σ = cε.
+
+        Of images with noise σ the logarithm of the prior is −E_σ/σ², and :math:`2E/\varepsilon^2 = E_\sigma/\sigma^2`.
+        """
+        result = _EnergyAtLevel(self, self.noise_factor * noise_std, 1 / (2 * self.noise_factor**2))
+        result.prior_noise_std = noise_std
+        return result
+
+
+def energy_gradient(
+    energy: Callable[[torch.Tensor, torch.Tensor | float], torch.Tensor],
+    image: torch.Tensor,
+    noise_std: torch.Tensor | float,
+) -> torch.Tensor:
+    """Return ∇E_σ(x), complex (batch, height, width), with a graph to the weights: for training."""
+    with torch.enable_grad():
+        variable = image.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(energy(variable, noise_std).sum(), variable, create_graph=True)
+    return gradient
 
 
 class _EnergyAtLevel(Energy):
-    def __init__(self, energy: NoiseConditionalEnergy, noise_std: float) -> None:
+    def __init__(self, energy: NoiseConditionalEnergy, noise_std: float, weight: float) -> None:
         super().__init__()
         self.energy = energy
         self.noise_std = noise_std
+        self.weight = weight
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.energy(image, self.noise_std)
+        return self.weight * self.energy(image, self.noise_std)
+
+    def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = [Energy.value_and_grad(self, part) for part in image.split(images_at_once(image))]
+        values, gradients = zip(*parts, strict=True)
+        return torch.cat(values), torch.cat(gradients)
 
 
 class ConditionalUNet(nn.Module):

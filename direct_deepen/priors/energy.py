@@ -19,6 +19,14 @@ class DifferentiableEnergy(Protocol):
         """Return E, real (batch,), and ∇E, complex (batch, height, width), of every image, without a graph."""
 
 
+@runtime_checkable
+class NoiseDependentEnergy(Protocol):
+    """A prior with an energy for every noise of the data."""
+
+    def at_noise(self, noise_std: float) -> DifferentiableEnergy:
+        """Return the energy of the posterior ∝ exp(−2C/ε²) of data with ``noise_std`` = ε."""
+
+
 def as_function(energy: DifferentiableEnergy) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return E as a function with a graph to the image: the energy itself if it is one, else by ``value_and_grad``.
 
@@ -129,7 +137,9 @@ class SumEnergy:
         return torch.stack([weight * value for (weight, _), value in zip(self.terms, values, strict=True)]).sum(dim=0)
 
 
-def at_noise(energy: DifferentiableEnergy, noise_std: float, *, trained_noise_std: float | None = None) -> SumEnergy:
+def at_noise(
+    energy: DifferentiableEnergy | NoiseDependentEnergy, noise_std: float, *, trained_noise_std: float | None = None
+) -> SumEnergy:
     r"""Return the energy of the same prior for data of another noise: (ε/ε₀)²E, to be used with ``noise_std`` = ε.
 
     Training makes :math:`\exp(-2E/\varepsilon_0^2)` the prior, and the posterior of data with noise ε is
@@ -139,9 +149,13 @@ def at_noise(energy: DifferentiableEnergy, noise_std: float, *, trained_noise_st
 
     ``noise_std`` is ε, √2 times the measurement noise per real component, in scaled intensities. ``trained_noise_std``
     is ε₀, by default that of the energy: those of :func:`~direct_deepen.load_pretrained`, of ``load_trained``, and
-    those returned here know theirs.
+    those returned here know theirs. A prior that has an energy for every noise returns that of ε; it has no ε₀.
     """
     require_positive("noise_std", noise_std)
+    if isinstance(energy, NoiseDependentEnergy):
+        result = SumEnergy([(1.0, energy.at_noise(noise_std))])
+        result.prior_noise_std = noise_std
+        return result
     known = trained_noise_std if trained_noise_std is not None else prior_noise_std(energy)
     if known is None:
         raise DeepenError("trained_noise_std is None, and this energy does not say its own; allowed: a number > 0")

@@ -118,6 +118,8 @@ PAIRS = [
     ("inference", "annealed_langevin", {"largest_noise_std": 0.01, "smallest_noise_std": 0.01}),
     ("objective", "diffusion", {"largest_noise_std": 0.1, "smallest_noise_std": 0.2}),
     ("objective", "distillation", {"largest_noise_std": 0.1, "smallest_noise_std": 0.1}),
+    ("objective", "contrastive_over_levels", {"largest_data_noise_std": 0.1, "smallest_data_noise_std": 0.1}),
+    ("objective", "contrastive_over_levels", {"chains.start": "persistent"}),
 ]
 
 
@@ -192,6 +194,7 @@ def test_energies_have_the_names_of_before_too(tmp_path):
         ("QuadraticEnergy", {"inference.name": "annealed_langevin"}, "inference.name"),
         ("QuadraticEnergy", {"objective.name": "distillation"}, "objective.name"),
         ("ImageNetwork", {"objective.name": "contrastive"}, "objective.name"),
+        ("QuadraticEnergy", {"objective.name": "contrastive_over_levels"}, "objective.name"),
     ],
 )
 def test_a_part_that_asks_for_another_prior_is_refused(one_line_error, name, changes, key):

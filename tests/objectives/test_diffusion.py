@@ -17,6 +17,12 @@ def best(image, noise_std):
     return STD**2 / (STD**2 + noise_std[:, None, None] ** 2) * image
 
 
+def best_energy(image, noise_std):
+    """The energy with the gradient x − best(x, σ)."""
+    variance = noise_std**2
+    return 0.5 * variance / (STD**2 + variance) * image.abs().square().sum(dim=(1, 2))
+
+
 def test_levels_have_uniform_logarithms_between_their_ends():
     levels = draw_noise_levels(20_000, smallest=0.01, largest=10.0, generator=generator())
     share = (levels.log10() + 2) / 3
@@ -64,19 +70,17 @@ def test_distillation_shows_images_with_a_share_of_the_noise_of_their_level(draw
         assert torch.equal(noise_std, levels)
         return x
 
-    distillation_loss(lambda x, s: x, teacher, image, levels, SHARES, generator=generator())
+    distillation_loss(best_energy, teacher, image, levels, SHARES, generator=generator())
     # 512 real components an image: a standard error of 3 %.
     torch.testing.assert_close(seen["noise"], SHARES * levels, rtol=0.15, atol=1e-12)
 
 
 def test_an_energy_with_the_score_of_its_teacher_has_no_loss(draw):
     image, levels = draw(3, 4, 4), torch.tensor([0.1, 1.0, 5.0], dtype=torch.float64)
-
-    def gradient(x, noise_std):
-        return x - best(x, noise_std)
-
-    assert float(distillation_loss(gradient, best, image, levels, SHARES, generator=generator())) < 1e-20
-    other = distillation_loss(lambda x, s: 1.1 * gradient(x, s), best, image, levels, SHARES, generator=generator())
+    assert float(distillation_loss(best_energy, best, image, levels, SHARES, generator=generator())) < 1e-20
+    other = distillation_loss(
+        lambda x, s: 1.1 * best_energy(x, s), best, image, levels, SHARES, generator=generator()
+    )  # fmt: skip
     assert float(other) > 1e-3
 
 
@@ -84,7 +88,8 @@ def test_no_gradient_goes_into_the_teacher(draw):
     weight = torch.ones((), dtype=torch.float64, requires_grad=True)
     student = torch.ones((), dtype=torch.float64, requires_grad=True)
     loss = distillation_loss(
-        lambda x, s: student * x, lambda x, s: weight * best(x, s), draw(2, 4, 4), torch.ones(2), torch.ones(2),
+        lambda x, s: student * best_energy(x, s), lambda x, s: weight * best(x, s), draw(2, 4, 4), torch.ones(2),
+        torch.ones(2),
         generator=generator(),
     )  # fmt: skip
     loss.backward()

@@ -48,7 +48,7 @@ LOSSES = {
     "distillation_loss": (
         small(NoiseConditionalEnergy),
         lambda p, x: objectives.distillation_loss(
-            p.gradient, lambda y, level: 0.5 * y, x, LEVELS, 0.5 * torch.ones_like(LEVELS), generator=generator()
+            p, lambda y, level: 0.5 * y, x, LEVELS, 0.5 * torch.ones_like(LEVELS), generator=generator()
         ),
     ),
     "log_barrier": (

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from direct_deepen.priors import DenoisedResidual, DiffusionDenoiser, NoiseConditionalEnergy
+from direct_deepen.priors import DenoisedResidual, DiffusionDenoiser, NoiseConditionalEnergy, at_noise, energy_gradient
 from direct_deepen.priors.diffusion_network import PRECONDITIONINGS, ConditionalUNet, NoiseLevelEmbedding
 
 
@@ -96,18 +96,31 @@ def test_the_energy_is_half_the_squared_distance_to_the_denoised_image(draw):
     torch.testing.assert_close(energy.at(0.3)(image), expected)
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.7])
+def test_the_energy_for_a_noise_has_the_temperature_of_the_posterior(draw, factor):
+    # Of images with noise σ = cε the logarithm of the density is −E_σ/σ²; the posterior has exp(−2E/ε²).
+    energy, image, noise_std = build(NoiseConditionalEnergy, noise_factor=factor), draw(2, 8, 8), 0.02
+    found = energy.at_noise(noise_std)
+    sigma = factor * noise_std
+    torch.testing.assert_close(2 * found(image) / noise_std**2, energy(image, sigma) / sigma**2)
+    value, gradient = at_noise(energy, noise_std).value_and_grad(image)
+    torch.testing.assert_close(value, found(image))
+    torch.testing.assert_close(gradient, energy.at(sigma).value_and_grad(image)[1] / (2 * factor**2))
+    assert at_noise(energy, noise_std).prior_noise_std == noise_std
+
+
 def test_its_gradient_is_that_of_finite_differences_with_and_without_a_graph(draw):
     energy, image, direction = build(NoiseConditionalEnergy), draw(2, 8, 8), draw(2, 8, 8, seed=1)
     value, gradient = energy.at(0.3).value_and_grad(image)
     torch.testing.assert_close(value, energy(image, 0.3))
-    torch.testing.assert_close(energy.gradient(image, 0.3), gradient)
+    torch.testing.assert_close(energy_gradient(energy, image, 0.3), gradient)
     slope = (energy(image + 1e-6 * direction, 0.3) - energy(image - 1e-6 * direction, 0.3)) / 2e-6
     torch.testing.assert_close(slope, (gradient.conj() * direction).real.sum(dim=(1, 2)), rtol=1e-6, atol=1e-8)
 
 
 def test_the_gradient_of_training_reaches_every_weight(draw):
     energy = build(NoiseConditionalEnergy)
-    energy.gradient(draw(2, 8, 8), torch.tensor([0.1, 0.5])).abs().square().sum().backward()
+    energy_gradient(energy, draw(2, 8, 8), torch.tensor([0.1, 0.5])).abs().square().sum().backward()
     assert all(p.grad is not None and math.isfinite(float(p.grad.abs().sum())) for p in energy.parameters())
 
 
