@@ -51,7 +51,7 @@ test-peer: setup
 speed: setup
 	$(BIN)/python -m benchmarks.speed --json runs/speed.json
 
-# Phantoms, two trainings by DIRECT, two predictions by DIRECT, one table and two pictures.
+# Phantoms, two trainings by DIRECT, two predictions, one table and two pictures; then a slice of a head with its own.
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" SEED=$(SEED) DEMO=$(DEMO) projects/demo/run.sh
 

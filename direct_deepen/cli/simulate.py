@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"{what} (default: {default[0]} {default[1]})",
         )  # fmt: skip
     parser.add_argument(
+        "--keep-band",
+        action="store_true",
+        help="keep k-space to its edge, also where it drops as that of an interpolated image (default: cut it there)",
+    )
+    parser.add_argument(
         "--subject",
         default=r"sub-[A-Za-z0-9]+",
         metavar="REGEX",
@@ -65,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
         args.output,
         seed=args.seed,
         acquisition=Acquisition(
-            args.slices, args.size, tuple(args.coils), tuple(args.pixel_size), tuple(args.noise_std)
+            args.slices, args.size, tuple(args.coils), tuple(args.pixel_size), tuple(args.noise_std), args.keep_band
         ),
         repeats=args.repeats,
         subject=args.subject,

@@ -58,6 +58,8 @@ class Acquisition:
     """Smallest and largest pixel in mm; never smaller than was measured."""
     noise_std: tuple[float, float] = (0.002, 0.02)
     """Least and most noise η, per real component, in units of the intensity scale; every octave is as likely."""
+    keep_band: bool = False
+    """Whether k-space is kept as far as the image has it, and not cut where :func:`measured_band` ends."""
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -138,7 +140,7 @@ def _draw_matrix(
     kspace = fft2(torch.from_numpy(magnitude).to(torch.complex64)).numpy()
     kept = []
     for axis, (number, size) in enumerate(zip(shape, stored, strict=True)):
-        measured = int(number * measured_band(kspace, axis - 2))
+        measured = number if acquisition.keep_band else int(number * measured_band(kspace, axis - 2))
         # Even, so that the centre of k-space stays where it is expected.
         kept.append(2 * (max(SMALLEST_SIZE, min(measured, round(number * size / wanted))) // 2))
     kspace = _centred(kspace, (min(kept[0], shape[0]), min(kept[1], shape[1])))

@@ -47,7 +47,7 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
         raise DeepenError(f"{path}: no checkpoint of DIRECT ({type(error).__name__})") from error
 
 
-_TRAINED_WITH = "__trained_with__"
+TRAINED_WITH = "__trained_with__"
 """Where a checkpoint says what its weights mean. DIRECT stores values of such keys as they are."""
 
 _ALWAYS_BEFORE = {"intensity_scale": FIELD_OF_VIEW}
@@ -62,7 +62,7 @@ def require_trained_with(path: Path | str, settings: Mapping[str, Any], instead:
     """
     if check_is_valid_url(str(path)):
         return
-    content = _ALWAYS_BEFORE | dict(torch.load(path, map_location="cpu", weights_only=True)).get(_TRAINED_WITH, {})
+    content = _ALWAYS_BEFORE | dict(torch.load(path, map_location="cpu", weights_only=True)).get(TRAINED_WITH, {})
     for name in content.keys() & settings.keys():
         require(
             content[name] == settings[name],
@@ -155,7 +155,7 @@ class RunCheckpointer(Checkpointer):
         training_energy: dict[str, float],
     ) -> None:
         folder, saves = checkpointer.save_directory, checkpointer.save_to_disk
-        objects = checkpointer.checkpointables | {_TRAINED_WITH: dict(trained_with), _TRAINING_ENERGY: training_energy}
+        objects = checkpointer.checkpointables | {TRAINED_WITH: dict(trained_with), _TRAINING_ENERGY: training_energy}
         super().__init__(folder, saves, model=checkpointer.model, **objects)
         self._state = state
         self.iteration = iteration

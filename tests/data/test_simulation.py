@@ -109,6 +109,13 @@ def test_nothing_is_known_outside_the_band_that_was_measured():
     assert volume.image.shape[1] >= 128 * 0.8
 
 
+def test_the_band_is_kept_on_demand():
+    images = interpolated(pictures(3, 128, 96), (2, 2))
+    kept = Acquisition(pixel_size=(0.1, 0.1), keep_band=True)
+    volume = simulate_volume(series(images, (0.5, 0.5)), np.random.default_rng(0), kept)
+    assert volume.image.shape[1:] == images.shape[1:]
+
+
 @pytest.mark.parametrize("axis", [-2, -1])
 @pytest.mark.parametrize("factor", [1, 2])
 def test_the_measured_band_is_found_along_each_axis(axis, factor):
