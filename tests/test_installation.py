@@ -78,7 +78,7 @@ import importlib, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
 assert importlib.import_module("direct.nn.deepen").__file__.startswith({str(tmp_path)!r})
-importlib.import_module("direct_deepen").load_pretrained()
+importlib.import_module("direct_deepen").load_pretrained("brain_phantom_2d4x")
 """
     # Isolated: the checkout and its environment are out of reach.
     subprocess.run([python, "-I", "-c", script, *sorted(modules)], cwd=tmp_path, check=True, timeout=600)

@@ -104,7 +104,7 @@ def test_an_operator_without_a_mask_measures_everything():
 def figures_of(kspace, maps, mask):
     A, b = align_phase(SenseOperator(maps, mask), kspace * mask), kspace * mask
     b = b / intensity_scale(A, b)[:, None, None, None]
-    energy, start = load_pretrained(), sense(A, b)
+    energy, start = load_pretrained("brain_phantom_2d4x"), sense(A, b)
     return misfit(A, b, mm_map(A, b, energy, init=start).image, start, 2**0.5 * ETA, energy)
 
 
@@ -187,7 +187,7 @@ def test_air_beside_the_head_changes_no_energy_and_no_verdict(head):
     kspace, maps = head
     image = (ifft2(kspace) * maps.conj()).sum(dim=1)
     image = image / full_sampling_scale(kspace)[:, None, None]
-    energy, margin = load_pretrained(), (SIZE // 2,) * 4
+    energy, margin = load_pretrained("brain_phantom_2d4x"), (SIZE // 2,) * 4
     noise = 2**0.5 * ETA * complex_normal((1, 2 * SIZE, 2 * SIZE), generator=torch.Generator().manual_seed(0))
     around = pad(image, margin)
     noisy = around + noise * (pad(torch.ones(SIZE, SIZE), margin) == 0)

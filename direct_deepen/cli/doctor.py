@@ -17,6 +17,7 @@ from direct_deepen import (
     Posterior,
     SenseOperator,
     Stopping,
+    at_noise,
     intensity_scale,
     langevin,
     load_pretrained,
@@ -27,6 +28,7 @@ from direct_deepen.cli.verbosity import versions
 from direct_deepen.errors import require
 from direct_deepen.machine import available_cores
 from direct_deepen.physics.noise import complex_normal
+from direct_deepen.physics.scale import OBJECT
 
 EXAMPLES = """\
 example:
@@ -113,8 +115,8 @@ def _self_test() -> str:
     A = SenseOperator(maps, mask)
     noise = complex_normal((1, _COILS, _SIZE, _SIZE), generator=generator)
     kspace = A.forward(truth) + _NOISE_STD / 2**0.5 * mask * noise
-    scale = intensity_scale(A, kspace)
-    data, energy = kspace / scale[:, None, None, None], load_pretrained()
+    scale = intensity_scale(A, kspace, kind=OBJECT)
+    data, energy = kspace / scale[:, None, None, None], at_noise(load_pretrained(), _NOISE_STD)
     start = sense(A, data)
     image = mm_map(A, data, energy, init=start, stopping=Stopping(max_iterations=100), progress=True).image
     samples = langevin(

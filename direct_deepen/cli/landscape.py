@@ -7,11 +7,13 @@ the minima lie; draws the planes as PNG, or as a page that any browser shows wit
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from direct_deepen.cli.verbosity import stage
 from direct_deepen.errors import require
+from direct_deepen.priors import at_noise
 from direct_deepen.progress import progress_bar
 
 EXAMPLES = """\
@@ -37,12 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Draw the landscapes of an energy around slices of a volume."""
     from direct_deepen.data.cases import cases, coil_maps_of, inference_dataset
-    from direct_deepen.engines.trained import load_trained, pretrained_for
+    from direct_deepen.engines.trained import load_system, load_trained, pretrained_for
     from direct_deepen.evaluation.landscape import landscape
     from direct_deepen.pages.html_page import write_view
     from direct_deepen.pages.landscape_view import landscape_view
 
-    energy = pretrained_for(args.cfg) if args.weights == "pretrained" else load_trained(Path(args.weights), args.cfg)
+    if args.weights == "pretrained":
+        known = load_system(args.cfg).settings.noise_std
+        energy: Any = at_noise(pretrained_for(args.cfg), known, trained_noise_std=known)
+    else:
+        energy = load_trained(Path(args.weights), args.cfg)
     dataset = inference_dataset(args.cfg, args.data_root)
     volume = args.volume or min(path.name for path in dataset.volume_indices)
     with stage(f"reading {volume}"):

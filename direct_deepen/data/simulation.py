@@ -1,12 +1,15 @@
 r"""Fully sampled volumes of k-space from magnitude images: what images of an archive lack to train on is drawn.
 
 Images that were stored have been interpolated, windowed and made positive. Of each, k-space is cut to the band that was
-measured, so that nothing outside of it is known for nothing; then contrast, intensity, pixel size, phase, coils and
-noise are drawn,
+measured, so that nothing outside of it is known for nothing; then contrast, intensity, pixel size, phase, coils,
+shading and noise are drawn,
 
-.. math:: b_c = F(S_c\, m^\gamma e^{i\varphi}) + n_c, \qquad n_c \sim \mathcal N(0, \eta^2) \text{ per real component}.
+.. math:: b_c = F(S_c\, R^a m^\gamma e^{i\varphi}) + n_c,
+          \qquad n_c \sim \mathcal N(0, \eta^2) \text{ per real component}.
 
-Noise comes after the coils: the background of such images is zero, that of a measurement is not.
+R is what the coils see together, their root sum of squares. Images of an archive are corrected for it; those of coils
+with Σ|S|² = 1 are bright where coils are near, the more the smaller these are. Noise comes after the coils: the
+background of such images is zero, that of a measurement is not.
 """
 
 import logging
@@ -40,6 +43,8 @@ _UNKNOWN_PIXEL_SIZE = 0.8
 _STEEP = -7.0
 """Slope of the power of k-space over frequency, both logarithmic, below which the measured band has ended. In images of
 heads it is -2 to -5 inside, and -8 or less at the edge."""
+_SHADING, _BRIGHTEST = 2.5, 2.0
+"""Largest a, and R, over its median, beyond which it is that: inside of a coil it has no bound."""
 _DARK, _LEAST_BRIGHT = 0.05, 0.05
 """A slice of which less than the second share is brighter than the first, of the brightest, shows nothing."""
 
@@ -88,7 +93,7 @@ class SimulatedVolume:
     """Height and width of a pixel in mm."""
     drawn: dict[str, float]
     """``noise_std`` η (in units of the intensity scale), ``kspace_noise_std`` (in those of ``kspace``), ``gamma``,
-    ``inverted``."""
+    ``inverted``, ``shading`` a."""
 
 
 def simulate_volume(series: ImageSeries, generator: np.random.Generator, acquisition: Acquisition) -> SimulatedVolume:
@@ -107,13 +112,15 @@ def simulate_volume(series: ImageSeries, generator: np.random.Generator, acquisi
     gain = 1e-4 * math.exp(generator.uniform(math.log(0.5), math.log(2.0)))
     image = (gain * magnitude * np.exp(1j * _draw_phase(generator, grid))).astype(np.complex64)
     num_coils = round(math.exp(generator.uniform(*np.log(acquisition.num_coils))))
-    sensitivity_map = _draw_coils(generator, num_coils, rows, columns)
+    sensitivity_map, root_sum_of_squares = _draw_coils(generator, num_coils, rows, columns)
+    shading = generator.uniform(0.0, _SHADING)
+    image *= root_sum_of_squares**shading
     kspace = fft2(torch.from_numpy(image[:, None] * sensitivity_map)).numpy()
     noise_std = math.exp(generator.uniform(*np.log(acquisition.noise_std)))
     raw_noise_std = noise_std * float(full_sampling_scale(torch.from_numpy(kspace)).median())
     noise = generator.standard_normal((*kspace.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
     kspace += np.float32(raw_noise_std) * noise
-    drawn |= {"noise_std": noise_std, "kspace_noise_std": raw_noise_std}
+    drawn |= {"noise_std": noise_std, "kspace_noise_std": raw_noise_std, "shading": shading}
     return SimulatedVolume(image, sensitivity_map, kspace, pixel_size, drawn)
 
 
@@ -206,10 +213,13 @@ def _draw_phase(generator: np.random.Generator, grid: tuple[np.ndarray, ...]) ->
     return phase
 
 
-def _draw_coils(generator: np.random.Generator, num_coils: int, rows: int, columns: int) -> np.ndarray:
-    """Draw coil maps of loops around the field of view, or a part of the way; root sum of squares 1.
+def _draw_coils(
+    generator: np.random.Generator, num_coils: int, rows: int, columns: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw coil maps of loops around the field of view, or a part of the way.
 
-    The square that they stand around covers the longer side.
+    Return them with root sum of squares 1, and that root, (rows, columns), over its median. The square that they stand
+    around covers the longer side.
     """
     size = max(rows, columns)
     arc = 2 * math.pi * generator.uniform(0.6, 1.0)
@@ -220,7 +230,9 @@ def _draw_coils(generator: np.random.Generator, num_coils: int, rows: int, colum
     gains = np.exp(generator.normal(0.0, 0.2, num_coils) + 1j * generator.uniform(-math.pi, math.pi, num_coils))
     maps = gains[:, None, None] * birdcage_maps(angles, radii, size)
     maps = _centred(maps, (rows, columns))
-    return (maps / np.linalg.norm(maps, axis=0)).astype(np.complex64)
+    root_sum_of_squares = np.linalg.norm(maps, axis=0)
+    relative = np.minimum(root_sum_of_squares / np.median(root_sum_of_squares), _BRIGHTEST).astype(np.float32)
+    return (maps / root_sum_of_squares).astype(np.complex64), relative
 
 
 # ---- Files

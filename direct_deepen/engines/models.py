@@ -71,6 +71,7 @@ class NoiseConditionalEnergyConfig(AveragedConfig):
     channels: list[int] = field(default_factory=lambda: [32, 64, 128])
     num_blocks: int = 2
     noise_factor: float = 2**0.5
+    smallest_noise_std: float = 0.0
 
 
 @dataclass
@@ -175,13 +176,22 @@ class DiffusionDenoiser(DirectModel, _AveragedDenoiser):
 
 class _AveragedEnergy(nn.Module):
     def __init__(
-        self, channels: list[int], num_blocks: int, image_std: float, noise_factor: float, average_decay: float
+        self,
+        channels: list[int],
+        num_blocks: int,
+        image_std: float,
+        noise_factor: float,
+        smallest_noise_std: float,
+        average_decay: float,
     ) -> None:
         super().__init__()
         energy = priors.NoiseConditionalEnergy(
-            channels=channels, num_blocks=num_blocks, image_std=image_std, noise_factor=noise_factor
+            channels=channels,
+            num_blocks=num_blocks,
+            image_std=image_std,
+            noise_factor=noise_factor,
+            smallest_noise_std=smallest_noise_std,
         )
-        self.noise_factor = noise_factor
         self.averaged = priors.Averaged(energy, average_decay)
 
 
@@ -192,11 +202,11 @@ class NoiseConditionalEnergy(DirectModel, _AveragedEnergy):
         """Return E_σ(x)."""
         return self.averaged(image, noise_std)
 
-    def at(self, noise_std: float) -> priors.Energy:
+    def at(self, noise_std: float) -> priors.EnergyAtLevel:
         """Return E_σ."""
         return self._energy.at(noise_std)
 
-    def at_noise(self, noise_std: float) -> priors.Energy:
+    def at_noise(self, noise_std: float) -> priors.EnergyAtLevel:
         """Return the energy of data with noise ε."""
         return self._energy.at_noise(noise_std)
 

@@ -9,15 +9,20 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from direct_deepen.data.cases import intensity_scale_of
-from direct_deepen.engines.checkpoints import require_trained_with, require_weights_of, weights_of
+from direct_deepen.engines.checkpoints import (
+    TRAINED_WITH,
+    require_trained_with,
+    require_weights_of,
+    weights_of,
+    write_tensors,
+)
 from direct_deepen.engines.configuration import keys_of_model, read_yaml
 from direct_deepen.engines.models import DiffusionDenoiser
 from direct_deepen.engines.settings import INSTEAD, System, plain, system_of
 from direct_deepen.errors import DeepenError, first_line, require
 from direct_deepen.physics.scale import FIELD_OF_VIEW
-from direct_deepen.priors import Energy
-from direct_deepen.priors.pretrained import load_pretrained
+from direct_deepen.priors import NoiseDependentEnergy
+from direct_deepen.priors.pretrained import available_pretrained, load_pretrained, pretrained_provenance
 
 _logger = logging.getLogger(__name__)
 
@@ -46,29 +51,57 @@ def load_prior(checkpoint: Path, configuration: Path) -> nn.Module:
 def load_trained(checkpoint: Path, configuration: Path) -> Any:
     """Return the energy of a checkpoint: anything with ``value_and_grad``, also what ``model.prior`` names.
 
+    A prior of all noise levels gives that of ``model.noise_std``.
+
     Arguments and errors are those of :func:`load_prior`.
     """
     prior = load_prior(checkpoint, configuration)
+    noise_std = float(load_system(configuration).settings.noise_std)
+    if isinstance(prior, NoiseDependentEnergy):
+        return prior.at_noise(noise_std)
     require(
         hasattr(prior, "value_and_grad"),
         f"{configuration}: model.model_name is a {type(prior).__name__}, which is no energy; allowed: a prior with "
         "value_and_grad",
     )
     energy: Any = prior
-    energy.prior_noise_std = float(load_system(configuration).settings.noise_std)
+    energy.prior_noise_std = noise_std
     return energy
 
 
-def pretrained_for(configuration: Path) -> Energy:
-    """Return the energy that comes with the package, if a configuration scales intensities as its training did."""
-    read_yaml(configuration)  # which says in one line what is wrong with it
-    kind = intensity_scale_of(configuration)
-    require(
-        kind == FIELD_OF_VIEW,
-        f"{configuration}: model.intensity_scale is {kind!r}; allowed with the weights that come with the package: "
-        f"{FIELD_OF_VIEW}",
+def pretrained_for(configuration: Path) -> Any:
+    """Return the prior that comes with the package, for the kind and the scale of intensities of a configuration.
+
+    A :class:`DeepenError` has those that there are.
+    """
+    section = _model_section(configuration)
+    wanted = (section["model_name"].rpartition(".")[2], section["intensity_scale"])
+    known = {}
+    for name in available_pretrained():
+        provenance = pretrained_provenance(name)
+        known[name] = (provenance["energy"], provenance.get("intensity_scale", FIELD_OF_VIEW))
+    for name, found in known.items():
+        if found == wanted:
+            return load_pretrained(name)
+    allowed = "; ".join(f"deepen.priors.{kind} with {scale} ({name})" for name, (kind, scale) in known.items())
+    raise DeepenError(
+        f"{configuration}: model.model_name is {section['model_name']!r} and model.intensity_scale {wanted[1]!r}; "
+        f"allowed with the weights that come with the package: {allowed}"
     )
-    return load_pretrained()
+
+
+def write_pretrained(configuration: Path, path: Path) -> None:
+    """Write the weights of :func:`pretrained_for` as a checkpoint that ``direct predict`` reads."""
+    prior = load_model_from_name(_model_section(configuration)["model_name"]).of(_model_section(configuration))
+    weights = pretrained_for(configuration).state_dict()
+    parts = [prior.averaged.module, prior.averaged.average] if hasattr(prior, "averaged") else [prior]
+    try:
+        for part in parts:
+            part.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DeepenError(f"{configuration}: the weights that come with the package are of another network") from error
+    meaning = load_system(configuration).settings.meaning()
+    write_tensors(path, {"model": prior.state_dict(), TRAINED_WITH: meaning})
 
 
 def load_system(configuration: Path) -> System:

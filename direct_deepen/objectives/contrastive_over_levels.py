@@ -95,20 +95,20 @@ class ContrastiveOverLevels(Diffusion):
             1, smallest=self.smallest_data_noise_std, largest=self.largest_data_noise_std, generator=generator
         )
         noise_std = 2**0.5 * float(eta)
-        prior = cast("NoiseConditionalEnergy", update.prior)
-        level, unit = prior.noise_factor * noise_std, energy_unit(reference[0].numel(), noise_std)
-        true_images = reference + level * complex_normal_like(reference, generator=generator)
+        energy = cast("NoiseConditionalEnergy", update.prior).at_noise(noise_std)
+        true_images = reference + energy.noise_std * complex_normal_like(reference, generator=generator)
         samples = draw_training_samples(
             data_of_noise(update.problem, true_images, float(eta), generator=generator),
-            prior.at_noise(noise_std),
+            energy,
             shared=replace(self.shared, noise_std=noise_std),
             chains=self.chains,
             stored=PersistentChains(0),
             generator=generator,
         )
         # One call of the (possibly wrapped) model, so that parallel training reduces gradients once.
-        energies: torch.Tensor = update.model(torch.cat([true_images, samples.images[0]]), level)
-        true_energy, sample_energy = (energies / (2 * prior.noise_factor**2 * unit)).chunk(2)
+        energies: torch.Tensor = update.model(torch.cat([true_images, samples.images[0]]), energy.noise_std)
+        unit = energy_unit(reference[0].numel(), noise_std)
+        true_energy, sample_energy = (energy.weight * energies / unit).chunk(2)
         loss = contrastive_loss(true_energy, sample_energy, penalty=self.energy_penalty)
         true, sample = float(true_energy.detach().mean()), float(sample_energy.detach().mean())
         assert samples.curvature is not None

@@ -5,6 +5,7 @@ from direct_deepen.priors.convolutional_energy import ConvEnergy, QuadraticEnerg
 from direct_deepen.priors.diffusion_network import (
     DenoisedResidual,
     DiffusionDenoiser,
+    EnergyAtLevel,
     NoiseConditionalEnergy,
     energy_gradient,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "DifferentiableEnergy",
     "DiffusionDenoiser",
     "Energy",
+    "EnergyAtLevel",
     "ImageNetwork",
     "NoiseConditionalEnergy",
     "NoiseDependentEnergy",

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from direct_deepen.errors import require, require_choice, require_count, require_positive
+from direct_deepen.errors import require, require_choice, require_count, require_positive, require_weight
 from direct_deepen.priors.convolutional_energy import images_at_once
 from direct_deepen.priors.energy import Energy
 from direct_deepen.priors.networks import channels_to_image, image_to_channels
@@ -101,8 +101,9 @@ class NoiseConditionalEnergy(nn.Module):
     r"""E_σ(x) = ½‖x − ψ(x, σ)‖², ψ a network conditioned on the noise level (ALPS).
 
     Once x − ∇E_σ(x) = E[image | x] is learned, E_σ/σ² is −log of the density of images with noise σ, up to a constant.
-    ψ, with its arguments and errors, is a :class:`DiffusionDenoiser` with ``edm`` preconditioning. ``noise_factor`` is
-    c > 0 of :meth:`at_noise`; a :class:`DeepenError` for another.
+    ψ, with its arguments and errors, is a :class:`DiffusionDenoiser` with ``edm`` preconditioning. ``noise_factor``
+    c > 0 and ``smallest_noise_std`` σ₀ ≥ 0, the least level of the training, are those of :meth:`at_noise`; a
+    :class:`DeepenError` for others.
     """
 
     def __init__(
@@ -112,10 +113,13 @@ class NoiseConditionalEnergy(nn.Module):
         num_blocks: int = 2,
         image_std: float = 0.3,
         noise_factor: float = 2**0.5,
+        smallest_noise_std: float = 0.0,
     ) -> None:
         super().__init__()
         require_positive("noise_factor", noise_factor)
+        require_weight("smallest_noise_std", smallest_noise_std)
         self.noise_factor = noise_factor
+        self.smallest_noise_std = smallest_noise_std
         self.denoiser = DiffusionDenoiser(
             channels=channels, num_blocks=num_blocks, preconditioning="edm", image_std=image_std
         )
@@ -125,16 +129,17 @@ class NoiseConditionalEnergy(nn.Module):
         residual = image - self.denoiser(image, noise_std)
         return 0.5 * torch.view_as_real(residual).square().sum(dim=(1, 2, 3))
 
-    def at(self, noise_std: float) -> Energy:
+    def at(self, noise_std: float) -> "EnergyAtLevel":
         """Return the energy E_σ of one level."""
-        return _EnergyAtLevel(self, noise_std, 1.0)
+        return EnergyAtLevel(self, noise_std, 1.0)
 
-    def at_noise(self, noise_std: float) -> Energy:
-        r"""Return the energy of the posterior ∝ exp(−2C/ε²), ``noise_std`` = ε: E = E_σ/2c² at σ = cε.
+    def at_noise(self, noise_std: float) -> "EnergyAtLevel":
+        r"""Return the energy of the posterior ∝ exp(−2C/ε²), ``noise_std`` = ε: (ε²/2σ²)E_σ at σ = max(cε, σ₀).
 
         Of images with noise σ the logarithm of the prior is −E_σ/σ², and :math:`2E/\varepsilon^2 = E_\sigma/\sigma^2`.
         """
-        result = _EnergyAtLevel(self, self.noise_factor * noise_std, 1 / (2 * self.noise_factor**2))
+        level = max(self.noise_factor * noise_std, self.smallest_noise_std)
+        result = EnergyAtLevel(self, level, noise_std**2 / (2 * level**2))
         result.prior_noise_std = noise_std
         return result
 
@@ -151,7 +156,9 @@ def energy_gradient(
     return gradient
 
 
-class _EnergyAtLevel(Energy):
+class EnergyAtLevel(Energy):
+    """wE_σ of one level σ, ``noise_std``, and with one ``weight`` w."""
+
     def __init__(self, energy: NoiseConditionalEnergy, noise_std: float, weight: float) -> None:
         super().__init__()
         self.energy = energy
@@ -159,9 +166,11 @@ class _EnergyAtLevel(Energy):
         self.weight = weight
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return wE_σ(x), real (batch,), differentiable."""
         return self.weight * self.energy(image, self.noise_std)
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return wE_σ(x) and its gradient, detached, of a few images at once; see :meth:`Energy.value_and_grad`."""
         parts = [Energy.value_and_grad(self, part) for part in image.split(images_at_once(image))]
         values, gradients = zip(*parts, strict=True)
         return torch.cat(values), torch.cat(gradients)

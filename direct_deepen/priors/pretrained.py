@@ -8,11 +8,14 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import nn
 
 from direct_deepen.errors import DeepenError, require, require_choice
-from direct_deepen.priors import Energy, QuadraticEnergy
+from direct_deepen.priors import NoiseConditionalEnergy, QuadraticEnergy
 
 _logger = logging.getLogger(__name__)
+
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (QuadraticEnergy, NoiseConditionalEnergy)}
 
 
 def available_pretrained() -> tuple[str, ...]:
@@ -21,35 +24,42 @@ def available_pretrained() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".pt") for name in names if name.endswith(".pt")))
 
 
-def load_pretrained(name: str | None = None) -> Energy:
-    """Return an energy that ships with the package, in evaluation mode, on the CPU, in single precision.
+def load_pretrained(name: str | None = None) -> QuadraticEnergy | NoiseConditionalEnergy:
+    """Return a prior that ships with the package, in evaluation mode, on the CPU, in single precision.
 
-    It takes images of any size in scaled intensities: divide k-space by :func:`~direct_deepen.intensity_scale`, and
-    multiply images by it afterwards. Its noise level is ε₀ = 0.01 (:func:`pretrained_provenance`); for data of other
-    noise take ``at_noise(load_pretrained(), noise_std)``.
+    It takes images of any size in scaled intensities: divide k-space by :func:`~direct_deepen.intensity_scale` of the
+    ``intensity_scale`` in its :func:`pretrained_provenance`, and multiply images by it afterwards. ``brain``, of all
+    noise levels, is an energy for data of noise ε by ``at_noise(load_pretrained(), noise_std)``; so is that of the
+    phantoms, trained at ε₀ = 0.01, which may also be used as it is.
 
     ``name`` is one of :func:`available_pretrained`, the first of them by default; a :class:`DeepenError` for another.
     """
     content = _content(name)
-    energy = QuadraticEnergy(**content["arguments"])
+    energy: QuadraticEnergy | NoiseConditionalEnergy = _KINDS[content["energy"]](**content["arguments"])
     energy.load_state_dict(content["weights"])
-    energy.prior_noise_std = content["provenance"].get("noise_std")
+    if isinstance(energy, QuadraticEnergy):
+        energy.prior_noise_std = content["provenance"].get("noise_std")
     return energy.eval()
 
 
 def pretrained_provenance(name: str | None = None) -> dict[str, Any]:
-    """Return how an energy was trained: data, configuration, seed, versions, noise level.
+    """Return how a prior was trained: data, configuration, seed, versions, intensity scale, noise level.
 
     Name and errors are those of :func:`load_pretrained`.
     """
-    return dict(_content(name)["provenance"])
+    content = _content(name)
+    return {"energy": content["energy"], **content["provenance"]}
 
 
-def save_pretrained(path: Path, energy: Energy, arguments: dict[str, Any], provenance: dict[str, Any]) -> None:
-    """Write a quadratic energy, made of these arguments, to ``<name>.pt`` as :func:`load_pretrained` reads it."""
+def save_pretrained(path: Path, energy: nn.Module, arguments: dict[str, Any], provenance: dict[str, Any]) -> None:
+    """Write a prior, made of these arguments, to ``<name>.pt`` as :func:`load_pretrained` reads it.
+
+    Weights of a prior of all noise levels are rounded to 16 bits, eleven of which are precision: half of the bytes.
+    """
     kind = type(energy).__name__
-    require_choice("energy", kind, ("QuadraticEnergy",))
-    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in energy.state_dict().items()}
+    require_choice("energy", kind, tuple(_KINDS))
+    dtype = torch.float16 if isinstance(energy, NoiseConditionalEnergy) else torch.float32
+    weights = {key: tensor.detach().cpu().to(dtype).contiguous() for key, tensor in energy.state_dict().items()}
     torch.save({"energy": kind, "arguments": arguments, "weights": weights, "provenance": provenance}, path)
 
 

@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from direct_deepen.data.cases import cases, coil_maps_of, inference_dataset
-from direct_deepen.engines.checkpoints import TRAINED_WITH, write_tensors
-from direct_deepen.engines.trained import load_system, pretrained_for
+from direct_deepen.engines.trained import write_pretrained
 from direct_deepen.errors import require
 from direct_deepen.evaluation.metrics import posterior_quality, quality
 from direct_deepen.files import write_file
@@ -45,8 +44,7 @@ def prepare(configuration: Path, folder: Path) -> None:
     (folder / "images").mkdir(parents=True, exist_ok=True)
     with get_sample_data(f"{NAME}.ima.gz") as file:
         np.save(folder / "images" / f"{NAME}.npy", slice_of(file.read()))
-    meaning = load_system(configuration).settings.meaning()
-    write_tensors(folder / "weights.pt", {"model": pretrained_for(configuration).state_dict(), TRAINED_WITH: meaning})
+    write_pretrained(configuration, folder / "weights.pt")
 
 
 def draw(configuration: Path, folder: Path, path: Path) -> None:

@@ -300,7 +300,9 @@ def main() -> None:
     torch.set_num_threads(len(available_cores()))
     output, data = arguments.output, arguments.data
     energy: Energy = (
-        load_pretrained() if arguments.checkpoint is None else load_trained(arguments.checkpoint, CONFIGURATION)
+        load_pretrained("brain_phantom_2d4x")
+        if arguments.checkpoint is None
+        else load_trained(arguments.checkpoint, CONFIGURATION)
     )
     test = load(data / "test")
     parts: dict[str, Callable[[], Iterator[Row]]] = {

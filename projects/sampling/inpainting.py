@@ -71,7 +71,7 @@ def main() -> None:
     mask = (torch.rand(truth.shape, generator=generator) < KEPT).float()
     A = Inpainting(mask)
     data = A.forward(truth + ETA * complex_normal(truth.shape, generator=generator))
-    learned, smooth = load_pretrained(), Smoothness()
+    learned, smooth = load_pretrained("brain_phantom_2d4x"), Smoothness()
     assert isinstance(learned, QuadraticEnergy)
 
     start = mm_map(A, data, SumEnergy([(0.01, smooth)]), init=data).image

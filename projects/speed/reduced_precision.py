@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--chains", type=int, default=16)
     parser.add_argument("--steps", type=int, default=100)
     arguments = parser.parse_args()
-    energy = load_pretrained()
+    energy = load_pretrained("brain_phantom_2d4x")
     energies = {"float32": energy, "bfloat16": ReducedPrecision(energy)}
     rows = []
     write_phantoms(

@@ -48,11 +48,11 @@ def psnr(image, reference):
 def test_every_image_has_what_its_own_noise_gives(heads):
     problem, _ = heads
     levels = 2**0.5 * estimated_noise_std(problem.masked_kspace, problem.A.sampling_mask)
-    estimated = Langevin(noise_level="estimated", **FEW).solve(problem, load_pretrained())
+    estimated = Langevin(noise_level="estimated", **FEW).solve(problem, load_pretrained("brain_phantom_2d4x"))
     torch.testing.assert_close(estimated.arrays["noise_std"], levels, rtol=0, atol=0)
     for i, level in enumerate(levels.tolist()):
         alone = problem.select(torch.tensor([i]))
-        given = Langevin(noise_std=level, **FEW).solve(alone, load_pretrained())
+        given = Langevin(noise_std=level, **FEW).solve(alone, load_pretrained("brain_phantom_2d4x"))
         torch.testing.assert_close(estimated.image[i : i + 1], given.image, rtol=0, atol=0)
 
 
@@ -61,7 +61,9 @@ def test_with_much_noise_the_weight_that_follows_is_near_the_best_by_the_referen
     # 22.6 and 23.6 with 10 and 30.
     problem, reference = heads[0].select(torch.tensor([1])), heads[1][1:]
     trained, best, estimated = (
-        psnr(Langevin(**settings, tolerance=1e-5).solve(problem, load_pretrained()).image, reference)
+        psnr(
+            Langevin(**settings, tolerance=1e-5).solve(problem, load_pretrained("brain_phantom_2d4x")).image, reference
+        )
         for settings in ({}, {"prior_weight": 30.0}, {"noise_level": "estimated"})
     )
     assert estimated > best - 0.6
@@ -74,7 +76,7 @@ def test_chains_have_the_same_noise_and_prior(heads):
     (level,) = (2**0.5 * estimated_noise_std(alone.masked_kspace, alone.A.sampling_mask)).tolist()
     few = {"num_samples": 2, "num_steps": 4, "keep": 1, "start": "sense"}
     first, second = (
-        Langevin(**few, **noise).sample(alone, load_pretrained(), torch.Generator().manual_seed(0))
+        Langevin(**few, **noise).sample(alone, load_pretrained("brain_phantom_2d4x"), torch.Generator().manual_seed(0))
         for noise in ({"noise_level": "estimated"}, {"noise_std": level})
     )
     torch.testing.assert_close(first.images, second.images, rtol=0, atol=0)

@@ -40,7 +40,7 @@ def scans(phantom_slice):
 
 def tried(A, kspace, scale, phantom_slice):
     """Return MAP, std over η and the coverage of 90 % intervals in the head, for data of some scale."""
-    b, energy = kspace / scale, load_pretrained()
+    b, energy = kspace / scale, load_pretrained("brain_phantom_2d4x")
     image = mm_map(A, b, energy, max_iterations=200).image
     samples = langevin(
         A, b, energy, noise_std=0.01, init=image, chains=Chains(8, 60, 4), generator=torch.Generator().manual_seed(0)

@@ -122,7 +122,7 @@ def coverage(samples, truth: torch.Tensor) -> float:
 
 def test_a_noisy_scan_is_denoised_and_its_intervals_hold(noisy):
     A, b, truth, noise_std = noisy
-    trained = load_pretrained()
+    trained = load_pretrained("brain_phantom_2d4x")
 
     def tried(energy, noise_std: float) -> tuple[float, float]:
         image = mm_map(A, b, energy, max_iterations=200).image

@@ -18,8 +18,6 @@ FACTOR = 2**0.5
 class GaussianPrior(torch.nn.Module):
     """E_σ of images N(0, s²), times θ: at θ = 1 −E_σ/σ² is the logarithm of the density of images with noise σ."""
 
-    noise_factor = FACTOR
-
     def __init__(self) -> None:
         super().__init__()
         self.factor = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
@@ -32,8 +30,12 @@ class GaussianPrior(torch.nn.Module):
         prior = self
 
         class AtNoise(Energy):
+            def __init__(self) -> None:
+                super().__init__()
+                self.noise_std, self.weight = FACTOR * noise_std, 1 / (2 * FACTOR**2)
+
             def forward(self, image: torch.Tensor) -> torch.Tensor:
-                return prior(image, FACTOR * noise_std) / (2 * FACTOR**2)
+                return self.weight * prior(image, self.noise_std)
 
         return AtNoise()
 
@@ -56,8 +58,8 @@ def objective(**settings: object) -> ContrastiveOverLevels:
         smallest_data_noise_std=0.999 * ETA,
         largest_data_noise_std=1.001 * ETA,
         energy_penalty=0.0,
-        # Unsampled directions have a curvature of 0.1: 250 steps are six relaxation times. In sampled ones, of curvature
-        # 1.1, the step makes the variance about the mean 14 % too large: 1 % of all that is there.
+        # Unsampled directions have a curvature of 0.1: 250 steps are six relaxation times. In sampled ones, of 1.1, the
+        # step makes the variance about the mean 14 % too large: 1 % of all that is there.
         chains=ChainSettings(start="sense", num_steps=250, map_steps=0, step_size=0.25),
         **settings,
     )

@@ -139,14 +139,14 @@ def problem_of(kspace, maps):
 
 def psnr_of_map(phantom, kspace, maps):
     A, b, unit, _ = problem_of(kspace, maps)
-    return quality((mm_map(A, b, load_pretrained()).image * unit)[0], phantom.image[0]).psnr
+    return quality((mm_map(A, b, load_pretrained("brain_phantom_2d4x")).image * unit)[0], phantom.image[0]).psnr
 
 
 def coverage_of(phantom, kspace, maps, level):
     """Share of the head in the 90 % intervals of 8 chains, for data of that noise level."""
     A, b, unit, scale = problem_of(kspace, maps)
     epsilon = 2**0.5 * level / float(scale)
-    energy = at_noise(load_pretrained(), epsilon)
+    energy = at_noise(load_pretrained("brain_phantom_2d4x"), epsilon)
     image = mm_map(A, b, energy).image
     chains, generator = Chains(8, 60, 4), torch.Generator().manual_seed(0)
     samples = langevin(A, b, energy, noise_std=epsilon, init=image, chains=chains, generator=generator)

@@ -22,7 +22,7 @@ def test_at_noise_knows_what_it_is_for_and_goes_there_and_back(energy, draw, one
     there = at_noise(energy, OF_DATA, trained_noise_std=TRAINED)
     torch.testing.assert_close(there(image), 16 * energy(image))
     torch.testing.assert_close(at_noise(there, TRAINED)(image), energy(image))
-    shipped = load_pretrained()
+    shipped = load_pretrained("brain_phantom_2d4x")
     # Its provenance says ε₀ = 0.01.
     assert at_noise(shipped, 0.02).terms == ((4.0, shipped),)
     for value in (0.0, -1.0, float("nan")):

@@ -96,16 +96,16 @@ def test_the_energy_is_half_the_squared_distance_to_the_denoised_image(draw):
     torch.testing.assert_close(energy.at(0.3)(image), expected)
 
 
-@pytest.mark.parametrize("factor", [1.0, 1.7])
-def test_the_energy_for_a_noise_has_the_temperature_of_the_posterior(draw, factor):
-    # Of images with noise σ = cε the logarithm of the density is −E_σ/σ²; the posterior has exp(−2E/ε²).
-    energy, image, noise_std = build(NoiseConditionalEnergy, noise_factor=factor), draw(2, 8, 8), 0.02
-    found = energy.at_noise(noise_std)
-    sigma = factor * noise_std
+@pytest.mark.parametrize(("factor", "smallest", "sigma"), [(1.0, 0.01, 0.02), (1.7, 0.0, 0.034), (1.7, 0.05, 0.05)])
+def test_the_energy_for_a_noise_has_the_temperature_of_the_posterior(draw, factor, smallest, sigma):
+    # Of images with noise σ = cε, or the least known, the logarithm of the density is −E_σ/σ²; the posterior has
+    # exp(−2E/ε²).
+    energy, noise_std = build(NoiseConditionalEnergy, noise_factor=factor, smallest_noise_std=smallest), 0.02
+    image, found = draw(2, 8, 8), energy.at_noise(noise_std)
     torch.testing.assert_close(2 * found(image) / noise_std**2, energy(image, sigma) / sigma**2)
     value, gradient = at_noise(energy, noise_std).value_and_grad(image)
     torch.testing.assert_close(value, found(image))
-    torch.testing.assert_close(gradient, energy.at(sigma).value_and_grad(image)[1] / (2 * factor**2))
+    torch.testing.assert_close(gradient, energy.at(sigma).value_and_grad(image)[1] * noise_std**2 / (2 * sigma**2))
     assert at_noise(energy, noise_std).prior_noise_std == noise_std
 
 

@@ -28,7 +28,7 @@ def test_slice_and_weights_are_what_the_commands_of_the_demo_read(tmp_path):
     assert inside[-16:].any()
     assert not np.concatenate([inside[0], inside[:, 0], inside[:, -1]]).any()
     weights = load_prior(tmp_path / "weights.pt", configuration).state_dict()
-    for name, tensor in load_pretrained().state_dict().items():
+    for name, tensor in load_pretrained("brain_phantom_2d4x").state_dict().items():
         assert torch.equal(weights[name], tensor)
 
 
