@@ -101,9 +101,20 @@ class NoiseConditionalEnergy(nn.Module):
     r"""E_σ(x) = ½‖x − ψ(x, σ)‖², ψ a network conditioned on the noise level (ALPS).
 
     Once x − ∇E_σ(x) = E[image | x] is learned, E_σ/σ² is −log of the density of images with noise σ, up to a constant.
-    ψ, with its arguments and errors, is a :class:`DiffusionDenoiser` with ``edm`` preconditioning. ``noise_factor``
-    c > 0 and ``smallest_noise_std`` σ₀ ≥ 0, the least level of the training, are those of :meth:`at_noise`; a
-    :class:`DeepenError` for others.
+    ψ is a :class:`DiffusionDenoiser` with ``edm`` preconditioning. Arguments out of range are a :class:`DeepenError`.
+
+    Parameters
+    ----------
+    channels
+        Widths of the scales from fine to coarse.
+    num_blocks
+        Residual blocks of every scale on the way down, and as many on the way up.
+    image_std
+        Standard deviation of the images, per real component, in scaled intensities.
+    noise_factor
+        c > 0 of :meth:`at_noise`: for data of noise ε the prior is that of images with noise cε.
+    smallest_noise_std
+        σ₀ ≥ 0, the least noise level that training has shown: below it :meth:`at_noise` keeps that prior.
     """
 
     def __init__(
