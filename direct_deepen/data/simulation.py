@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
 from direct_deepen.data.fastmri_file import write_fastmri_volume
 from direct_deepen.data.image_files import ImageSeries, read_series
@@ -45,6 +46,8 @@ _STEEP = -7.0
 heads it is -2 to -5 inside, and -8 or less at the edge."""
 _SHADING, _BRIGHTEST = 2.5, 2.0
 """Largest a, and R, over its median, beyond which it is that: inside of a coil it has no bound."""
+_FAT = 0.7
+"""Share of the volumes of which fat has a phase of its own."""
 _DARK, _LEAST_BRIGHT = 0.05, 0.05
 """A slice of which less than the second share is brighter than the first, of the brightest, shows nothing."""
 
@@ -103,14 +106,16 @@ def simulate_volume(series: ImageSeries, generator: np.random.Generator, acquisi
     count = min(acquisition.num_slices, len(shown))
     first = int(generator.integers(len(shown) - count + 1))
     magnitude, drawn = _draw_contrast(np.stack(shown[first : first + count]), generator)
-    magnitude, pixel_size = _draw_matrix(magnitude, series, generator, acquisition)
-    rows, columns = magnitude.shape[-2:]
+    stored = series.pixel_size or (_UNKNOWN_PIXEL_SIZE, _UNKNOWN_PIXEL_SIZE)
     grid = tuple(
         ((np.arange(number) - number / 2) * size).astype(np.float32)
-        for number, size in zip((rows, columns), pixel_size, strict=True)
+        for number, size in zip(magnitude.shape[-2:], stored, strict=True)
     )
+    phase = _draw_phase(generator, grid) + _draw_fat_phase(generator, magnitude, stored)
     gain = 1e-4 * math.exp(generator.uniform(math.log(0.5), math.log(2.0)))
-    image = (gain * magnitude * np.exp(1j * _draw_phase(generator, grid))).astype(np.complex64)
+    image, pixel_size = _draw_matrix(magnitude, phase, stored, generator, acquisition)
+    image *= gain
+    rows, columns = image.shape[-2:]
     num_coils = round(math.exp(generator.uniform(*np.log(acquisition.num_coils))))
     sensitivity_map, root_sum_of_squares = _draw_coils(generator, num_coils, rows, columns)
     shading = generator.uniform(0.0, _SHADING)
@@ -138,11 +143,17 @@ def _draw_contrast(magnitude: np.ndarray, generator: np.random.Generator) -> tup
 
 
 def _draw_matrix(
-    magnitude: np.ndarray, series: ImageSeries, generator: np.random.Generator, acquisition: Acquisition
+    magnitude: np.ndarray,
+    phase: np.ndarray,
+    stored: tuple[float, float],
+    generator: np.random.Generator,
+    acquisition: Acquisition,
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """Cut k-space to pixels of a size that is drawn, what was measured at least; then the field of view to its size."""
+    """Cut k-space to pixels of a size that is drawn, what was measured at least; then the field of view to its size.
+
+    The phase comes before the cut, as in a scanner: the ripples that the cut leaves at edges have signs.
+    """
     shape = magnitude.shape[-2:]
-    stored = series.pixel_size or (_UNKNOWN_PIXEL_SIZE, _UNKNOWN_PIXEL_SIZE)
     wanted = generator.uniform(*acquisition.pixel_size)
     kspace = fft2(torch.from_numpy(magnitude).to(torch.complex64)).numpy()
     kept = []
@@ -150,8 +161,9 @@ def _draw_matrix(
         measured = number if acquisition.keep_band else int(number * measured_band(kspace, axis - 2))
         # Even, so that the centre of k-space stays where it is expected.
         kept.append(2 * (max(SMALLEST_SIZE, min(measured, round(number * size / wanted))) // 2))
+    kspace = fft2(torch.from_numpy((magnitude * np.exp(1j * phase)).astype(np.complex64))).numpy()
     kspace = _centred(kspace, (min(kept[0], shape[0]), min(kept[1], shape[1])))
-    image = np.abs(ifft2(torch.from_numpy(np.ascontiguousarray(kspace))).numpy())
+    image = ifft2(torch.from_numpy(np.ascontiguousarray(kspace))).numpy()
     # Unitary transforms of fewer samples of the same image are brighter by the root of their ratio.
     image *= math.sqrt(image[0].size / magnitude[0].size)
     height, width = (number * size / now for number, size, now in zip(shape, stored, image.shape[-2:], strict=True))
@@ -211,6 +223,20 @@ def _draw_phase(generator: np.random.Generator, grid: tuple[np.ndarray, ...]) ->
         distance = ((rows - place[0])[:, None] ** 2 + (columns - place[1]) ** 2) / (2 * width**2)
         phase = phase + generator.normal(0.0, 4.0) * np.exp(-distance)
     return phase
+
+
+def _draw_fat_phase(
+    generator: np.random.Generator, magnitude: np.ndarray, pixel_size: tuple[float, float]
+) -> np.ndarray:
+    """Draw the phase that fat under the skin has against water, of one value: a jump at its edge, as in gradient echoes.
+
+    What is bright, and near the outside of the object, is taken for fat. Radians, of the shape of the magnitudes.
+    """
+    threshold, depth = generator.uniform(0.3, 0.9), generator.uniform(5.0, 20.0)
+    angle = generator.uniform(-math.pi, math.pi) if generator.random() < _FAT else 0.0
+    inside = np.stack([binary_fill_holes(image > 2 * _DARK) for image in magnitude])
+    near = np.stack([distance_transform_edt(image, sampling=pixel_size) for image in inside]) < depth
+    return (angle * near * np.clip((magnitude - threshold) / 0.1, 0.0, 1.0)).astype(np.float32)
 
 
 def _draw_coils(
