@@ -4,31 +4,35 @@ import re
 import shlex
 
 import pytest
+import sigpy.mri
 import torch
 from documents import ROOT, blocks
 
-from direct_deepen import MapResult, Posterior, SenseOperator, normalize_sensitivity_map
+from direct_deepen import MapResult, Posterior, SenseOperator
 from direct_deepen.cli.main import main
+from direct_deepen.physics.noise import complex_normal_like
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_python_example_runs_as_it_stands():
     generator = torch.Generator().manual_seed(0)
-    maps = normalize_sensitivity_map(torch.randn(1, 4, 32, 32, dtype=torch.complex64, generator=generator))
-    # Every other line, and a fully sampled centre for the intensity scale.
-    mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    maps = torch.from_numpy(sigpy.mri.birdcage_maps((4, 64, 64)))[None].to(torch.complex64)
+    # Every other line, and a fully sampled centre for the intensity scale and the noise level.
+    mask = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
     mask[..., ::2] = True
-    mask[..., 12:20] = True
-    image = torch.zeros(1, 32, 32, dtype=torch.complex64)
-    image[:, 8:24, 8:24] = 5.0
-    kspace = SenseOperator(maps, mask).forward(image)
+    mask[..., 20:44] = True
+    image = torch.zeros(1, 64, 64, dtype=torch.complex64)
+    image[:, 16:48, 16:48] = 5.0
+    A = SenseOperator(maps, mask)
+    kspace = A.forward(image)
+    kspace += 0.05 * complex_normal_like(kspace, generator=generator) * mask
     (example,) = blocks(ROOT / "README.md", "python")
     names: dict[str, object] = {"sensitivity_map": maps, "sampling_mask": mask, "masked_kspace": kspace}
     exec(example.text, names)
     assert isinstance(names["result"], MapResult)
     assert isinstance(names["posterior"], Posterior)
-    assert names["image"].shape == (1, 32, 32)  # type: ignore[attr-defined]
+    assert names["image"].shape == (1, 64, 64)  # type: ignore[attr-defined]
     # Back in the units of the data.
     assert 2.5 < float(names["image"].abs().max()) < 10.0  # type: ignore[attr-defined]
 

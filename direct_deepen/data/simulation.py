@@ -228,7 +228,7 @@ def _draw_phase(generator: np.random.Generator, grid: tuple[np.ndarray, ...]) ->
 def _draw_fat_phase(
     generator: np.random.Generator, magnitude: np.ndarray, pixel_size: tuple[float, float]
 ) -> np.ndarray:
-    """Draw the phase that fat under the skin has against water, of one value: a jump at its edge, as in gradient echoes.
+    """Draw the phase of fat under the skin against water, one angle: a jump at its edge, as in gradient echoes.
 
     What is bright, and near the outside of the object, is taken for fat. Radians, of the shape of the magnitudes.
     """

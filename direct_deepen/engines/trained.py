@@ -85,7 +85,7 @@ def pretrained_for(configuration: Path) -> Any:
             return load_pretrained(name)
     allowed = "; ".join(f"deepen.priors.{kind} with {scale} ({name})" for name, (kind, scale) in known.items())
     raise DeepenError(
-        f"{configuration}: model.model_name is {section['model_name']!r} and model.intensity_scale {wanted[1]!r}; "
+        f"{configuration}: model.model_name is {section['model_name']!r} and model.intensity_scale is {wanted[1]!r}; "
         f"allowed with the weights that come with the package: {allowed}"
     )
 

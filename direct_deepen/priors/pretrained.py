@@ -52,14 +52,10 @@ def pretrained_provenance(name: str | None = None) -> dict[str, Any]:
 
 
 def save_pretrained(path: Path, energy: nn.Module, arguments: dict[str, Any], provenance: dict[str, Any]) -> None:
-    """Write a prior, made of these arguments, to ``<name>.pt`` as :func:`load_pretrained` reads it.
-
-    Weights of a prior of all noise levels are rounded to 16 bits, eleven of which are precision: half of the bytes.
-    """
+    """Write a prior, made of these arguments, to ``<name>.pt`` as :func:`load_pretrained` reads it."""
     kind = type(energy).__name__
     require_choice("energy", kind, tuple(_KINDS))
-    dtype = torch.float16 if isinstance(energy, NoiseConditionalEnergy) else torch.float32
-    weights = {key: tensor.detach().cpu().to(dtype).contiguous() for key, tensor in energy.state_dict().items()}
+    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in energy.state_dict().items()}
     torch.save({"energy": kind, "arguments": arguments, "weights": weights, "provenance": provenance}, path)
 
 

@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 DATA=$DEMO/data
 HEAD=$DEMO/head
 # The configuration of the weights that come with the package.
-PRETRAINED=configs/pretrained_2d4x_posterior.yaml
+PRETRAINED=configs/brain_deepen_posterior.yaml
 ON_CPU="--device cpu --num-workers 0"
 
 say() { printf '\n== %s\n' "$*"; }
@@ -52,10 +52,9 @@ rm -rf "$HEAD"
 python -m projects.demo.head prepare "$PRETRAINED" "$HEAD"
 quietly "$HEAD/simulate.log" direct-deepen simulate "$HEAD/images" "$HEAD/data" --seed 0 --test-subjects s1045 --slices 1 \
     --coils 8 8 --noise-std 0.007 0.007 --pixel-size 0.8 0.8 --keep-band
-# Few samples, of chains in the metric of the data, which need fewer steps.
+# Few steps: the chains are in the metric of the data.
 quietly "$HEAD/configure.log" direct-deepen configure "$PRETRAINED" "$HEAD/posterior.yaml" \
-    model.inference.noise_level=estimated model.inference.num_samples=8 model.inference.num_steps=20 \
-    model.inference.preconditioner=0.3 --with configs/masks/2d4x.yaml
+    model.inference.num_steps=20 --with configs/masks/2d4x.yaml
 quietly "$HEAD/predict.log" direct predict "$HEAD/predicted" --cfg "$HEAD/posterior.yaml" \
     --checkpoint "$HEAD/weights.pt" --data-root "$HEAD/data/test" --seed "$SEED" $ON_CPU
 quietly "$HEAD/posterior.log" direct-deepen posterior "$HEAD/predicted/s1045_000.posterior.h5" \

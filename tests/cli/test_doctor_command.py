@@ -51,6 +51,8 @@ def test_packages_that_cannot_be_imported_are_named(monkeypatch, capsys):
 @pytest.mark.parametrize("factor", [0.0, 30.0])
 def test_the_self_test_fails_for_an_energy_that_does_not_help(monkeypatch, capsys, factor):
     class Wrong:
+        prior_noise_std = doctor._NOISE_STD
+
         def __call__(self, image):
             return self.value_and_grad(image)[0]
 

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import yaml
 from direct.common.subsample import build_masking_function
 
 from direct_deepen import (
     QuadraticEnergy,
     align_phase,
+    at_noise,
     available_pretrained,
     intensity_scale,
     load_pretrained,
@@ -18,7 +20,7 @@ from direct_deepen import (
 from direct_deepen.data.phantom import brain_volume
 from direct_deepen.evaluation.metrics import quality
 from direct_deepen.physics import SenseOperator
-from direct_deepen.priors import pretrained
+from direct_deepen.priors import NoiseConditionalEnergy, pretrained
 from direct_deepen.priors.pretrained import save_pretrained
 
 MEGABYTE = 10**6
@@ -37,8 +39,12 @@ def test_there_is_at_least_one_and_each_loads_in_evaluation_mode():
 def test_provenance_says_what_it_was_trained_on_and_how():
     for name in available_pretrained():
         provenance = pretrained_provenance(name)
-        assert {"data", "mask", "configuration", "seed", "noise_std", "torch_version"} <= set(provenance)
-        assert provenance["noise_std"] == 0.01
+        assert {"energy", "data", "mask", "configuration", "seed", "torch_version"} <= set(provenance)
+        # An energy of one noise says which; one of all noise levels has none of its own.
+        assert ("noise_std" in provenance) == (provenance["energy"] == "QuadraticEnergy")
+        section = yaml.safe_load(provenance["configuration"])["model"]
+        assert section["model_name"].endswith(f".{provenance['energy']}")
+        assert provenance.get("intensity_scale", "field_of_view") == section.get("intensity_scale", "field_of_view")
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(one_line_error):
@@ -55,10 +61,20 @@ def test_what_is_saved_is_what_loads(tmp_path, monkeypatch, one_line_error):
     loaded = load_pretrained("small")
     image = torch.randn(2, 8, 8, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(loaded(image), energy(image))
-    assert pretrained_provenance("small") == {"seed": 0}
+    assert pretrained_provenance("small") == {"energy": "QuadraticEnergy", "seed": 0}
     path.write_bytes(b"damaged")
     with one_line_error("small.pt: damaged weights", "reinstall"):
         load_pretrained("small")
+
+
+def test_a_prior_of_all_noise_levels_comes_back_as_it_was(tmp_path, monkeypatch):
+    prior = NoiseConditionalEnergy(channels=(4, 6), num_blocks=1, smallest_noise_std=0.05)
+    arguments = {"channels": [4, 6], "num_blocks": 1, "smallest_noise_std": 0.05}
+    (tmp_path / "weights").mkdir()
+    save_pretrained(tmp_path / "weights" / "levels.pt", prior, arguments, {})
+    monkeypatch.setattr(pretrained.resources, "files", lambda _: tmp_path)
+    image = torch.randn(2, 8, 8, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(at_noise(load_pretrained("levels"), 0.01)(image), at_noise(prior, 0.01)(image))
 
 
 def test_weights_are_small_enough_to_come_along():

@@ -7,9 +7,9 @@ import pytest
 import tiny_direct
 import torch
 
-from direct_deepen import DeepenError, load_pretrained
+from direct_deepen import DeepenError
 from direct_deepen.data.image_files import read_series
-from direct_deepen.engines.trained import load_prior
+from direct_deepen.engines.trained import load_prior, pretrained_for
 from projects.demo import head
 
 SCRIPT = (tiny_direct.REPOSITORY / "projects" / "demo" / "run.sh").read_text()
@@ -28,8 +28,8 @@ def test_slice_and_weights_are_what_the_commands_of_the_demo_read(tmp_path):
     assert inside[-16:].any()
     assert not np.concatenate([inside[0], inside[:, 0], inside[:, -1]]).any()
     weights = load_prior(tmp_path / "weights.pt", configuration).state_dict()
-    for name, tensor in load_pretrained("brain_phantom_2d4x").state_dict().items():
-        assert torch.equal(weights[name], tensor)
+    for name, tensor in pretrained_for(configuration).state_dict().items():
+        assert torch.equal(weights[f"averaged.average.{name}"], tensor)
 
 
 def test_another_slice_is_refused_in_one_line():
