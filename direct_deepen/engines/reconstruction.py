@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -30,6 +30,9 @@ def reconstruct(
 ) -> Reconstruction:
     """Reconstruct a batch: the image of an estimator, or the mean of a sampler's samples and what they say besides.
 
+    Where no coil sees anything the data say nothing, and what a prior alone would put there is left out: zero, as in
+    the coil-combined image of full data.
+
     Every image has a generator of its own, seeded by ``seed``, the name of its file and its slice: the result depends
     neither on its batch nor on its folder. ``std_scale`` is that of :meth:`~direct_deepen.Posterior.rescaled`.
     """
@@ -38,7 +41,7 @@ def reconstruct(
     assert isinstance(inference, Estimator)
     begin = time.perf_counter()
     estimate = inference.solve(problem, prior)
-    image = problem.to_data_units(estimate.image)
+    image = problem.to_data_units(_seen(problem, estimate.image))
     seconds = (time.perf_counter() - begin) / len(problem.names)
     arrays = {estimate.name: image, "scale": problem.scale, **estimate.arrays}
     if estimate.name == "image":
@@ -58,7 +61,19 @@ def misfit_arrays(
 
 def sample_posterior(problem: Problem, prior: nn.Module, inference: Sampler, *, seed: int) -> Posterior:
     """Return the posterior of one image, as :func:`reconstruct` samples it, in scaled intensities."""
-    return Posterior.from_samples(inference.sample(problem, prior, image_generator(seed, problem)))
+    return Posterior.from_samples(_sample(problem, prior, inference, seed))
+
+
+def _sample(
+    problem: Problem, prior: nn.Module, inference: Sampler, seed: int, start: torch.Tensor | None = None
+) -> Samples:
+    samples = inference.sample(problem, prior, image_generator(seed, problem), start)
+    return replace(samples, images=_seen(problem, samples.images))
+
+
+def _seen(problem: Problem, images: torch.Tensor) -> torch.Tensor:
+    """Return images (..., batch, height, width) with zero where Σ|S|² is."""
+    return images * (problem.A.power > 0)
 
 
 def _posterior_mean(
@@ -66,13 +81,13 @@ def _posterior_mean(
 ) -> Reconstruction:
     arrays, start = {"scale": problem.scale}, inference.prepare(problem, prior)
     if start is not None:
-        arrays |= {start.name: problem.to_data_units(start.image), **start.arrays}
+        arrays |= {start.name: problem.to_data_units(_seen(problem, start.image)), **start.arrays}
     columns = []
     for i in range(len(problem.names)):
         part = problem.select(torch.tensor([i]))
         begin = time.perf_counter()
         image = None if start is None else start.image[i : i + 1]
-        samples = inference.sample(part, prior, image_generator(seed, part), image)
+        samples = _sample(part, prior, inference, seed, image)
         posterior = Posterior.from_samples(samples)
         if std_scale is not None:
             posterior = posterior.rescaled(std_scale)
