@@ -112,9 +112,9 @@ class NoiseConditionalEnergy(nn.Module):
     image_std
         Standard deviation of the images, per real component, in scaled intensities.
     noise_factor
-        c > 0 of :meth:`at_noise`: for data of noise ε the prior is that of images with noise cε.
+        c > 0: for data of noise ε the prior is that of images with noise cε.
     smallest_noise_std
-        σ₀ ≥ 0, the least noise level that training has shown: below it :meth:`at_noise` keeps that prior.
+        σ₀ ≥ 0, the least noise level that training has shown: for data of less noise the prior stays that.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class EnergyAtLevel(Energy):
         return self.weight * self.energy(image, self.noise_std)
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return wE_σ(x) and its gradient, detached, of a few images at once; see :meth:`Energy.value_and_grad`."""
+        """Return wE_σ(x), real (batch,), and its gradient, complex (batch, height, width), of a few images at once."""
         parts = [Energy.value_and_grad(self, part) for part in image.split(images_at_once(image))]
         values, gradients = zip(*parts, strict=True)
         return torch.cat(values), torch.cat(gradients)
