@@ -7,13 +7,12 @@ the minima lie; draws the planes as PNG, or as a page that any browser shows wit
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from direct_deepen.cli.verbosity import stage
 from direct_deepen.errors import require
-from direct_deepen.priors import at_noise
+from direct_deepen.priors import NoiseDependentEnergy
 from direct_deepen.progress import progress_bar
 
 EXAMPLES = """\
@@ -44,11 +43,9 @@ def run(args: argparse.Namespace) -> None:
     from direct_deepen.pages.html_page import write_view
     from direct_deepen.pages.landscape_view import landscape_view
 
-    if args.weights == "pretrained":
-        known = load_system(args.cfg).settings.noise_std
-        energy: Any = at_noise(pretrained_for(args.cfg), known, trained_noise_std=known)
-    else:
-        energy = load_trained(Path(args.weights), args.cfg)
+    energy = pretrained_for(args.cfg) if args.weights == "pretrained" else load_trained(Path(args.weights), args.cfg)
+    if isinstance(energy, NoiseDependentEnergy):
+        energy = energy.at_noise(load_system(args.cfg).settings.noise_std)
     dataset = inference_dataset(args.cfg, args.data_root)
     volume = args.volume or min(path.name for path in dataset.volume_indices)
     with stage(f"reading {volume}"):

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from direct_deepen.data.cases import intensity_scale_of
 from direct_deepen.engines.checkpoints import (
     TRAINED_WITH,
     require_trained_with,
@@ -70,23 +71,22 @@ def load_trained(checkpoint: Path, configuration: Path) -> Any:
 
 
 def pretrained_for(configuration: Path) -> Any:
-    """Return the prior that comes with the package, for the kind and the scale of intensities of a configuration.
+    """Return the prior that comes with the package, for the model and the scale of intensities of a configuration.
 
-    A :class:`DeepenError` has those that there are.
+    A configuration without a model may have either. A :class:`DeepenError` has those that there are.
     """
-    section = _model_section(configuration)
-    wanted = (section["model_name"].rpartition(".")[2], section["intensity_scale"])
+    model = OmegaConf.select(read_yaml(configuration), "model.model_name")
+    scale = intensity_scale_of(configuration)
     known = {}
     for name in available_pretrained():
         provenance = pretrained_provenance(name)
-        known[name] = (provenance["energy"], provenance.get("intensity_scale", FIELD_OF_VIEW))
-    for name, found in known.items():
-        if found == wanted:
+        kind, its_scale = f"deepen.priors.{provenance['energy']}", provenance.get("intensity_scale", FIELD_OF_VIEW)
+        if scale == its_scale and model in (None, kind):
             return load_pretrained(name)
-    allowed = "; ".join(f"deepen.priors.{kind} with {scale} ({name})" for name, (kind, scale) in known.items())
+        known[name] = f"{kind} with {its_scale} ({name})"
     raise DeepenError(
-        f"{configuration}: model.model_name is {section['model_name']!r} and model.intensity_scale is {wanted[1]!r}; "
-        f"allowed with the weights that come with the package: {allowed}"
+        f"{configuration}: model.model_name is {model!r} and model.intensity_scale is {scale!r}; allowed with the "
+        f"weights that come with the package: {'; '.join(known.values())}"
     )
 
 
