@@ -202,11 +202,11 @@ class NoiseConditionalEnergy(DirectModel, _AveragedEnergy):
         """Return E_σ(x)."""
         return self.averaged(image, noise_std)
 
-    def at(self, noise_std: float) -> priors.EnergyAtLevel:
+    def at(self, noise_std: float) -> priors.Energy:
         """Return E_σ."""
         return self._energy.at(noise_std)
 
-    def at_noise(self, noise_std: float) -> priors.EnergyAtLevel:
+    def at_noise(self, noise_std: float) -> priors.Energy:
         """Return the energy of data with noise ε."""
         return self._energy.at_noise(noise_std)
 

@@ -27,6 +27,14 @@ def data_of_noise(problem: Problem, image: torch.Tensor, noise_std: float, *, ge
     return replace(problem, masked_kspace=data + noise_std * noise)
 
 
+@dataclass
+class NewChainSettings(ChainSettings):
+    """Chains that begin anew in every update, as that has data of its own."""
+
+    start: str = setting("sense", choices=("sense", "noise"))
+    """``sense``: the SENSE solution plus noise of standard deviation ε. ``noise``: zero-mean Gaussian noise."""
+
+
 @objectives("contrastive_over_levels")
 @dataclass
 class ContrastiveOverLevels(Diffusion):
@@ -57,7 +65,7 @@ class ContrastiveOverLevels(Diffusion):
     """Largest one."""
     energy_penalty: float = setting(0.01, least=0)
     """α of α·mean(E⁺² + E⁻²)/E₀², which holds images at the bottom."""
-    chains: ChainSettings = field(default_factory=lambda: ChainSettings(start="sense"))
+    chains: NewChainSettings = field(default_factory=NewChainSettings)
     """The chains that draw x⁻."""
 
     def check(self, path: str) -> None:
@@ -67,10 +75,6 @@ class ContrastiveOverLevels(Diffusion):
             self.smallest_data_noise_std < self.largest_data_noise_std,
             f"{path}.largest_data_noise_std is {self.largest_data_noise_std!r}; allowed: above smallest_data_noise_std "
             f"= {self.smallest_data_noise_std!r}",
-        )
-        require(
-            self.chains.start != "persistent",
-            f"{path}.chains.start is 'persistent'; allowed: sense, noise (every update has data of its own)",
         )
 
     def phase_start(self, iteration: int) -> int:

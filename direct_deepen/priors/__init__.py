@@ -5,7 +5,6 @@ from direct_deepen.priors.convolutional_energy import ConvEnergy, QuadraticEnerg
 from direct_deepen.priors.diffusion_network import (
     DenoisedResidual,
     DiffusionDenoiser,
-    EnergyAtLevel,
     NoiseConditionalEnergy,
     energy_gradient,
 )
@@ -20,7 +19,6 @@ __all__ = [
     "DifferentiableEnergy",
     "DiffusionDenoiser",
     "Energy",
-    "EnergyAtLevel",
     "ImageNetwork",
     "NoiseConditionalEnergy",
     "NoiseDependentEnergy",

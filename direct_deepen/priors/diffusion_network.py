@@ -140,17 +140,17 @@ class NoiseConditionalEnergy(nn.Module):
         residual = image - self.denoiser(image, noise_std)
         return 0.5 * torch.view_as_real(residual).square().sum(dim=(1, 2, 3))
 
-    def at(self, noise_std: float) -> "EnergyAtLevel":
+    def at(self, noise_std: float) -> "_EnergyAtLevel":
         """Return the energy E_σ of one level."""
-        return EnergyAtLevel(self, noise_std, 1.0)
+        return _EnergyAtLevel(self, noise_std, 1.0)
 
-    def at_noise(self, noise_std: float) -> "EnergyAtLevel":
+    def at_noise(self, noise_std: float) -> "_EnergyAtLevel":
         r"""Return the energy of the posterior ∝ exp(−2C/ε²), ``noise_std`` = ε: (ε²/2σ²)E_σ at σ = max(cε, σ₀).
 
         Of images with noise σ the logarithm of the prior is −E_σ/σ², and :math:`2E/\varepsilon^2 = E_\sigma/\sigma^2`.
         """
         level = max(self.noise_factor * noise_std, self.smallest_noise_std)
-        result = EnergyAtLevel(self, level, noise_std**2 / (2 * level**2))
+        result = _EnergyAtLevel(self, level, noise_std**2 / (2 * level**2))
         result.prior_noise_std = noise_std
         return result
 
@@ -167,7 +167,7 @@ def energy_gradient(
     return gradient
 
 
-class EnergyAtLevel(Energy):
+class _EnergyAtLevel(Energy):
     """wE_σ of one level σ, ``noise_std``, and with one ``weight`` w."""
 
     def __init__(self, energy: NoiseConditionalEnergy, noise_std: float, weight: float) -> None:

@@ -502,7 +502,7 @@ def test_the_functions_for_python_execute_nothing(tmp_path, map_config, payload,
     (tmp_path / "weights" / "energy.pt").write_bytes(payload.path.read_bytes())
     monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
     with one_line_error("energy.pt", "damaged weights"):
-        load_pretrained("brain_phantom_2d4x")
+        load_pretrained()
     with pytest.raises(ZeroDivisionError):
         kept_posterior(payload.path, "k", lambda: 1 // 0)
 

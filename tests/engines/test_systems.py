@@ -31,6 +31,7 @@ from direct_deepen.inference import (
 from direct_deepen.inference.samplers import ALPS_RULES
 from direct_deepen.objectives import Update, objectives
 from direct_deepen.physics import sense
+from direct_deepen.priors import at_noise
 
 MAP_ITERATIONS = tiny_direct.SMALL["map"]["max_iterations"]
 LAST, CHECKPOINT = 7, 5
@@ -58,6 +59,13 @@ def mean_of_annealed_chains(A, b, prior, _, generator):
 
 SYSTEMS = {
     "deepen": ("demo_deepen", mean_of_chains, 1e-3),
+    "deepen_of_any_noise": (
+        "brain_deepen",
+        lambda A, b, prior, start, _: (
+            mm_map(A, b, at_noise(prior, 0.01), init=start, max_iterations=MAP_ITERATIONS).image
+        ),
+        1e-3,
+    ),
     "muse": (
         "phantom_muse",
         lambda A, b, prior, start, _: mm_map(A, b, prior, init=start, max_iterations=MAP_ITERATIONS).image,
@@ -101,6 +109,12 @@ def trained_system(tmp_path_factory, volumes):
         config = tiny_direct.changed(config, {"training.checkpointer.checkpoint_steps": CHECKPOINT})
         if name == "deepen":
             config = tiny_direct.persistent(tiny_direct.posterior(config))
+        if name == "deepen_of_any_noise":
+            # One of its masks, the scale of the others, and the noise of the configuration: the images are too small to
+            # estimate it from.
+            changes = {"model.inference.noise_level": "given", "model.intensity_scale": "field_of_view"}
+            datasets = config["training"]["datasets"][:1]
+            config = tiny_direct.changed(config, {"training.datasets": datasets, **changes})
         if name == "alps":
             teacher = train("dps")
             files = {"teacher_configuration": teacher.file, "teacher_checkpoint": teacher.checkpoint}

@@ -101,6 +101,7 @@ def undersample(source: Path, target: Path, mask: np.ndarray) -> Path:
 
 SMALL = {
     "contrastive": {"warm_start_iterations": 3, "chains": {"start": "sense", "num_steps": 3, "map_steps": 0}},
+    "contrastive_over_levels": {"warm_start_iterations": 3, "chains": {"num_steps": 3, "map_steps": 0}},
     "map": {"max_iterations": 6},
     "proximal_iteration": {"max_iterations": 9},
     "unrolled_gradient": {},
