@@ -1,7 +1,7 @@
 """Maximum likelihood over noise levels: one energy for data of any noise."""
 
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -99,7 +99,7 @@ class ContrastiveOverLevels(Diffusion):
             1, smallest=self.smallest_data_noise_std, largest=self.largest_data_noise_std, generator=generator
         )
         noise_std = 2**0.5 * float(eta)
-        energy = cast("NoiseConditionalEnergy", update.prior).at_noise(noise_std)
+        energy: Any = cast("NoiseConditionalEnergy", update.prior).at_noise(noise_std)
         true_images = reference + energy.noise_std * complex_normal_like(reference, generator=generator)
         samples = draw_training_samples(
             data_of_noise(update.problem, true_images, float(eta), generator=generator),

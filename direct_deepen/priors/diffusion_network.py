@@ -140,11 +140,11 @@ class NoiseConditionalEnergy(nn.Module):
         residual = image - self.denoiser(image, noise_std)
         return 0.5 * torch.view_as_real(residual).square().sum(dim=(1, 2, 3))
 
-    def at(self, noise_std: float) -> "_EnergyAtLevel":
+    def at(self, noise_std: float) -> Energy:
         """Return the energy E_σ of one level."""
         return _EnergyAtLevel(self, noise_std, 1.0)
 
-    def at_noise(self, noise_std: float) -> "_EnergyAtLevel":
+    def at_noise(self, noise_std: float) -> Energy:
         r"""Return the energy of the posterior ∝ exp(−2C/ε²), ``noise_std`` = ε: (ε²/2σ²)E_σ at σ = max(cε, σ₀).
 
         Of images with noise σ the logarithm of the prior is −E_σ/σ², and :math:`2E/\varepsilon^2 = E_\sigma/\sigma^2`.
