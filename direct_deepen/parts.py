@@ -71,6 +71,12 @@ def check_settings(settings: Any, path: str) -> None:
         settings.check(path)
 
 
+def require_increasing(settings: Any, smallest: str, largest: str, path: str) -> None:
+    """Raise :class:`DeepenError`, with the key of the larger, unless one field of settings is below another."""
+    low, high = getattr(settings, smallest), getattr(settings, largest)
+    require(low < high, f"{path}.{largest} is {high!r}; allowed: above {smallest} = {low!r}")
+
+
 @dataclass
 class SharedSettings:
     """What objective and inference both know."""

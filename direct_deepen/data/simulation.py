@@ -155,10 +155,10 @@ def _draw_matrix(
     """
     shape = magnitude.shape[-2:]
     wanted = generator.uniform(*acquisition.pixel_size)
-    kspace = fft2(torch.from_numpy(magnitude).to(torch.complex64)).numpy()
+    bands = (1.0, 1.0) if acquisition.keep_band else _measured_bands(magnitude)
     kept = []
-    for axis, (number, size) in enumerate(zip(shape, stored, strict=True)):
-        measured = number if acquisition.keep_band else int(number * measured_band(kspace, axis - 2))
+    for number, size, band in zip(shape, stored, bands, strict=True):
+        measured = int(number * band)
         # Even, so that the centre of k-space stays where it is expected.
         kept.append(2 * (max(SMALLEST_SIZE, min(measured, round(number * size / wanted))) // 2))
     kspace = fft2(torch.from_numpy((magnitude * np.exp(1j * phase)).astype(np.complex64))).numpy()
@@ -170,6 +170,12 @@ def _draw_matrix(
     if acquisition.size is not None:
         image = _field_of_view(image, acquisition.size, generator)
     return image, (height, width)
+
+
+def _measured_bands(magnitude: np.ndarray) -> tuple[float, float]:
+    """Return :func:`measured_band` of both axes: of the magnitude, as a phase that is drawn widens the spectrum."""
+    kspace = fft2(torch.from_numpy(magnitude).to(torch.complex64)).numpy()
+    return measured_band(kspace, -2), measured_band(kspace, -1)
 
 
 def measured_band(kspace: np.ndarray, axis: int) -> float:

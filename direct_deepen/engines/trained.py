@@ -92,7 +92,8 @@ def pretrained_for(configuration: Path) -> Any:
 
 def write_pretrained(configuration: Path, path: Path) -> None:
     """Write the weights of :func:`pretrained_for` as a checkpoint that ``direct predict`` reads."""
-    prior = load_model_from_name(_model_section(configuration)["model_name"]).of(_model_section(configuration))
+    section = _model_section(configuration)
+    prior = load_model_from_name(section["model_name"]).of(section)
     weights = pretrained_for(configuration).state_dict()
     parts = [prior.averaged.module, prior.averaged.average] if hasattr(prior, "averaged") else [prior]
     try:

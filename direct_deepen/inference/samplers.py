@@ -18,7 +18,7 @@ from direct_deepen.inference.estimators import Map
 from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
 from direct_deepen.inference.noise_levels import power_schedule, variance_exploding_schedule
 from direct_deepen.inference.samples import Samples
-from direct_deepen.parts import setting
+from direct_deepen.parts import require_increasing, setting
 from direct_deepen.physics.problem import Problem
 from direct_deepen.priors import DenoisedResidual, DifferentiableEnergy, NoiseConditionalEnergy, ReducedPrecision
 
@@ -157,11 +157,7 @@ class AnnealedLangevin(Sampler):
     def check(self, path: str) -> None:
         """Check what limits do not say."""
         super().check(path)
-        require(
-            self.smallest_noise_std < self.largest_noise_std,
-            f"{path}.largest_noise_std is {self.largest_noise_std!r}; allowed: above smallest_noise_std = "
-            f"{self.smallest_noise_std!r}",
-        )
+        require_increasing(self, "smallest_noise_std", "largest_noise_std", path)
 
     def sample(
         self, problem: Problem, prior: nn.Module, generator: torch.Generator, start: torch.Tensor | None = None

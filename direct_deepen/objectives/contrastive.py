@@ -1,6 +1,7 @@
 """Training of DEEPEN: score matching first, then maximum likelihood against samples of the posterior."""
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -8,9 +9,14 @@ from typing import Any, cast
 import torch
 
 from direct_deepen.inference.langevin import Chains, langevin
+from direct_deepen.inference.samples import Samples
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
 from direct_deepen.objectives.score_matching import denoising_score_matching_loss
-from direct_deepen.objectives.training_samples import ChainSettings, PersistentChains, draw_training_samples
+from direct_deepen.objectives.training_samples import (
+    PersistentChains,
+    PersistentChainSettings,
+    draw_training_samples,
+)
 from direct_deepen.parts import setting
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.priors.energy import Energy
@@ -53,6 +59,25 @@ def energy_unit(num_pixels: int, noise_std: float) -> float:
     return 0.5 * num_pixels * noise_std**2
 
 
+def chain_metrics(true: float, sample: float, samples: Samples) -> dict[str, float]:
+    """Return what is logged of an update: mean energies of true images and of samples, and how the chains stepped."""
+    assert samples.curvature is not None
+    assert samples.step_size is not None
+    return {
+        "train/energy_true": true,
+        "train/energy_sample": sample,
+        "train/energy_gap": true - sample,
+        "train/curvature": float(samples.curvature.max()),
+        "train/step_size": float(samples.step_size.mean()),
+    }
+
+
+def seen_curvature(metrics: Mapping[str, float]) -> float:
+    """Return the largest curvature along the chains, zero for fixed steps, which observe none."""
+    found = metrics["train/curvature"]
+    return 0.0 if math.isnan(found) else found
+
+
 @objectives("contrastive")
 @dataclass
 class Contrastive(Objective):
@@ -73,7 +98,7 @@ class Contrastive(Objective):
     energy_penalty: float = setting(0.01, least=0)
     """α of α·mean(E⁺² + E⁻²)/E₀, which holds images at the bottom during contrastive training; E₀ = Pε²/2 is the energy
     of data noise in P pixels. Training is stable without it, but MAP finds stripes of lower energy."""
-    chains: ChainSettings = field(default_factory=ChainSettings)
+    chains: PersistentChainSettings = field(default_factory=PersistentChainSettings)
     """The chains that draw x⁻."""
 
     def __post_init__(self) -> None:
@@ -141,21 +166,11 @@ class Contrastive(Objective):
         true, sample = float(true_energy.detach().mean()), float(sample_energy.detach().mean())
         # DIRECT writes medians over its logging interval; the running maximum shows what a median hides.
         self._largest_relative_gap = max(self._largest_relative_gap, abs(true - sample) / max(true, sample, 1.0))
-        assert samples.curvature is not None
-        assert samples.step_size is not None
-        metrics = {
-            "train/energy_true": true,
-            "train/energy_sample": sample,
-            "train/energy_gap": true - sample,
-            "train/largest_relative_gap": self._largest_relative_gap,
-            "train/curvature": float(samples.curvature.max()),
-            "train/step_size": float(samples.step_size.mean()),
-        }
+        metrics = chain_metrics(true, sample, samples)
+        metrics["train/largest_relative_gap"] = self._largest_relative_gap
         if (update.iteration - self.warm_start_iterations) % _SPREAD_INTERVAL == 0:
             metrics["train/chain_spread"] = self._spread(update)
-        # Fixed steps observe no curvature.
-        curvature = float(samples.curvature.nan_to_num(0.0).max())
-        return Loss(loss, "contrastive_loss", metrics, abs(gap) / unit, curvature)
+        return Loss(loss, "contrastive_loss", metrics, abs(gap) / unit, seen_curvature(metrics))
 
     def _spread(self, update: Update) -> float:
         """Return how far two chains from noise are apart, per real component and in ε; warn when they fall together."""

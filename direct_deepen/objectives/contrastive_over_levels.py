@@ -5,12 +5,11 @@ from typing import Any, cast
 
 import torch
 
-from direct_deepen.errors import require
 from direct_deepen.objectives.base import Loss, Update, objectives
-from direct_deepen.objectives.contrastive import contrastive_loss, energy_unit
+from direct_deepen.objectives.contrastive import chain_metrics, contrastive_loss, energy_unit, seen_curvature
 from direct_deepen.objectives.diffusion import Diffusion, diffusion_loss, draw_noise_levels
-from direct_deepen.objectives.training_samples import ChainSettings, PersistentChains, draw_training_samples
-from direct_deepen.parts import setting
+from direct_deepen.objectives.training_samples import ChainSettings, draw_training_samples
+from direct_deepen.parts import require_increasing, setting
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.problem import Problem
 from direct_deepen.priors import NoiseConditionalEnergy, energy_gradient
@@ -25,14 +24,6 @@ def data_of_noise(problem: Problem, image: torch.Tensor, noise_std: float, *, ge
     data = problem.A.forward(image)
     noise = complex_normal_like(data, generator=generator) * problem.A.sampling_mask
     return replace(problem, masked_kspace=data + noise_std * noise)
-
-
-@dataclass
-class NewChainSettings(ChainSettings):
-    """Chains that begin anew in every update, as that has data of its own."""
-
-    start: str = setting("sense", choices=("sense", "noise"))
-    """``sense``: the SENSE solution plus noise of standard deviation ε. ``noise``: zero-mean Gaussian noise."""
 
 
 @objectives("contrastive_over_levels")
@@ -65,17 +56,13 @@ class ContrastiveOverLevels(Diffusion):
     """Largest one."""
     energy_penalty: float = setting(0.01, least=0)
     """α of α·mean(E⁺² + E⁻²)/E₀², which holds images at the bottom."""
-    chains: NewChainSettings = field(default_factory=NewChainSettings)
+    chains: ChainSettings = field(default_factory=ChainSettings)
     """The chains that draw x⁻."""
 
     def check(self, path: str) -> None:
         """Check what limits do not say."""
         super().check(path)
-        require(
-            self.smallest_data_noise_std < self.largest_data_noise_std,
-            f"{path}.largest_data_noise_std is {self.largest_data_noise_std!r}; allowed: above smallest_data_noise_std "
-            f"= {self.smallest_data_noise_std!r}",
-        )
+        require_increasing(self, "smallest_data_noise_std", "largest_data_noise_std", path)
 
     def phase_start(self, iteration: int) -> int:
         """Return where score matching, or the contrastive phase, begins."""
@@ -106,7 +93,6 @@ class ContrastiveOverLevels(Diffusion):
             energy,
             shared=replace(self.shared, noise_std=noise_std),
             chains=self.chains,
-            stored=PersistentChains(0),
             generator=generator,
         )
         # One call of the (possibly wrapped) model, so that parallel training reduces gradients once.
@@ -115,15 +101,5 @@ class ContrastiveOverLevels(Diffusion):
         true_energy, sample_energy = (energy.weight * energies / unit).chunk(2)
         loss = contrastive_loss(true_energy, sample_energy, penalty=self.energy_penalty)
         true, sample = float(true_energy.detach().mean()), float(sample_energy.detach().mean())
-        assert samples.curvature is not None
-        assert samples.step_size is not None
-        curvature = float(samples.curvature.nan_to_num(0.0).max())
-        metrics = {
-            "train/data_noise": float(eta),
-            "train/energy_true": true,
-            "train/energy_sample": sample,
-            "train/energy_gap": true - sample,
-            "train/curvature": curvature,
-            "train/step_size": float(samples.step_size.mean()),
-        }
-        return Loss(loss, "contrastive_loss", metrics, abs(true - sample), curvature)
+        metrics = {"train/data_noise": float(eta), **chain_metrics(true, sample, samples)}
+        return Loss(loss, "contrastive_loss", metrics, abs(true - sample), seen_curvature(metrics))

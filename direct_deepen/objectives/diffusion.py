@@ -9,7 +9,7 @@ from torch import nn
 
 from direct_deepen.errors import require
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
-from direct_deepen.parts import setting
+from direct_deepen.parts import require_increasing, setting
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.priors import energy_gradient
 
@@ -85,11 +85,7 @@ class Diffusion(Objective):
 
     def check(self, path: str) -> None:
         """Check what limits do not say."""
-        require(
-            self.smallest_noise_std < self.largest_noise_std,
-            f"{path}.largest_noise_std is {self.largest_noise_std!r}; allowed: above smallest_noise_std = "
-            f"{self.smallest_noise_std!r}",
-        )
+        require_increasing(self, "smallest_noise_std", "largest_noise_std", path)
 
     def loss(self, update: Update) -> Loss:
         """Compare D(x + σz, σ) with x."""

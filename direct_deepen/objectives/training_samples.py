@@ -25,11 +25,9 @@ _FIRST_CURVATURE = 0.3
 class ChainSettings:
     """The Langevin chains of training."""
 
-    start: str = setting("persistent", choices=("persistent", "sense", "noise"))
-    """``persistent``: chains go on from where the same slice with the same mask was left; from SENSE the first time.
-    Chains that begin anew every time and stop short of their target teach the energy the transient: it rises on the
-    samples without end. ``sense``: the SENSE solution plus noise of standard deviation ε. ``noise``: zero-mean Gaussian
-    noise, the paper's."""
+    start: str = setting("sense", choices=("sense", "noise"))
+    """``sense``: the SENSE solution plus noise of standard deviation ε. ``noise``: zero-mean Gaussian noise, the
+    paper's."""
     num_steps: int = setting(15, least=1)
     """Langevin steps of a chain in an update; from noise they take 60 or more."""
     map_steps: int = setting(8, least=0)
@@ -37,6 +35,17 @@ class ChainSettings:
     minima that MAP finds, so that nothing would raise the energy there."""
     step_size: float | None = setting(None, above=0)
     """τ; null adapts it to the curvature during the first half of the chain and then freezes it."""
+
+
+@dataclass
+class PersistentChainSettings(ChainSettings):
+    """Chains that may go on where they were left."""
+
+    start: str = setting("persistent", choices=("persistent", "sense", "noise"))
+    """``persistent``: chains go on from where the same slice with the same mask was left; from SENSE the first time.
+    Chains that begin anew every time and stop short of their target teach the energy the transient: it rises on the
+    samples without end. ``sense``: the SENSE solution plus noise of standard deviation ε. ``noise``: zero-mean Gaussian
+    noise, the paper's."""
     max_stored: int = setting(2048, least=1)
     """Images kept for the persistent chains; the one unused for longest goes first."""
 
@@ -98,10 +107,13 @@ def draw_training_samples(
     *,
     shared: SharedSettings,
     chains: ChainSettings,
-    stored: PersistentChains,
+    stored: PersistentChains | None = None,
     generator: torch.Generator,
 ) -> Samples:
-    """Draw one sample of the posterior of every image, without a graph, and store where persistent chains were left."""
+    """Draw one sample of the posterior of every image, without a graph.
+
+    Where persistent chains were left is ``stored``; others need no store.
+    """
     images = _starting_images(problem, shared, chains, stored, generator)
     if chains.map_steps > 0:
         images = mm_map(
@@ -122,7 +134,7 @@ def draw_training_samples(
         step=LangevinStep(chains.step_size),
         generator=generator,
     )
-    if chains.start == "persistent":
+    if stored is not None and chains.start == "persistent":
         for name, mask, state in zip(problem.names, problem.A.sampling_mask, samples.images[0], strict=True):
             stored.put(name, mask_digest(mask), state)
     return samples
@@ -132,7 +144,7 @@ def _starting_images(
     problem: Problem,
     shared: SharedSettings,
     chains: ChainSettings,
-    stored: PersistentChains,
+    stored: PersistentChains | None,
     generator: torch.Generator,
 ) -> torch.Tensor:
     # Drawn for all images, so that what a chain draws does not depend on what the others have stored.
@@ -140,7 +152,7 @@ def _starting_images(
     if chains.start == "noise":
         return shared.noise_start_std * noise
     known: list[torch.Tensor | None] = [None] * len(problem.names)
-    if chains.start == "persistent":
+    if stored is not None and chains.start == "persistent":
         masks = problem.A.sampling_mask
         known = [stored.get(name, mask_digest(mask)) for name, mask in zip(problem.names, masks, strict=True)]
     missing = torch.tensor([state is None for state in known])

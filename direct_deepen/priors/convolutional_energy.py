@@ -26,6 +26,13 @@ def images_at_once(images: torch.Tensor) -> int:
     return max(1, pixels // images.shape[-2:].numel())
 
 
+def value_and_grad_in_parts(energy: Energy, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what :meth:`Energy.value_and_grad` does, of a few images at once."""
+    parts = [Energy.value_and_grad(energy, part) for part in image.split(images_at_once(image))]
+    values, gradients = zip(*parts, strict=True)
+    return torch.cat(values), torch.cat(gradients)
+
+
 class ConvolutionalEnergy(Energy):
     """E(x) = h(φ(x)), φ a stack of convolutions and h a head that makes a number of its output.
 
@@ -55,9 +62,7 @@ class ConvolutionalEnergy(Energy):
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return E(x) and ∇E(x), detached; see :meth:`Energy.value_and_grad`."""
-        parts = [Energy.value_and_grad(self, part) for part in image.split(images_at_once(image))]
-        values, gradients = zip(*parts, strict=True)
-        return torch.cat(values), torch.cat(gradients)
+        return value_and_grad_in_parts(self, image)
 
     def _energy(self, channels: torch.Tensor) -> torch.Tensor:
         features = self.stack(channels).to(channels.dtype)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from direct_deepen.errors import require, require_choice, require_count, require_positive, require_weight
-from direct_deepen.priors.convolutional_energy import images_at_once
+from direct_deepen.priors.convolutional_energy import images_at_once, value_and_grad_in_parts
 from direct_deepen.priors.energy import Energy
 from direct_deepen.priors.networks import channels_to_image, image_to_channels
 
@@ -182,9 +182,7 @@ class _EnergyAtLevel(Energy):
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return wE_σ(x), real (batch,), and its gradient, complex (batch, height, width), of a few images at once."""
-        parts = [Energy.value_and_grad(self, part) for part in image.split(images_at_once(image))]
-        values, gradients = zip(*parts, strict=True)
-        return torch.cat(values), torch.cat(gradients)
+        return value_and_grad_in_parts(self, image)
 
 
 class ConditionalUNet(nn.Module):

@@ -14,6 +14,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import MRImageStorage, generate_uid
 
 from direct_deepen.cli.main import main
+from direct_deepen.data import simulation
 from direct_deepen.data.image_files import ImageSeries, read_series
 from direct_deepen.data.simulation import (
     Acquisition,
@@ -59,6 +60,71 @@ def interpolated(image: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
 
 
 # ---- The volume
+
+
+def middle(kspace: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    first = [size // 2 - wanted // 2 for size, wanted in zip(kspace.shape[-2:], shape, strict=True)]
+    return kspace[..., first[0] : first[0] + shape[0], first[1] : first[1] + shape[1]]
+
+
+def test_larger_pixels_are_the_middle_of_kspace_of_the_image_with_its_phase(monkeypatch):
+    monkeypatch.setattr(simulation, "_SHADING", 0.0)
+    fine, coarse = (draw(keep_band=True, pixel_size=(size, size)) for size in (1.0, 1.2))
+    assert coarse.image.shape[1:] == (80, 66)
+    assert fine.image.shape[1:] == (96, 80)
+    found, whole = (fft2(torch.from_numpy(volume.image)).numpy() for volume in (coarse, fine))
+    # Unitary transforms of fewer samples of the same image are brighter.
+    expected = middle(whole, (80, 66)) * np.sqrt(80 * 66 / (96 * 80))
+    assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+def test_images_are_brighter_by_a_power_of_what_the_coils_see_together(monkeypatch):
+    together, draw_coils = [], simulation._draw_coils
+
+    def recorded(*arguments):
+        maps, found = draw_coils(*arguments)
+        together.append(found)
+        return maps, found
+
+    monkeypatch.setattr(simulation, "_draw_coils", recorded)
+
+    volumes = []
+    for largest in (0.0, 2.0):
+        monkeypatch.setattr(simulation, "_SHADING", largest)
+        volumes.append(draw(keep_band=True))
+    plain, shaded = (np.abs(volume.image) for volume in volumes)
+    power = volumes[1].drawn["shading"]
+    assert volumes[0].drawn["shading"] == 0 < power < 2
+    # A rounding of single precision.
+    np.testing.assert_allclose(shaded, plain * together[1] ** power, rtol=1e-4)
+    assert together[1].max() <= 2
+    assert together[1].std() > 0.01
+
+
+def test_coils_see_together_what_their_maps_are_divided_by():
+    maps, together = simulation._draw_coils(np.random.default_rng(1), 6, 48, 40)
+    np.testing.assert_allclose(np.linalg.norm(maps, axis=0), 1.0, rtol=1e-5)
+    assert float(np.median(together)) == pytest.approx(1.0, rel=1e-5)
+    # Nearest to a coil its share is largest, and they see most.
+    assert np.corrcoef(np.abs(maps).max(axis=0).ravel(), together.ravel())[0, 1] > 0.3
+
+
+def test_fat_is_bright_and_under_the_skin_and_has_one_angle():
+    image = np.zeros((1, 80, 80), np.float32)
+    image[:, 10:70, 10:70] = 0.25
+    image[:, 10:13, 10:70] = image[:, 38:42, 38:42] = 1.2
+    angles = set()
+    for seed in range(20):
+        phase = simulation._draw_fat_phase(np.random.default_rng(seed), image, (1.0, 1.0))
+        angle = float(phase[0, 11, 40])
+        angles.add(angle)
+        # Bright under the skin; neither what is bright inside, nor what is dark, nor air.
+        np.testing.assert_allclose(phase[:, 10:13, 10:70], angle)
+        assert not phase[:, 13:].any()
+        assert not phase[:, :10].any()
+    # None, and another for each of about 0.7 of the volumes: 14 ± 2 of 20.
+    assert 0.0 in angles
+    assert 8 <= len(angles) - 1 <= 19
 
 
 def test_kspace_is_that_of_coil_images_with_noise_of_the_stated_deviation():

@@ -5,7 +5,8 @@ import torch
 
 from direct_deepen.inference import Map
 from direct_deepen.objectives import Update
-from direct_deepen.objectives.contrastive_over_levels import ContrastiveOverLevels, NewChainSettings, data_of_noise
+from direct_deepen.objectives.contrastive_over_levels import ContrastiveOverLevels, data_of_noise
+from direct_deepen.objectives.training_samples import ChainSettings
 from direct_deepen.physics import SenseOperator, complex_normal
 from direct_deepen.physics.problem import Problem
 from direct_deepen.priors.energy import Energy
@@ -59,7 +60,7 @@ def objective(**settings: object) -> ContrastiveOverLevels:
         energy_penalty=0.0,
         # Unsampled directions have a curvature of 0.1: 250 steps are six relaxation times. In sampled ones, of 1.1, the
         # step makes the variance about the mean 14 % too large: 1 % of all that is there.
-        chains=NewChainSettings(start="sense", num_steps=250, map_steps=0, step_size=0.25),
+        chains=ChainSettings(num_steps=250, map_steps=0, step_size=0.25),
         **settings,
     )
 

@@ -6,7 +6,7 @@ import torch
 from direct_deepen.inference import mm_map
 from direct_deepen.inference.cost import cost_terms
 from direct_deepen.objectives import Contrastive
-from direct_deepen.objectives.training_samples import ChainSettings, PersistentChains, draw_training_samples
+from direct_deepen.objectives.training_samples import PersistentChains, PersistentChainSettings, draw_training_samples
 from direct_deepen.parts import SharedSettings
 from direct_deepen.physics import SenseOperator, sense
 from direct_deepen.physics.problem import Problem
@@ -43,7 +43,7 @@ def sample(problem, energy, start, *, num_steps=15, map_steps=0, stored=None, se
         problem,
         energy,
         shared=SharedSettings(noise_std=NOISE_STD),
-        chains=ChainSettings(start, num_steps, map_steps),
+        chains=PersistentChainSettings(start, num_steps, map_steps),
         stored=PersistentChains(10) if stored is None else stored,
         generator=torch.Generator().manual_seed(seed),
     ).images[0]
@@ -120,7 +120,7 @@ def test_a_persistent_chain_goes_on_where_the_same_slice_with_the_same_mask_was_
 )
 def test_chains_that_cannot_persist_are_warned_of(iterations, changes, warned):
     # Four slices, batches of two, six iterations of warm start: with twelve every slice comes three times.
-    chains = ChainSettings(**{"start": "persistent", "max_stored": 4} | changes)
+    chains = PersistentChainSettings(**{"start": "persistent", "max_stored": 4} | changes)
     objective = Contrastive(warm_start_iterations=6, chains=chains)
     told = objective.warnings(num_slices=4, batch_size=2, num_iterations=iterations)
     assert len(told) == warned
