@@ -94,9 +94,9 @@ class Part:
     """Base of the parts. The engine sets ``shared``; used from Python, a part has the defaults."""
 
     shared = SharedSettings()
-    needs: ClassVar[tuple[str, ...]] = ("forward",)
-    """Methods of which the prior has to have one: ``value_and_grad`` of energies, ``at`` and ``at_noise`` of priors of
-    all noise levels."""
+    needs: ClassVar[tuple[str, ...]] = ("forward of an image",)
+    """Of these the prior has to have one: ``forward of an image``, ``forward of a level`` besides, or a
+    method, ``value_and_grad`` of energies, ``at`` and ``at_noise`` of priors of all noise levels."""
 
 
 class Registry[Kind: Part]:

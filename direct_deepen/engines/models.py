@@ -93,6 +93,19 @@ class ExternalConfig(PriorConfig):
     """What its constructor is given."""
 
 
+def _has(prior: nn.Module, need: str) -> bool:
+    """Return whether a prior has what a part needs of it: see :class:`~direct_deepen.parts.Part`."""
+    arguments = {"forward of an image": 1, "forward of a level": 2}.get(need)
+    if arguments is None:
+        return hasattr(prior, need)
+    try:
+        signature(prior.forward).bind(*range(arguments))
+    except TypeError:
+        return False
+    # At a noise level an energy returns a number, no image.
+    return arguments == 1 or not hasattr(prior, "at_noise")
+
+
 class DirectModel(nn.Module):
     """What all models share inside DIRECT; the class after it in the order of bases is the prior.
 
@@ -116,7 +129,7 @@ class DirectModel(nn.Module):
         system = system_of(section)
         for kind, part in (("objective", system.objective), ("inference", system.inference)):
             require(
-                any(hasattr(self, method) for method in part.needs),
+                any(_has(self, need) for need in part.needs),
                 f"model.{kind}.name: {type(part).__name__} asks for a prior with {' or '.join(part.needs)}, which "
                 f"{type(self).__name__} has not; allowed: another model.model_name, or another {kind}",
             )

@@ -19,7 +19,7 @@ from direct_deepen.physics.noise import ChainGenerators, complex_normal_like
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import require_finite_data, sense, within_mask
-from direct_deepen.priors.energy import DifferentiableEnergy, prior_noise_std
+from direct_deepen.priors.energy import DifferentiableEnergy, prior_noise_std, require_energy
 from direct_deepen.progress import progress_bar, show_metrics
 
 _logger = logging.getLogger(__name__)
@@ -157,6 +157,7 @@ def langevin(
     chains = grouped("chains", Chains, chains, keywords)
     step = grouped("step", LangevinStep, step, keywords)
     refuse_unknown("langevin", keywords)
+    require_energy(energy)
     require_finite_data(masked_kspace)
     known = prior_noise_std(energy)
     if known is not None and not isclose(known, noise_std):

@@ -23,7 +23,7 @@ from direct_deepen.physics.conjugate_gradient import conjugate_gradient, not_fin
 from direct_deepen.physics.operator import LinearOperator, SupportsSelection
 from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import require_finite_data, sense, within_mask
-from direct_deepen.priors.energy import DifferentiableEnergy
+from direct_deepen.priors.energy import DifferentiableEnergy, require_energy
 from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
 
 _SMALLEST_CURVATURE = 1e-4
@@ -165,6 +165,7 @@ def mm_map(
     stopping = grouped("stopping", Stopping, stopping, keywords)
     step = grouped("step", MapStep, step, keywords)
     refuse_unknown("mm_map", keywords)
+    require_energy(energy)
     require_finite_data(masked_kspace)
     masked_kspace = within_mask(A, masked_kspace)
     x = sense(A, masked_kspace) if init is None else init.clone()

@@ -94,6 +94,7 @@ class Langevin(Sampler, Map):
 class DiffusionSampling(Sampler):
     """Guided reverse diffusion (DPS): :func:`~direct_deepen.inference.diffusion_posterior_sampling`."""
 
+    needs = ("forward of a level",)
     num_steps: int = setting(1000, least=1)
     """N, from time one to 1/N."""
     base: float = setting(25.0, above=1)

@@ -78,6 +78,7 @@ def distillation_loss(
 class Diffusion(Objective):
     """Denoising score matching over noise levels whose logarithms are uniform (DPS): :func:`diffusion_loss`."""
 
+    needs = ("forward of a level",)
     smallest_noise_std: float = setting(0.005, above=0)
     """Smallest noise level, per real component, in scaled intensities."""
     largest_noise_std: float = setting(10.0, above=0)

@@ -165,6 +165,15 @@ def at_noise(
     return result
 
 
+def require_energy(energy: object) -> None:
+    """Raise :class:`DeepenError` unless an energy has a value and a gradient: one of a prior of all noise levels."""
+    hint = " (at_noise(prior, noise_std) for data of that noise)" if isinstance(energy, NoiseDependentEnergy) else ""
+    require(
+        isinstance(energy, DifferentiableEnergy),
+        f"energy is a {type(energy).__name__}; allowed: what has value_and_grad{hint}",
+    )
+
+
 def prior_noise_std(energy: object) -> float | None:
     """Return the ε for which exp(−2E/ε²) is the prior, if the energy says so."""
     known = getattr(energy, "prior_noise_std", None)

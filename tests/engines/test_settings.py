@@ -206,6 +206,26 @@ def test_a_part_that_asks_for_another_prior_is_refused(one_line_error, name, cha
         model.of(tiny_direct.changed(section | {"weight": 0.25}, changes))
 
 
+@pytest.mark.parametrize(
+    ("name", "objective", "inference", "key"),
+    [
+        ("NoiseConditionalEnergy", "contrastive_over_levels", "proximal_iteration", "inference.name"),
+        ("NoiseConditionalEnergy", "distillation", "diffusion_sampling", "inference.name"),
+        ("NoiseConditionalEnergy", "diffusion", "map", "objective.name"),
+        ("NoiseConditionalEnergy", "reconstruction", "map", "objective.name"),
+        ("DiffusionDenoiser", "denoising", "diffusion_sampling", "objective.name"),
+        ("DiffusionDenoiser", "diffusion", "equilibrium", "inference.name"),
+        ("ImageNetwork", "diffusion", "equilibrium", "objective.name"),
+    ],
+)
+def test_a_part_that_calls_a_prior_otherwise_than_it_can_be_is_refused(one_line_error, name, objective, inference, key):
+    section = OmegaConf.to_container(OmegaConf.structured(getattr(models, f"{name}Config")))
+    small = {"channels": [3, 4], "num_blocks": 1} if "channels" in section else {"hidden_channels": 3, "num_layers": 2}
+    parts = {"objective": {"name": objective}, "inference": {"name": inference}}
+    with one_line_error(f"model.{key}", name, "allowed"):
+        getattr(models, name).of(section | small | parts)
+
+
 def test_a_prior_from_outside_has_the_methods_of_its_own():
     section = {
         "prior": "direct_deepen.priors:NoiseConditionalEnergy",

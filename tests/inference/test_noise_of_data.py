@@ -6,6 +6,7 @@ Q + AᴴA/η² (Rasmussen and Williams, Gaussian Processes for Machine Learning,
 """
 
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from direct_deepen.inference.samplers import Langevin
 from direct_deepen.parts import SharedSettings
 from direct_deepen.physics import SenseOperator
 from direct_deepen.physics.problem import Problem
+from direct_deepen.priors import NoiseConditionalEnergy
 
 TRAINED, OF_DATA = 0.05, 0.2
 """ε₀ and ε: a weight of 16."""
@@ -137,3 +139,14 @@ def test_a_noisy_scan_is_denoised_and_its_intervals_hold(noisy):
     # decibel and a tenth are left for other arithmetic.
     assert plain[0] < 25 < 26.8 < right[0]
     assert plain[1] < 0.4 < 0.7 < right[1]
+
+
+def test_a_prior_of_all_noise_levels_is_refused_with_what_makes_an_energy_of_it(one_line_error, random_operator):
+    A = random_operator(1, dtype=torch.complex64)
+    b = torch.zeros(1, 3, 8, 8, dtype=torch.complex64)
+    prior = NoiseConditionalEnergy(channels=(3, 4), num_blocks=1)
+    for solve in (mm_map, partial(langevin, noise_std=0.1, generator=torch.Generator().manual_seed(0))):
+        with one_line_error("energy is a NoiseConditionalEnergy", "value_and_grad", "at_noise"):
+            solve(A, b, prior)
+        with one_line_error("energy is a float", "allowed: what has value_and_grad"):
+            solve(A, b, 1.0)
