@@ -12,7 +12,7 @@ import torch
 
 from direct_deepen.cli.verbosity import stage
 from direct_deepen.errors import require
-from direct_deepen.priors import NoiseDependentEnergy
+from direct_deepen.priors import depends_on_noise
 from direct_deepen.progress import progress_bar
 
 EXAMPLES = """\
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     from direct_deepen.pages.landscape_view import landscape_view
 
     energy = pretrained_for(args.cfg) if args.weights == "pretrained" else load_trained(Path(args.weights), args.cfg)
-    if isinstance(energy, NoiseDependentEnergy):
+    if depends_on_noise(energy):
         energy = energy.at_noise(load_system(args.cfg).settings.noise_std)
     dataset = inference_dataset(args.cfg, args.data_root)
     volume = args.volume or min(path.name for path in dataset.volume_indices)

@@ -22,7 +22,7 @@ from direct_deepen.engines.models import DiffusionDenoiser
 from direct_deepen.engines.settings import INSTEAD, System, plain, system_of
 from direct_deepen.errors import DeepenError, first_line, require
 from direct_deepen.physics.scale import FIELD_OF_VIEW
-from direct_deepen.priors import NoiseDependentEnergy
+from direct_deepen.priors import depends_on_noise
 from direct_deepen.priors.pretrained import available_pretrained, load_pretrained, pretrained_provenance
 
 _logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def load_trained(checkpoint: Path, configuration: Path) -> Any:
     """
     prior = load_prior(checkpoint, configuration)
     noise_std = float(load_system(configuration).settings.noise_std)
-    if isinstance(prior, NoiseDependentEnergy):
+    if depends_on_noise(prior):
         return prior.at_noise(noise_std)
     require(
         hasattr(prior, "value_and_grad"),

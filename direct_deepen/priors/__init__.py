@@ -8,7 +8,14 @@ from direct_deepen.priors.diffusion_network import (
     NoiseConditionalEnergy,
     energy_gradient,
 )
-from direct_deepen.priors.energy import DifferentiableEnergy, Energy, NoiseDependentEnergy, SumEnergy, at_noise
+from direct_deepen.priors.energy import (
+    DifferentiableEnergy,
+    Energy,
+    NoiseDependentEnergy,
+    SumEnergy,
+    at_noise,
+    depends_on_noise,
+)
 from direct_deepen.priors.networks import Denoiser, ImageNetwork
 
 __all__ = [
@@ -26,5 +33,6 @@ __all__ = [
     "ReducedPrecision",
     "SumEnergy",
     "at_noise",
+    "depends_on_noise",
     "energy_gradient",
 ]

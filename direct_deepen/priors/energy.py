@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, cast, runtime_checkable
 
 import torch
 from torch import nn
@@ -19,12 +19,16 @@ class DifferentiableEnergy(Protocol):
         """Return E, real (batch,), and ∇E, complex (batch, height, width), of every image, without a graph."""
 
 
-@runtime_checkable
 class NoiseDependentEnergy(Protocol):
     """A prior with an energy for every noise of the data."""
 
     def at_noise(self, noise_std: float) -> DifferentiableEnergy:
         """Return the energy of the posterior ∝ exp(−2C/ε²) of data with ``noise_std`` = ε."""
+
+
+def depends_on_noise(prior: object) -> TypeGuard[NoiseDependentEnergy]:
+    """Return whether a prior has an energy for every noise; of its own, or of what it passes questions on to."""
+    return hasattr(prior, "at_noise")
 
 
 def as_function(energy: DifferentiableEnergy) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -152,7 +156,7 @@ def at_noise(
     those returned here know theirs. A prior that has an energy for every noise returns that of ε; it has no ε₀.
     """
     require_positive("noise_std", noise_std)
-    if isinstance(energy, NoiseDependentEnergy):
+    if depends_on_noise(energy):
         result = SumEnergy([(1.0, energy.at_noise(noise_std))])
         result.prior_noise_std = noise_std
         return result
@@ -160,16 +164,16 @@ def at_noise(
     if known is None:
         raise DeepenError("trained_noise_std is None, and this energy does not say its own; allowed: a number > 0")
     require_positive("trained_noise_std", known)
-    result = SumEnergy([((noise_std / known) ** 2, energy)])
+    result = SumEnergy([((noise_std / known) ** 2, cast("DifferentiableEnergy", energy))])
     result.prior_noise_std = noise_std
     return result
 
 
 def require_energy(energy: object) -> None:
     """Raise :class:`DeepenError` unless an energy has a value and a gradient: one of a prior of all noise levels."""
-    hint = " (at_noise(prior, noise_std) for data of that noise)" if isinstance(energy, NoiseDependentEnergy) else ""
+    hint = " (at_noise(prior, noise_std) for data of that noise)" if depends_on_noise(energy) else ""
     require(
-        isinstance(energy, DifferentiableEnergy),
+        hasattr(energy, "value_and_grad"),
         f"energy is a {type(energy).__name__}; allowed: what has value_and_grad{hint}",
     )
 

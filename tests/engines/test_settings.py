@@ -23,6 +23,7 @@ from direct_deepen.engines.settings import EngineSettings, system_of
 from direct_deepen.errors import DeepenError, DivergenceError
 from direct_deepen.inference import inferences
 from direct_deepen.objectives import objectives
+from direct_deepen.priors import at_noise, depends_on_noise
 
 PATHS = {"teacher_configuration", "prewhitening", "teacher_checkpoint"}
 METRIC = "metric"
@@ -237,6 +238,10 @@ def test_a_prior_from_outside_has_the_methods_of_its_own():
     image = torch.ones(1, 8, 8, dtype=torch.complex64)
     assert torch.equal(model.at(0.3).value_and_grad(image)[1], model.prior.at(0.3).value_and_grad(image)[1])
     assert not hasattr(model, "value_and_grad")
+    # An energy for every noise, of what the model passes questions on to.
+    assert depends_on_noise(model)
+    assert not depends_on_noise(models.External.of({"prior": "direct_deepen.priors:QuadraticEnergy", "arguments": {}}))
+    assert torch.equal(at_noise(model, 0.1)(image), model.prior.at_noise(0.1)(image))
 
 
 @pytest.mark.parametrize(

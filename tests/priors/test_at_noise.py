@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from direct_deepen import load_pretrained
-from direct_deepen.priors import at_noise
+from direct_deepen.priors import NoiseConditionalEnergy, at_noise, depends_on_noise
 
 TRAINED, OF_DATA = 0.05, 0.2
 """ε₀ and ε: a weight of 16."""
@@ -28,3 +28,14 @@ def test_at_noise_knows_what_it_is_for_and_goes_there_and_back(energy, draw, one
     for value in (0.0, -1.0, float("nan")):
         with one_line_error("noise_std"):
             at_noise(shipped, value)
+
+
+def test_a_prior_of_all_noise_levels_has_no_other_noise_to_come_from(draw):
+    prior = NoiseConditionalEnergy(channels=(3, 4), num_blocks=1).double()
+    assert depends_on_noise(prior)
+    assert not depends_on_noise(prior.at_noise(0.1))
+    image = draw(2, 8, 8)
+    # ε₀ is not asked for, and one that is given changes nothing.
+    for trained in (None, TRAINED):
+        found = at_noise(prior, OF_DATA, trained_noise_std=trained)
+        assert torch.equal(found(image), prior.at_noise(OF_DATA)(image))
