@@ -60,12 +60,15 @@ def test_no_name_in_direct_is_replaced_by_one_of_ours():
 @pytest.mark.parametrize("name", NAMES)
 def test_direct_finds_model_configuration_and_engine_by_name(tmp_path, name):
     model, size = load_model_from_name(name), {"hidden_channels": 3}
-    if "NoiseConditional" in name or "Diffusion" in name:
-        size = {"channels": [3, 4]}
+    # These ask nothing of a prior but to be called with an image, or with an image and a noise level.
+    objective, inference = "denoising", "proximal_iteration"
+    if name.endswith("NoiseConditionalEnergy"):
+        size, objective, inference = {"channels": [3, 4]}, "distillation", "annealed_langevin"
+    if name.endswith("DiffusionDenoiser"):
+        size, objective, inference = {"channels": [3, 4]}, "diffusion", "diffusion_sampling"
     if name.endswith("External"):
         size = {"prior": "direct_deepen:QuadraticEnergy", "arguments": {"hidden_channels": 3, "num_layers": 2}}
-    # These ask nothing of a prior but to be called.
-    parts = {"objective": {"name": "denoising"}, "inference": {"name": "proximal_iteration"}}
+    parts = {"objective": {"name": objective}, "inference": {"name": inference}}
     section = {"model_name": name, "engine_name": "DeepenEngine", **size, **parts}
     config = tiny_direct.changed(tiny_direct.configuration(), {"model": section})
     environment = tiny_direct.build_environment(tmp_path, config)
