@@ -37,10 +37,11 @@ def estimated_noise_std(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor
     """Estimate η per real component, in the unit of the data, real (batch,), of white noise alike in all coils.
 
     K-space is complex (batch, coil, height, width) and zero where the mask, (batch, 1, height, width), is. It is
-    estimated from the fully sampled centre if that is wide enough (:data:`LEAST_CENTRE`), and otherwise from the
-    corners (:func:`~direct_deepen.physics.prewhitening.corner_noise_covariance`), where signal, if there is any, makes
-    it too large. Where noise differs between coils, whiten the data first: the centre has the level of those with the
-    least.
+    estimated from the fully sampled centre if that is wide enough (:data:`LEAST_CENTRE`), and from the corners
+    (:func:`~direct_deepen.physics.prewhitening.corner_noise_covariance`) if they have the samples. Signal that is left
+    makes either too large, so of two the smaller is taken: of a measured MPRAGE with four coils, whose centre has 1.6
+    times the noise that full data have far out, lines have 1.1 times in their corners. Where noise differs between
+    coils, whiten the data first: the centre has the level of those with the least.
 
     Raises
     ------
@@ -53,16 +54,17 @@ def estimated_noise_std(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor
 
 def _of_slice(kspace: torch.Tensor, mask: torch.Tensor) -> float:
     coils, width = len(kspace), min(calibration_width(mask), LARGEST_CALIBRATION)
-    if coils >= LEAST_COILS and width * math.sqrt(coils) >= LEAST_CENTRE:
-        return _of_centre(kspace, width)
+    enough = coils >= LEAST_COILS and width * math.sqrt(coils) >= LEAST_CENTRE
+    levels = [_of_centre(kspace, width)] if enough else []
     try:
-        variances = corner_noise_covariance(kspace).diagonal().real
+        levels.append(float(corner_noise_covariance(kspace).diagonal().real.mean().sqrt()))
     except DeepenError as error:
-        raise DeepenError(
-            f"the noise level cannot be estimated: the fully sampled centre has {width} samples and {coils} coils "
-            f"(allowed: >= {LEAST_COILS} coils, and width·√coils >= {LEAST_CENTRE:g}), and {error}"
-        ) from error
-    return float(variances.mean().sqrt())
+        if not levels:
+            raise DeepenError(
+                f"the noise level cannot be estimated: the fully sampled centre has {width} samples and {coils} coils "
+                f"(allowed: >= {LEAST_COILS} coils, and width·√coils >= {LEAST_CENTRE:g}), and {error}"
+            ) from error
+    return min(levels)
 
 
 def _of_centre(kspace: torch.Tensor, width: int) -> float:

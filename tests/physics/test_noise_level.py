@@ -44,13 +44,23 @@ def test_of_noise_alone_it_is_that_of_the_noise():
     assert float(estimated_noise_std(noise * mask, mask)) == pytest.approx(0.3, rel=0.1)
 
 
-def test_it_has_the_unit_of_the_data_and_knows_only_the_centre():
+def test_it_has_the_unit_of_the_data_and_each_slice_its_own():
     kspace, _ = head(6, 0.01)
     mask = centre_mask(24)
-    level = estimated_noise_std(kspace * mask, mask)
+    level, of_all = estimated_noise_std(kspace * mask, mask), estimated_noise_std(kspace, torch.ones_like(mask))
     both = torch.cat([1e-20 * kspace * mask, 1e15 * kspace])
     masks = torch.cat([mask, torch.ones_like(mask)])
-    torch.testing.assert_close(estimated_noise_std(both, masks), torch.cat([1e-20 * level, 1e15 * level]))
+    torch.testing.assert_close(estimated_noise_std(both, masks), torch.cat([1e-20 * level, 1e15 * of_all]))
+
+
+@pytest.mark.parametrize("structure", ["centre", "corners"])
+def test_of_centre_and_corners_that_with_less_signal_is_taken(structure):
+    # Noise alone, and much of what no coil combination explains in one of the two: the other has the level.
+    noise = 0.3 * complex_normal((1, 8, SIZE, SIZE), generator=torch.Generator().manual_seed(0))
+    more = complex_normal((1, 8, SIZE, SIZE), generator=torch.Generator().manual_seed(1))
+    centre = centre_mask(24)
+    kspace = noise + 3 * more * (centre if structure == "centre" else 1 - centre)
+    assert float(estimated_noise_std(kspace, torch.ones_like(centre))) == pytest.approx(0.3, rel=0.1)
 
 
 def test_few_coils_are_estimated_from_the_corners():
