@@ -264,6 +264,7 @@ ENERGY_CASES = [
         ]
     ),
     *(EnergyCase(QuadraticEnergy, {"activation": activation}) for activation in ("elu", "softplus")),
+    EnergyCase(QuadraticEnergy, {"activation": "silu", "border": "periodic"}),
 ]
 SMOOTH_ENERGY_CASES = [case for case in ENERGY_CASES if case.smooth]
 ENERGY_TYPE_CASES = [

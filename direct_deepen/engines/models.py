@@ -43,6 +43,7 @@ class QuadraticEnergyConfig(NetworkConfig):
 
     activation: str = "elu"
     weight: float = 0.25
+    border: str = "zeros"
 
 
 @dataclass
@@ -53,6 +54,7 @@ class ConvEnergyConfig(NetworkConfig):
     image_size: tuple[int, int] | None = None
     top: str = "absolute"
     top_width: float = 1.0
+    border: str = "zeros"
 
 
 @dataclass
@@ -72,6 +74,7 @@ class NoiseConditionalEnergyConfig(AveragedConfig):
     num_blocks: int = 2
     noise_factor: float = 2**0.5
     smallest_noise_std: float = 0.0
+    border: str = "zeros"
 
 
 @dataclass
@@ -195,6 +198,7 @@ class _AveragedEnergy(nn.Module):
         image_std: float,
         noise_factor: float,
         smallest_noise_std: float,
+        border: str,
         average_decay: float,
     ) -> None:
         super().__init__()
@@ -204,6 +208,7 @@ class _AveragedEnergy(nn.Module):
             image_std=image_std,
             noise_factor=noise_factor,
             smallest_noise_std=smallest_noise_std,
+            border=border,
         )
         self.averaged = priors.Averaged(energy, average_decay)
 

@@ -9,7 +9,14 @@ from torch.utils.checkpoint import checkpoint
 
 from direct_deepen.errors import DeepenError, require, require_choice, require_positive
 from direct_deepen.priors.energy import DifferentiableEnergy, Energy
-from direct_deepen.priors.networks import ACTIVATIONS, channels_to_image, convolutional_stack, image_to_channels
+from direct_deepen.priors.networks import (
+    ACTIVATIONS,
+    BORDERS,
+    channels_to_image,
+    convolutional_stack,
+    image_to_channels,
+    with_border,
+)
 
 HEADS = ("pooled", "flattened")
 TOPS = ("absolute", "smooth")
@@ -40,6 +47,9 @@ class ConvolutionalEnergy(Energy):
     memory of a batch is that of a few images.
     """
 
+    border: str = "zeros"
+    """One of :data:`~direct_deepen.priors.networks.BORDERS`."""
+
     @property
     @abstractmethod
     def stack(self) -> nn.Sequential:
@@ -65,10 +75,15 @@ class ConvolutionalEnergy(Energy):
         return value_and_grad_in_parts(self, image)
 
     def _energy(self, channels: torch.Tensor) -> torch.Tensor:
-        features = self.stack(channels).to(channels.dtype)
+        features = self._features(channels).to(channels.dtype)
         # Sums over pixels are too long for 16 bits.
         with torch.autocast(channels.device.type, enabled=False):
             return self.energy_of_features(features)
+
+    def _features(self, channels: torch.Tensor) -> torch.Tensor:
+        # Every 3×3 convolution sees a pixel farther.
+        seen = sum(isinstance(layer, nn.Conv2d) for layer in self.stack)
+        return with_border(self.stack, channels, self.border, seen)
 
 
 class QuadraticEnergy(ConvolutionalEnergy):
@@ -91,20 +106,31 @@ class QuadraticEnergy(ConvolutionalEnergy):
     weight
         w > 0, one in MuSE. It is the temperature of the prior: with ψ a denoiser of noise of standard deviation cε, the
         posterior ∝ exp(−2C/ε²) asks for w = 1/(2c²). A weight outside the network keeps ψ well scaled in training.
+    border
+        What convolutions see beyond the image: ``zeros``, or ``periodic``, the image again: then E does not depend on
+        where in the field of view the image lies.
     """
 
     def __init__(
-        self, *, hidden_channels: int = 64, num_layers: int = 5, activation: str = "elu", weight: float = 1.0
+        self,
+        *,
+        hidden_channels: int = 64,
+        num_layers: int = 5,
+        activation: str = "elu",
+        weight: float = 1.0,
+        border: str = "zeros",
     ) -> None:
         super().__init__()
         require_positive("weight", weight)
+        require_choice("border", border, BORDERS)
         self.weight = weight
+        self.border = border
         self.residual = convolutional_stack(hidden_channels, num_layers, activation)
         self.to(memory_format=torch.channels_last)
 
     def denoise(self, image: torch.Tensor) -> torch.Tensor:
         """Return ψ(x); complex (batch, height, width) → the same."""
-        return image - channels_to_image(self.residual(image_to_channels(image, self)))
+        return image - channels_to_image(self._features(image_to_channels(image, self)))
 
     @property
     def stack(self) -> nn.Sequential:
@@ -140,6 +166,8 @@ class ConvEnergy(ConvolutionalEnergy):
         ``absolute``: |f|, the paper's, with a kink at f = 0. ``smooth``: √(f² + δ²).
     top_width
         δ > 0 of the smooth top.
+    border
+        As that of :class:`QuadraticEnergy`.
     """
 
     def __init__(
@@ -152,8 +180,10 @@ class ConvEnergy(ConvolutionalEnergy):
         image_size: Sequence[int] | None = None,
         top: str = "absolute",
         top_width: float = 1.0,
+        border: str = "zeros",
     ) -> None:
         super().__init__()
+        require_choice("border", border, BORDERS)
         require_choice("head", head, HEADS)
         require_choice("top", top, TOPS)
         require_positive("top_width", top_width)
@@ -164,6 +194,7 @@ class ConvEnergy(ConvolutionalEnergy):
         self.image_size = None if image_size is None else tuple(image_size)
         self.top = top
         self.top_width = top_width
+        self.border = border
         layers = convolutional_stack(hidden_channels, num_layers, activation, out_channels=hidden_channels)
         self.features = layers.append(ACTIVATIONS[activation]())
         self.head: nn.Module

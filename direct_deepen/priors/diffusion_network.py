@@ -11,10 +11,12 @@ from torch.nn import functional
 from direct_deepen.errors import require, require_choice, require_count, require_positive, require_weight
 from direct_deepen.priors.convolutional_energy import images_at_once, value_and_grad_in_parts
 from direct_deepen.priors.energy import Energy
-from direct_deepen.priors.networks import channels_to_image, image_to_channels
+from direct_deepen.priors.networks import BORDERS, channels_to_image, image_to_channels, with_border
 
 PRECONDITIONINGS = ("variance_exploding", "edm")
 _EMBEDDING_CHANNELS = 64
+_MARGIN = 16
+"""Pixels that a periodic image goes on for: a multiple of the coarsest scale. The network sees farther, but little."""
 
 
 class DiffusionDenoiser(nn.Module):
@@ -115,6 +117,8 @@ class NoiseConditionalEnergy(nn.Module):
         c > 0: for data of noise ε the prior is that of images with noise cε.
     smallest_noise_std
         σ₀ ≥ 0, the least noise level that training has shown: for data of less noise the prior stays that.
+    border
+        What the network sees beyond the image: ``zeros``, or ``periodic``, the image again for 16 pixels on all sides.
     """
 
     def __init__(
@@ -125,10 +129,13 @@ class NoiseConditionalEnergy(nn.Module):
         image_std: float = 0.3,
         noise_factor: float = 2**0.5,
         smallest_noise_std: float = 0.0,
+        border: str = "zeros",
     ) -> None:
         super().__init__()
         require_positive("noise_factor", noise_factor)
         require_weight("smallest_noise_std", smallest_noise_std)
+        require_choice("border", border, BORDERS)
+        self.border = border
         self.noise_factor = noise_factor
         self.smallest_noise_std = smallest_noise_std
         self.denoiser = DiffusionDenoiser(
@@ -137,8 +144,8 @@ class NoiseConditionalEnergy(nn.Module):
 
     def forward(self, image: torch.Tensor, noise_std: torch.Tensor | float) -> torch.Tensor:
         """Return E_σ(x), real (batch,), of complex (batch, height, width); σ a number or one for every image."""
-        residual = image - self.denoiser(image, noise_std)
-        return 0.5 * torch.view_as_real(residual).square().sum(dim=(1, 2, 3))
+        denoised = with_border(lambda images: self.denoiser(images, noise_std), image, self.border, _MARGIN)
+        return 0.5 * torch.view_as_real(image - denoised).square().sum(dim=(1, 2, 3))
 
     def at(self, noise_std: float) -> Energy:
         """Return the energy E_σ of one level."""

@@ -61,6 +61,26 @@ def channels_to_image(channels: torch.Tensor) -> torch.Tensor:
     return torch.view_as_complex(channels.permute(0, 2, 3, 1).contiguous())
 
 
+BORDERS = ("zeros", "periodic")
+"""What convolutions see beyond an image: nothing, or the image again, as the field of view of MRI is periodic."""
+
+
+def with_border(
+    network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, border: str, margin: int
+) -> torch.Tensor:
+    """Return what a network makes of images (..., height, width) with one of :data:`BORDERS`, of their size.
+
+    ``periodic``: of images that go on for ``margin`` pixels on all sides. If the network sees no farther, that is what
+    it would make with circular padding in every layer, to the last digit but for the order of sums.
+    """
+    if border == "zeros":
+        return network(images)
+    height, width = images.shape[-2:]
+    for axis, size in ((-2, height), (-1, width)):
+        images = images.index_select(axis, torch.arange(-margin, size + margin, device=images.device) % size)
+    return network(images)[..., margin : margin + height, margin : margin + width]
+
+
 class ImageNetwork(nn.Module):
     """A stack of 3×3 convolutions from images to images, the network H of MoL.
 

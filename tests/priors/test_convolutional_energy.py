@@ -53,6 +53,43 @@ def test_gradients_are_those_of_plain_convolutions(quadratic, draw):
 
 
 @pytest.mark.usefixtures("_convolutions", "_parts")
+@pytest.mark.parametrize("size", [(9, 7), (2, 3)], ids=["larger than what a pixel sees", "smaller"])
+def test_a_periodic_border_is_circular_padding_of_every_convolution(quadratic, draw, size):
+    image = draw(3, *size).requires_grad_()
+    x = torch.stack([image.real, image.imag], dim=1)
+    first, second, third = (layer for layer in quadratic.residual if isinstance(layer, torch.nn.Conv2d))
+
+    def convolved(x, layer):
+        return functional.conv2d(functional.pad(x, (1, 1, 1, 1), mode="circular"), layer.weight, layer.bias)
+
+    residual = convolved(functional.elu(convolved(functional.elu(convolved(x, first)), second)), third)
+    expected = 0.5 * residual.square().sum(dim=(1, 2, 3))
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), image)
+    quadratic.border = "periodic"
+    value, gradient = quadratic.value_and_grad(image.detach())
+    torch.testing.assert_close(value, expected.detach(), **ROUNDING)
+    torch.testing.assert_close(gradient, expected_gradient, **ROUNDING)
+    denoised = image - torch.complex(residual[:, 0], residual[:, 1])
+    torch.testing.assert_close(quadratic.denoise(image), denoised, **ROUNDING)
+
+
+@pytest.mark.parametrize("kind", [QuadraticEnergy, ConvEnergy])
+def test_with_a_periodic_border_an_image_may_lie_anywhere_in_the_field_of_view(kind, draw):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        energy = kind(hidden_channels=4, num_layers=3, activation="elu", border="periodic").double()
+    image = draw(2, 9, 7)
+    value, gradient = energy.value_and_grad(image)
+    moved_value, moved_gradient = energy.value_and_grad(image.roll((4, -3), dims=(1, 2)))
+    torch.testing.assert_close(moved_value, value, **ROUNDING)
+    torch.testing.assert_close(moved_gradient, gradient.roll((4, -3), dims=(1, 2)), **ROUNDING)
+    # With zeros beyond the border it is another image.
+    energy.border = "zeros"
+    with torch.no_grad():
+        assert float((energy(image.roll((4, -3), dims=(1, 2))) / energy(image) - 1).abs().min()) > 1e-4
+
+
+@pytest.mark.usefixtures("_convolutions", "_parts")
 @pytest.mark.parametrize("kind", [QuadraticEnergy, ConvEnergy])
 def test_derivatives_by_the_weights_are_those_of_one_graph(kind, draw):
     with torch.random.fork_rng(devices=[]):

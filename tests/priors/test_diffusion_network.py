@@ -118,6 +118,17 @@ def test_its_gradient_is_that_of_finite_differences_with_and_without_a_graph(dra
     torch.testing.assert_close(slope, (gradient.conj() * direction).real.sum(dim=(1, 2)), rtol=1e-6, atol=1e-8)
 
 
+@torch.no_grad()
+def test_with_a_periodic_border_an_image_may_lie_anywhere_in_the_field_of_view(draw):
+    # In steps of the coarsest scale; of the network's field beyond 16 pixels only the thin outer part is missing.
+    def change(border):
+        energy = build(NoiseConditionalEnergy, border=border)
+        image = draw(2, 24, 16)
+        return float((energy(image.roll((8, -4), dims=(1, 2)), 0.3) / energy(image, 0.3) - 1).abs().max())
+
+    assert change("periodic") < 0.01 * change("zeros")
+
+
 def test_the_gradient_of_training_reaches_every_weight(draw):
     energy = build(NoiseConditionalEnergy)
     energy_gradient(energy, draw(2, 8, 8), torch.tensor([0.1, 0.5])).abs().square().sum().backward()

@@ -308,6 +308,7 @@ def test_conv_energy_refuses_bad_arguments(one_line_error, arguments, words):
         ({"activation": "tanh"}, ["activation", "'tanh'"]),
         ({"num_layers": 1}, ["num_layers", "1"]),
         ({"hidden_channels": 0}, ["hidden_channels", "0"]),
+        ({"border": "reflect"}, ["border", "'reflect'", "zeros", "periodic"]),
     ],
 )
 def test_quadratic_energy_refuses_bad_arguments(one_line_error, arguments, words):
