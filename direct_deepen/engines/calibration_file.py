@@ -81,8 +81,9 @@ def read_calibration(path: Path) -> Calibration:
     assert isinstance(calibration, Calibration)
     require_positive(f"{path}: std_scale", calibration.std_scale)
     if "preconditioner" in calibration.sampling:
-        # Langevin chains of before there was a choice of precision.
+        # Langevin chains of before there was a choice of precision, and of noise.
         calibration.sampling.setdefault("convolutions", "float32")
+        calibration.sampling.setdefault("averaged_noise", False)
     return calibration
 
 

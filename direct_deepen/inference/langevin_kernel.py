@@ -66,10 +66,17 @@ class ChainState:
     """⟨∇C, P∇C⟩, which the acceptance needs; None without Metropolis adjustment."""
     log_scale: torch.Tensor
     """Logarithm of the factor between the step of adapting Metropolis chains and the stable one."""
+    noise: torch.Tensor | None
+    """What was drawn for the step to here, where steps have the mean of two draws; None where they have their own."""
 
 
 def first_state(
-    target: Target, start: torch.Tensor, step_size: float | None, metropolis: bool, generator: ChainGenerators
+    target: Target,
+    start: torch.Tensor,
+    step_size: float | None,
+    metropolis: bool,
+    averaged_noise: bool,
+    generator: ChainGenerators,
 ) -> ChainState:
     """Return the state of chains at their start; without a ``step_size`` that costs a second gradient."""
     terms = target(start)
@@ -83,7 +90,8 @@ def first_state(
         curvature = torch.full_like(terms.cost, float("nan"))
         size = torch.full_like(terms.cost, step_size)
     slope = target.slope(terms) if metropolis else None
-    return ChainState(terms, size, curvature, slope, torch.zeros_like(size))
+    noise = target.metric.noise(start, generator) if averaged_noise else None
+    return ChainState(terms, size, curvature, slope, torch.zeros_like(size), noise)
 
 
 def next_state(
@@ -93,12 +101,13 @@ def next_state(
 
     ``adapting_step`` is the number of the step, from 1, while curvature and step size adapt; None once they are frozen.
     """
-    here = state.terms
-    there = target(_proposal(target, here, state.step_size, generator))
+    here, drawn = state.terms, target.metric.noise(state.terms.image, generator)
+    noise = drawn if state.noise is None else 0.5 * (state.noise + drawn)
+    there = target(_proposal(target, here, state.step_size, noise))
     if state.slope is None:
         probability = torch.ones_like(state.step_size)
         accepted = torch.ones_like(state.step_size, dtype=torch.bool)
-        moved = replace(state, terms=there)
+        moved = replace(state, terms=there, noise=None if state.noise is None else drawn)
     else:
         slope = target.slope(there)
         logarithm = log_acceptance(here, there, state.step_size, state.slope - slope, target.noise_std)
@@ -131,10 +140,9 @@ def _stable_step(target: Target, curvature: torch.Tensor) -> torch.Tensor:
     return (_SAFETY / target.metric.largest_eigenvalue(target.norm_squared, 2 * curvature)).clamp(max=1.0)
 
 
-def _proposal(target: Target, here: CostTerms, step_size: torch.Tensor, generator: ChainGenerators) -> torch.Tensor:
+def _proposal(target: Target, here: CostTerms, step_size: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     step = step_size.to(here.image.real.dtype)[..., None, None]
-    noise = target.metric.noise(here.image, generator)
-    move = noise.mul_(target.noise_std * step.sqrt()).sub_(step * here.gradient)
+    move = (target.noise_std * step.sqrt() * noise).sub_(step * here.gradient)
     return target.metric.solve(move).add_(here.image)
 
 

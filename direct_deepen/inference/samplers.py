@@ -42,6 +42,9 @@ class Langevin(Sampler, Map):
     """τ; null adapts it during burn-in."""
     preconditioner: float | None = setting(None, above=0)
     """μ of chains in the metric of the data, which converge in a quarter of the steps; null for the paper's."""
+    averaged_noise: bool = False
+    """Whether the noise of a step is the mean of two draws: the deviation of samples then does not depend on τ, as far
+    as the cost is quadratic."""
     convolutions: str = setting("float32", choices=("float32", "bfloat16"))
     """``float32``, or ``bfloat16``: precision of the convolutions in the gradients of the chains. MAP keeps float32."""
 
@@ -83,7 +86,7 @@ class Langevin(Sampler, Map):
             init=start if start is not None and self.start == "map" else self.start,
             init_std=self.shared.noise_start_std,
             chains=Chains(self.num_samples, self.num_steps, self.keep, max_images=self.max_images),
-            step=LangevinStep(self.step_size, preconditioner=self.preconditioner),
+            step=LangevinStep(self.step_size, preconditioner=self.preconditioner, averaged_noise=self.averaged_noise),
             generator=generator,
             progress=True,
         )

@@ -35,6 +35,9 @@ class ChainSettings:
     minima that MAP finds, so that nothing would raise the energy there."""
     step_size: float | None = setting(None, above=0)
     """τ; null adapts it to the curvature during the first half of the chain and then freezes it."""
+    averaged_noise: bool = False
+    """Whether the noise of a step is the mean of two draws (:class:`~direct_deepen.LangevinStep`). Otherwise samples
+    have more noise than the posterior, by some tenths with steps that adapt, which the energy makes up for."""
 
 
 @dataclass
@@ -131,7 +134,7 @@ def draw_training_samples(
         noise_std=shared.noise_std,
         init=images,
         chains=Chains(num_steps=chains.num_steps),
-        step=LangevinStep(chains.step_size),
+        step=LangevinStep(chains.step_size, averaged_noise=chains.averaged_noise),
         generator=generator,
     )
     if stored is not None and chains.start == "persistent":

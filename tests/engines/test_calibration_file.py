@@ -117,6 +117,7 @@ def test_all_that_the_spread_depends_on_is_compared(calibrated, mean_config, one
         "num_steps": {"inference.num_steps": 99},
         "preconditioner": {"inference.preconditioner": 0.3},
         "convolutions": {"inference.convolutions": "bfloat16"},
+        "averaged_noise": {"inference.averaged_noise": True},
         "sampler": {"inference": {"name": "annealed_langevin"}},
     }
     for name, changes in others.items():

@@ -401,6 +401,7 @@ def test_the_message_counts_chains_over_all_groups(sample, draw):
         ({"burn_in": 17, "keep": 4}, ["burn_in is 17", "num_steps - keep = 16"]),
         ({"init_std": 0.0}, ["init_std is 0.0"]),
         ({"preconditioner": 0.0}, ["preconditioner is 0.0"]),
+        ({"metropolis": True, "averaged_noise": True}, ["averaged_noise is True", "metropolis"]),
         ({"init": "zeros"}, ["init is 'zeros'", "noise", "sense"]),
         ({"init": torch.zeros(3, 8, 8, dtype=torch.complex128)}, ["init", "(3, 8, 8)", "(2, 8, 8)", "(3, 2, 8, 8)"]),
     ],

@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy import stats
 
-from direct_deepen.inference import Samples, langevin
+from direct_deepen.inference import Chains, LangevinStep, Samples, langevin
 from direct_deepen.physics import SenseOperator
 from direct_deepen.priors import DifferentiableEnergy
 
@@ -263,6 +263,24 @@ def test_preconditioned_chains_have_the_step_bias_of_their_metric(posterior, den
     # The plain chain's law is another one, and so is the target: both would be seen.
     for variance in (inner.stationary_variance(0.0), 1.1 * inner.stationary_variance(step_size)):
         assert abs(mean_square_deviation(inner.whitened(samples.images, variance))) > 10
+
+
+@pytest.mark.parametrize("metric", [None, PRECONDITIONER], ids=["paper", "of the data"])
+@pytest.mark.parametrize("step_size", [1.0, 0.5, None], ids=["1", "½", "adapted"])
+def test_with_averaged_noise_the_step_has_no_bias(posterior, dense_normal, step_size, metric):
+    # The plain chain with τ = 1 has up to three times this variance (above).
+    truth = posterior(8, 8)
+    inner = truth if metric is None else preconditioned(truth, dense_normal)
+    samples = langevin(
+        truth.A,
+        truth.kspace,
+        truth.energy,
+        noise_std=NOISE_STD,
+        generator=torch.Generator().manual_seed(0),
+        chains=Chains(1000, round(30 / (step_size or 0.5)), max_images=1000),
+        step=LangevinStep(step_size, preconditioner=metric, averaged_noise=True),
+    )
+    assert_standard_normal(inner.whitened(samples.images, inner.stationary_variance(0.0)))
 
 
 @pytest.mark.parametrize("step_size", [0.3, 0.6])
