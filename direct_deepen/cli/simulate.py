@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"{what} (default: {default[0]} {default[1]})",
         )  # fmt: skip
     parser.add_argument(
+        "--whole-object",
+        action="store_true",
+        help="pixels so large that the object fits --size, as far as --pixel-size lets them (default: a part of it may "
+        "be cut off)",
+    )
+    parser.add_argument(
         "--keep-band",
         action="store_true",
         help="keep k-space to its edge, also where it drops as that of an interpolated image (default: cut it there)",
@@ -70,7 +76,13 @@ def run(args: argparse.Namespace) -> None:
         args.output,
         seed=args.seed,
         acquisition=Acquisition(
-            args.slices, args.size, tuple(args.coils), tuple(args.pixel_size), tuple(args.noise_std), args.keep_band
+            num_slices=args.slices,
+            size=args.size,
+            num_coils=tuple(args.coils),
+            pixel_size=tuple(args.pixel_size),
+            noise_std=tuple(args.noise_std),
+            whole_object=args.whole_object,
+            keep_band=args.keep_band,
         ),
         repeats=args.repeats,
         subject=args.subject,

@@ -48,6 +48,8 @@ _SHADING, _BRIGHTEST = 2.5, 2.0
 """Largest a, and R, over its median, beyond which it is that: inside of a coil it has no bound."""
 _FAT = 0.7
 """Share of the volumes of which fat has a phase of its own."""
+_FILLED = 0.95
+"""Most of the field of view that a whole object takes."""
 _DARK, _LEAST_BRIGHT = 0.05, 0.05
 """A slice of which less than the second share is brighter than the first, of the brightest, shows nothing."""
 
@@ -66,6 +68,9 @@ class Acquisition:
     """Smallest and largest pixel in mm; never smaller than was measured."""
     noise_std: tuple[float, float] = (0.002, 0.02)
     """Least and most noise η, per real component, in units of the intensity scale; every octave is as likely."""
+    whole_object: bool = False
+    """Whether pixels are so large that the object fits ``size``, as far as ``pixel_size`` lets them: what is cut off at
+    the border is a ghost to those who reconstruct it, as coil maps cannot follow the jump."""
     keep_band: bool = False
     """Whether k-space is kept as far as the image has it, and not cut where :func:`measured_band` ends."""
 
@@ -153,8 +158,14 @@ def _draw_matrix(
 
     The phase comes before the cut, as in a scanner: the ripples that the cut leaves at edges have signs.
     """
-    shape = magnitude.shape[-2:]
-    wanted = generator.uniform(*acquisition.pixel_size)
+    shape, (least, most) = magnitude.shape[-2:], acquisition.pixel_size
+    sides = _sides_of_object(magnitude) if acquisition.whole_object else None
+    if sides is not None and acquisition.size is not None:
+        lengths = [
+            (last - first) * number * size for (first, last), number, size in zip(sides, shape, stored, strict=True)
+        ]
+        least = min(max(least, *(length / (_FILLED * acquisition.size) for length in lengths)), most)
+    wanted = generator.uniform(least, most)
     bands = (1.0, 1.0) if acquisition.keep_band else _measured_bands(magnitude)
     kept = []
     for number, size, band in zip(shape, stored, bands, strict=True):
@@ -168,8 +179,16 @@ def _draw_matrix(
     image *= math.sqrt(image[0].size / magnitude[0].size)
     height, width = (number * size / now for number, size, now in zip(shape, stored, image.shape[-2:], strict=True))
     if acquisition.size is not None:
-        image = _field_of_view(image, acquisition.size, generator)
+        image = _field_of_view(image, acquisition.size, sides or ((1.0, 0.0), (1.0, 0.0)), generator)
     return image, (height, width)
+
+
+def _sides_of_object(magnitude: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return where the object begins and ends along rows and columns, in shares of the image."""
+    bright = (magnitude > 2 * _DARK).any(axis=0)
+    found = [np.flatnonzero(bright.any(axis=axis)) / bright.shape[1 - axis] for axis in (1, 0)]
+    rows, columns = ((float(places[0]), float(places[-1])) if len(places) else (0.0, 1.0) for places in found)
+    return rows, columns
 
 
 def _measured_bands(magnitude: np.ndarray) -> tuple[float, float]:
@@ -201,13 +220,17 @@ def _centred(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return array[..., first[0] : first[0] + shape[0], first[1] : first[1] + shape[1]]
 
 
-def _field_of_view(image: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Cut a square, anywhere inside, or add air around."""
-    for axis in (1, 2):
-        room = image.shape[axis] - size
+def _field_of_view(
+    image: np.ndarray, size: int, sides: tuple[tuple[float, float], ...], generator: np.random.Generator
+) -> np.ndarray:
+    """Cut a square, anywhere inside that holds what lies between ``sides`` if it can, or add air around."""
+    for axis, (first, last) in enumerate(sides, start=1):
+        count = image.shape[axis]
+        room = count - size
         if room >= 0:
-            first = int(generator.integers(room + 1))
-            image = image.take(range(first, first + size), axis=axis)
+            nearest, farthest = max(0, math.ceil(last * count) - size), min(room, math.floor(first * count))
+            begin = int(generator.integers(nearest, farthest + 1)) if nearest <= farthest else (nearest + farthest) // 2
+            image = image.take(range(begin, begin + size), axis=axis)
         else:
             before = -room // 2
             image = np.pad(image, [(0, 0) if other != axis else (before, -room - before) for other in range(3)])

@@ -166,6 +166,24 @@ def test_pixels_keep_the_field_of_view():
     np.testing.assert_allclose(extent, (96.0, 80.0), rtol=1e-6)
 
 
+def test_a_whole_object_fits_the_field_of_view():
+    # The ellipses are some 60 mm long, in 96 mm; 64 pixels of 0.6 mm hold 38 of them.
+    wide = np.pad(pictures(3, 144, 120), [(0, 0), (24, 24), (20, 20)])
+
+    def frame(whole: bool, most: float) -> tuple[float, float]:
+        drawn = Acquisition(num_slices=3, size=64, pixel_size=(0.6, most), whole_object=whole)
+        volumes = [simulate_volume(series(wide, (0.5, 0.5)), np.random.default_rng(seed), drawn) for seed in range(6)]
+        images = np.abs(np.concatenate([volume.image for volume in volumes]))
+        border = np.concatenate([images[:, :2].ravel(), images[:, -2:].ravel(), images[:, :, :2].ravel()])
+        return float(border.mean() / images.mean()), float(np.mean([volume.pixel_size for volume in volumes]))
+
+    (cut, small), (whole, large) = frame(False, 1.6), frame(True, 1.6)
+    assert whole < 0.05 < 0.2 < cut
+    assert large > small
+    # No farther than the pixels may grow.
+    assert frame(True, 0.7)[1] == pytest.approx(0.7, rel=0.03)
+
+
 def test_nothing_is_known_outside_the_band_that_was_measured():
     """Images that a scanner interpolated twofold become volumes of no more samples than it measured."""
     images = interpolated(pictures(3, 128, 96), (2, 2))
