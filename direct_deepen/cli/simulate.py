@@ -10,7 +10,7 @@ from pathlib import Path
 
 EXAMPLES = r"""
 examples, of a data set in BIDS (the subject is the `sub-…` of the path), and of one that names patients otherwise:
-  direct-deepen simulate openneuro runs/simulated --size 160 --seed 1
+  direct-deepen simulate openneuro runs/simulated --size 160 --pixel-size 0.5 1.8 --whole-object --seed 1
   direct-deepen simulate IXI runs/simulated --size 256 --seed 1 --subject 'IXI\d+'
 
 NIfTI and DICOM need the extra: pip install 'direct-deepen[images]'"""

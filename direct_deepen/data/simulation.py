@@ -48,10 +48,14 @@ _SHADING, _BRIGHTEST = 2.5, 2.0
 """Largest a, and R, over its median, beyond which it is that: inside of a coil it has no bound."""
 _FAT = 0.7
 """Share of the volumes of which fat has a phase of its own."""
-_FILLED = 0.95
-"""Most of the field of view that a whole object takes."""
+_FILLED, _LEAST_SHARE = 0.95, 0.02
+"""Largest share of the field of view that a whole object takes; share of a row that is bright, where there is one."""
 _DARK, _LEAST_BRIGHT = 0.05, 0.05
 """A slice of which less than the second share is brighter than the first, of the brightest, shows nothing."""
+
+
+type Sides = tuple[tuple[float, float], tuple[float, float]]
+"""Where an object begins and ends along rows and columns, in shares of the image."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,11 @@ class Acquisition:
     """Smallest and largest pixel in mm; never smaller than was measured."""
     noise_std: tuple[float, float] = (0.002, 0.02)
     """Least and most noise η, per real component, in units of the intensity scale; every octave is as likely."""
+    keep_band: bool = False
+    """Whether k-space is kept as far as the image has it, and not cut where :func:`measured_band` ends."""
     whole_object: bool = False
     """Whether pixels are so large that the object fits ``size``, as far as ``pixel_size`` lets them: what is cut off at
     the border is a ghost to those who reconstruct it, as coil maps cannot follow the jump."""
-    keep_band: bool = False
-    """Whether k-space is kept as far as the image has it, and not cut where :func:`measured_band` ends."""
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -85,6 +89,7 @@ class Acquisition:
             ("noise-std", self.noise_std, 1e-6),
         ):
             require(lowest <= least <= most < math.inf, f"{name} is {least} {most}; allowed: {lowest} <= least <= most")
+        require(self.size is not None or not self.whole_object, "whole-object is given; allowed with a size")
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,9 @@ def simulate_volume(series: ImageSeries, generator: np.random.Generator, acquisi
     require(len(shown) > 0, f"{series.source}: no slice shows anything; allowed: images")
     count = min(acquisition.num_slices, len(shown))
     first = int(generator.integers(len(shown) - count + 1))
-    magnitude, drawn = _draw_contrast(np.stack(shown[first : first + count]), generator)
+    stored_magnitude = np.stack(shown[first : first + count])
+    sides = _sides_of_object(stored_magnitude) if acquisition.whole_object else None
+    magnitude, drawn = _draw_contrast(stored_magnitude, generator)
     stored = series.pixel_size or (_UNKNOWN_PIXEL_SIZE, _UNKNOWN_PIXEL_SIZE)
     grid = tuple(
         ((np.arange(number) - number / 2) * size).astype(np.float32)
@@ -118,7 +125,7 @@ def simulate_volume(series: ImageSeries, generator: np.random.Generator, acquisi
     )
     phase = _draw_phase(generator, grid) + _draw_fat_phase(generator, magnitude, stored)
     gain = 1e-4 * math.exp(generator.uniform(math.log(0.5), math.log(2.0)))
-    image, pixel_size = _draw_matrix(magnitude, phase, stored, generator, acquisition)
+    image, pixel_size = _draw_matrix(magnitude, phase, stored, sides, generator, acquisition)
     image *= gain
     rows, columns = image.shape[-2:]
     num_coils = round(math.exp(generator.uniform(*np.log(acquisition.num_coils))))
@@ -151,6 +158,7 @@ def _draw_matrix(
     magnitude: np.ndarray,
     phase: np.ndarray,
     stored: tuple[float, float],
+    sides: Sides | None,
     generator: np.random.Generator,
     acquisition: Acquisition,
 ) -> tuple[np.ndarray, tuple[float, float]]:
@@ -159,7 +167,6 @@ def _draw_matrix(
     The phase comes before the cut, as in a scanner: the ripples that the cut leaves at edges have signs.
     """
     shape, (least, most) = magnitude.shape[-2:], acquisition.pixel_size
-    sides = _sides_of_object(magnitude) if acquisition.whole_object else None
     if sides is not None and acquisition.size is not None:
         lengths = [
             (last - first) * number * size for (first, last), number, size in zip(sides, shape, stored, strict=True)
@@ -179,16 +186,20 @@ def _draw_matrix(
     image *= math.sqrt(image[0].size / magnitude[0].size)
     height, width = (number * size / now for number, size, now in zip(shape, stored, image.shape[-2:], strict=True))
     if acquisition.size is not None:
-        image = _field_of_view(image, acquisition.size, sides or ((1.0, 0.0), (1.0, 0.0)), generator)
+        image = _field_of_view(image, acquisition.size, sides, generator)
     return image, (height, width)
 
 
-def _sides_of_object(magnitude: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+def _sides_of_object(magnitude: np.ndarray) -> Sides:
     """Return where the object begins and ends along rows and columns, in shares of the image."""
-    bright = (magnitude > 2 * _DARK).any(axis=0)
-    found = [np.flatnonzero(bright.any(axis=axis)) / bright.shape[1 - axis] for axis in (1, 0)]
-    rows, columns = ((float(places[0]), float(places[-1])) if len(places) else (0.0, 1.0) for places in found)
-    return rows, columns
+    bright = magnitude > 2 * _DARK * np.percentile(magnitude, 99.5)
+    sides = []
+    for axis in (2, 1):
+        # A row of noise has a bright pixel here and there.
+        places = np.flatnonzero(bright.mean(axis=axis).max(axis=0) > _LEAST_SHARE)
+        count = magnitude.shape[3 - axis]
+        sides.append((places[0] / count, (places[-1] + 1) / count) if len(places) else (0.0, 1.0))
+    return sides[0], sides[1]
 
 
 def _measured_bands(magnitude: np.ndarray) -> tuple[float, float]:
@@ -220,15 +231,18 @@ def _centred(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return array[..., first[0] : first[0] + shape[0], first[1] : first[1] + shape[1]]
 
 
-def _field_of_view(
-    image: np.ndarray, size: int, sides: tuple[tuple[float, float], ...], generator: np.random.Generator
-) -> np.ndarray:
+def _field_of_view(image: np.ndarray, size: int, sides: Sides | None, generator: np.random.Generator) -> np.ndarray:
     """Cut a square, anywhere inside that holds what lies between ``sides`` if it can, or add air around."""
-    for axis, (first, last) in enumerate(sides, start=1):
+    for axis in (1, 2):
         count = image.shape[axis]
         room = count - size
         if room >= 0:
-            nearest, farthest = max(0, math.ceil(last * count) - size), min(room, math.floor(first * count))
+            nearest, farthest = 0, room
+            if sides is not None:
+                # A pixel more on both sides: odd and even numbers of pixels have their middles half of one apart.
+                first, last = sides[axis - 1]
+                nearest = min(max(0, math.ceil(last * count) + 1 - size), room)
+                farthest = max(min(room, math.floor(first * count) - 1), 0)
             begin = int(generator.integers(nearest, farthest + 1)) if nearest <= farthest else (nearest + farthest) // 2
             image = image.take(range(begin, begin + size), axis=axis)
         else:

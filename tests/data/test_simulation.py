@@ -166,22 +166,47 @@ def test_pixels_keep_the_field_of_view():
     np.testing.assert_allclose(extent, (96.0, 80.0), rtol=1e-6)
 
 
-def test_a_whole_object_fits_the_field_of_view():
-    # The ellipses are some 60 mm long, in 96 mm; 64 pixels of 0.6 mm hold 38 of them.
-    wide = np.pad(pictures(3, 144, 120), [(0, 0), (24, 24), (20, 20)])
+def boxes(rows: int, columns: int, sides: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
+    """A bright box from the first to before the last row and column, with noise around, (slices, rows, columns)."""
+    (top, bottom), (left, right) = sides
+    images = np.abs(np.random.default_rng(0).normal(0.0, 3.0, (2, rows, columns)))
+    images[:, top:bottom, left:right] += 100.0
+    return images
 
-    def frame(whole: bool, most: float) -> tuple[float, float]:
-        drawn = Acquisition(num_slices=3, size=64, pixel_size=(0.6, most), whole_object=whole)
-        volumes = [simulate_volume(series(wide, (0.5, 0.5)), np.random.default_rng(seed), drawn) for seed in range(6)]
-        images = np.abs(np.concatenate([volume.image for volume in volumes]))
-        border = np.concatenate([images[:, :2].ravel(), images[:, -2:].ravel(), images[:, :, :2].ravel()])
-        return float(border.mean() / images.mean()), float(np.mean([volume.pixel_size for volume in volumes]))
 
-    (cut, small), (whole, large) = frame(False, 1.6), frame(True, 1.6)
-    assert whole < 0.05 < 0.2 < cut
-    assert large > small
-    # No farther than the pixels may grow.
-    assert frame(True, 0.7)[1] == pytest.approx(0.7, rel=0.03)
+@pytest.mark.parametrize(("rows", "columns"), [(192, 160), (191, 161)])
+def test_all_of_an_object_is_in_the_square_that_is_cut(rows, columns):
+    image = boxes(rows, columns, ((30, 80), (61, 118)))
+    sides = simulation._sides_of_object(image)
+    assert sides == ((30 / rows, 80 / rows), (61 / columns, 118 / columns))
+    cuts = [simulation._field_of_view(image, 64, sides, np.random.default_rng(seed)) for seed in range(40)]
+    assert {np.count_nonzero(cut[0] > 50) for cut in cuts} == {50 * 57}
+    # Anywhere, with a pixel to spare on both sides.
+    begins = {int(np.flatnonzero((cut[0] > 50).any(axis=1))[0]) for cut in cuts}
+    assert len(begins) > 5
+    assert min(begins) >= 1
+    assert max(begins) + 50 <= 63
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pixels_are_as_large_as_the_object_needs(seed):
+    # 120 mm in 95 % of 64 pixels; whole numbers of pixels, even ones.
+    box = series(boxes(192, 160, ((30, 150), (60, 150))), (1.0, 1.0))
+    drawn = Acquisition(size=64, pixel_size=(0.6, 2.4), whole_object=True, keep_band=True)
+    assert min(simulate_volume(box, np.random.default_rng(seed), drawn).pixel_size) >= 120 / (0.95 * 64) * 0.97
+
+
+def test_an_object_that_does_not_fit_is_cut_on_both_sides():
+    box = series(boxes(192, 160, ((20, 172), (16, 144))), (1.0, 1.0))
+    drawn = Acquisition(size=64, pixel_size=(1.2, 1.2), whole_object=True)
+    image = np.abs(simulate_volume(box, np.random.default_rng(0), drawn).image)
+    assert image[:, [0, -1]].mean() > 0.5 * image.mean()
+    assert image[:, :, [0, -1]].mean() > 0.5 * image.mean()
+
+
+def test_a_whole_object_needs_a_size(one_line_error):
+    with one_line_error("whole-object", "size"):
+        Acquisition(whole_object=True)
 
 
 def test_nothing_is_known_outside_the_band_that_was_measured():
