@@ -8,7 +8,7 @@ those of noise. With z white noise of unit standard deviation per real component
 .. math:: \eta^2 = \sum_i \lambda_i(H_b^H H_b) \Big/ \sum_i \mathrm{E}\, \lambda_i(H_z^H H_z) .
 
 Noise is told from signal by singular values elsewhere too (Veraart et al., NeuroImage 142, 2016). Neither coil maps nor
-a prior have a part in it.
+a prior have a part in it. The corners of k-space say it too, where they were measured.
 """
 
 import math
@@ -30,6 +30,8 @@ the truth with a centre of 24 samples, 0.99 to 1.19 times with 16, 1.06 to 1.21 
 the fewest, by what is left of the signal. With as many rows as columns the smallest eigenvalues are near zero, and
 signal makes them smaller still: the level is up to 30 % too small."""
 
+_LEAST_OF_CENTRE = 0.5
+"""Of the level of the centre, below which the corners are not believed."""
 _DRAWS = 8
 
 
@@ -38,10 +40,10 @@ def estimated_noise_std(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor
 
     K-space is complex (batch, coil, height, width) and zero where the mask, (batch, 1, height, width), is. It is
     estimated from the fully sampled centre if that is wide enough (:data:`LEAST_CENTRE`), and from the corners
-    (:func:`~direct_deepen.physics.prewhitening.corner_noise_covariance`) if they have the samples. Signal that is left
-    makes either too large, so of two the smaller is taken: of a measured MPRAGE with four coils, whose centre has 1.6
-    times the noise that full data have far out, lines have 1.1 times in their corners. Where noise differs between
-    coils, whiten the data first: the centre has the level of those with the least.
+    (:func:`~direct_deepen.physics.prewhitening.corner_noise_covariance`) if they have the samples. What signal is left
+    makes either too large, so of two the smaller is taken, half of the centre's at least: a scanner's filter, or zeros
+    around the image, take noise out of the corners alone. Where noise differs between coils, whiten the data first: the
+    centre has the level of those with the least.
 
     Raises
     ------
@@ -64,7 +66,7 @@ def _of_slice(kspace: torch.Tensor, mask: torch.Tensor) -> float:
                 f"the noise level cannot be estimated: the fully sampled centre has {width} samples and {coils} coils "
                 f"(allowed: >= {LEAST_COILS} coils, and width·√coils >= {LEAST_CENTRE:g}), and {error}"
             ) from error
-    return min(levels)
+    return min(levels[0], max(levels[-1], _LEAST_OF_CENTRE * levels[0]))
 
 
 def _of_centre(kspace: torch.Tensor, width: int) -> float:
