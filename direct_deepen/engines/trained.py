@@ -82,7 +82,9 @@ def pretrained_for(configuration: Path) -> Any:
         provenance = pretrained_provenance(name)
         kind, its_scale = f"deepen.priors.{provenance['energy']}", provenance.get("intensity_scale", FIELD_OF_VIEW)
         if scale == its_scale and model in (None, kind):
-            return load_pretrained(name)
+            prior = load_pretrained(name)
+            prior.border = OmegaConf.select(read_yaml(configuration), "model.border") or prior.border
+            return prior
         known[name] = f"{kind} with {its_scale} ({name})"
     raise DeepenError(
         f"{configuration}: model.model_name is {model!r} and model.intensity_scale is {scale!r}; allowed with the "

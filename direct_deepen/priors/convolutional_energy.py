@@ -15,7 +15,9 @@ from direct_deepen.priors.networks import (
     channels_to_image,
     convolutional_stack,
     image_to_channels,
-    with_border,
+    margin_of,
+    with_margin,
+    without_margin,
 )
 
 HEADS = ("pooled", "flattened")
@@ -61,7 +63,7 @@ class ConvolutionalEnergy(Energy):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return E(x); complex (batch, height, width) → real (batch,)."""
-        channels = image_to_channels(image, self)
+        channels = self._extended(image)
         if channels.requires_grad:
             return self._energy(channels)
         # Of a part only its images are kept; they pass a second time for the gradient.
@@ -80,10 +82,16 @@ class ConvolutionalEnergy(Energy):
         with torch.autocast(channels.device.type, enabled=False):
             return self.energy_of_features(features)
 
+    def _extended(self, image: torch.Tensor) -> torch.Tensor:
+        return image_to_channels(with_margin(image, self._margin), self)
+
     def _features(self, channels: torch.Tensor) -> torch.Tensor:
-        # Every 3×3 convolution sees a pixel farther.
-        seen = sum(isinstance(layer, nn.Conv2d) for layer in self.stack)
-        return with_border(self.stack, channels, self.border, seen)
+        return without_margin(self.stack(channels), self._margin)
+
+    @property
+    def _margin(self) -> int:
+        layers = [layer for layer in self.stack.modules() if isinstance(layer, nn.Conv2d)]
+        return margin_of(self.border, sum((layer.kernel_size[0] - 1) // 2 * layer.dilation[0] for layer in layers))
 
 
 class QuadraticEnergy(ConvolutionalEnergy):
@@ -130,7 +138,7 @@ class QuadraticEnergy(ConvolutionalEnergy):
 
     def denoise(self, image: torch.Tensor) -> torch.Tensor:
         """Return ψ(x); complex (batch, height, width) → the same."""
-        return image - channels_to_image(self._features(image_to_channels(image, self)))
+        return image - channels_to_image(self._features(self._extended(image)))
 
     @property
     def stack(self) -> nn.Sequential:
@@ -167,7 +175,7 @@ class ConvEnergy(ConvolutionalEnergy):
     top_width
         δ > 0 of the smooth top.
     border
-        As that of :class:`QuadraticEnergy`.
+        As that of :class:`QuadraticEnergy`; with a flattened head E does depend on the place.
     """
 
     def __init__(

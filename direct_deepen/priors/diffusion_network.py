@@ -11,12 +11,20 @@ from torch.nn import functional
 from direct_deepen.errors import require, require_choice, require_count, require_positive, require_weight
 from direct_deepen.priors.convolutional_energy import images_at_once, value_and_grad_in_parts
 from direct_deepen.priors.energy import Energy
-from direct_deepen.priors.networks import BORDERS, channels_to_image, image_to_channels, with_border
+from direct_deepen.priors.networks import (
+    BORDERS,
+    channels_to_image,
+    image_to_channels,
+    margin_of,
+    with_margin,
+    without_margin,
+)
 
 PRECONDITIONINGS = ("variance_exploding", "edm")
 _EMBEDDING_CHANNELS = 64
 _MARGIN = 16
-"""Pixels that a periodic image goes on for: a multiple of the coarsest scale. The network sees farther, but little."""
+"""Pixels that a periodic image goes on for; a multiple of the coarsest of up to five scales keeps the grid of these
+where it is. Networks of many scales see farther: what lies beyond is missing."""
 
 
 class DiffusionDenoiser(nn.Module):
@@ -118,7 +126,8 @@ class NoiseConditionalEnergy(nn.Module):
     smallest_noise_std
         σ₀ ≥ 0, the least noise level that training has shown: for data of less noise the prior stays that.
     border
-        What the network sees beyond the image: ``zeros``, or ``periodic``, the image again for 16 pixels on all sides.
+        What the network sees beyond the image: ``zeros``, or ``periodic``, the image again for 16 pixels on all sides,
+        which are 1.44 times the pixels at 160×160.
     """
 
     def __init__(
@@ -144,7 +153,8 @@ class NoiseConditionalEnergy(nn.Module):
 
     def forward(self, image: torch.Tensor, noise_std: torch.Tensor | float) -> torch.Tensor:
         """Return E_σ(x), real (batch,), of complex (batch, height, width); σ a number or one for every image."""
-        denoised = with_border(lambda images: self.denoiser(images, noise_std), image, self.border, _MARGIN)
+        margin = margin_of(self.border, _MARGIN)
+        denoised = without_margin(self.denoiser(with_margin(image, margin), noise_std), margin)
         return 0.5 * torch.view_as_real(image - denoised).square().sum(dim=(1, 2, 3))
 
     def at(self, noise_std: float) -> Energy:

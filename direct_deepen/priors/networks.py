@@ -62,23 +62,32 @@ def channels_to_image(channels: torch.Tensor) -> torch.Tensor:
 
 
 BORDERS = ("zeros", "periodic")
-"""What convolutions see beyond an image: nothing, or the image again, as the field of view of MRI is periodic."""
+"""What convolutions see beyond an image: nothing, or the image again, as the Fourier transform of k-space does."""
 
 
-def with_border(
-    network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, border: str, margin: int
-) -> torch.Tensor:
-    """Return what a network makes of images (..., height, width) with one of :data:`BORDERS`, of their size.
+def margin_of(border: str, seen: int) -> int:
+    """Return for how many pixels an image goes on beyond its border, of ``seen`` that a network sees on each side.
 
-    ``periodic``: of images that go on for ``margin`` pixels on all sides. If the network sees no farther, that is what
-    it would make with circular padding in every layer, to the last digit but for the order of sums.
+    With ``periodic`` that is, on what is left by :func:`without_margin`, circular padding in every layer. A
+    :class:`DeepenError` for another border than :data:`BORDERS`.
     """
-    if border == "zeros":
-        return network(images)
-    height, width = images.shape[-2:]
-    for axis, size in ((-2, height), (-1, width)):
-        images = images.index_select(axis, torch.arange(-margin, size + margin, device=images.device) % size)
-    return network(images)[..., margin : margin + height, margin : margin + width]
+    require_choice("border", border, BORDERS)
+    return seen if border == "periodic" else 0
+
+
+def with_margin(image: torch.Tensor, margin: int) -> torch.Tensor:
+    """Return images (..., height, width) that go on periodically for ``margin`` pixels on all sides."""
+    if margin == 0:
+        return image
+    for axis in (-2, -1):
+        size = image.shape[axis]
+        image = image.index_select(axis, torch.arange(-margin, size + margin, device=image.device) % size)
+    return image
+
+
+def without_margin(values: torch.Tensor, margin: int) -> torch.Tensor:
+    """Return the middle of (..., height, width): all but ``margin`` pixels on all sides."""
+    return values if margin == 0 else values[..., margin:-margin, margin:-margin]
 
 
 class ImageNetwork(nn.Module):

@@ -7,7 +7,7 @@ from torch.nn import functional
 from direct_deepen.priors import ConvEnergy, QuadraticEnergy, convolutional_energy
 from direct_deepen.priors.convolutional_energy import ConvolutionalEnergy, images_at_once
 from direct_deepen.priors.cpu import winograd
-from direct_deepen.priors.networks import convolutional_stack
+from direct_deepen.priors.networks import BORDERS, convolutional_stack
 
 # Sums of some hundred terms of order one in double precision, in another order.
 ROUNDING = {"rtol": 1e-11, "atol": 1e-12}
@@ -90,11 +90,12 @@ def test_with_a_periodic_border_an_image_may_lie_anywhere_in_the_field_of_view(k
 
 
 @pytest.mark.usefixtures("_convolutions", "_parts")
+@pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("kind", [QuadraticEnergy, ConvEnergy])
-def test_derivatives_by_the_weights_are_those_of_one_graph(kind, draw):
+def test_derivatives_by_the_weights_are_those_of_one_graph(kind, border, draw):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        energy = kind(hidden_channels=4, num_layers=3, activation="elu").double()
+        energy = kind(hidden_channels=4, num_layers=3, activation="elu", border=border).double()
     weights, factors = list(energy.parameters()), torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
 
     def derivatives(image):

@@ -129,6 +129,19 @@ def test_with_a_periodic_border_an_image_may_lie_anywhere_in_the_field_of_view(d
     assert change("periodic") < 0.01 * change("zeros")
 
 
+@pytest.mark.parametrize("size", [(5, 7), (24, 17)])
+def test_a_periodic_energy_is_that_of_the_extended_image_in_its_middle(draw, size):
+    energy, image = build(NoiseConditionalEnergy, border="periodic"), draw(2, *size).requires_grad_()
+    rows, columns = (torch.arange(-16, length + 16) % length for length in size)
+    extended = image[:, rows[:, None], columns]
+    residual = (extended - energy.denoiser(extended, 0.3))[:, 16:-16, 16:-16]
+    expected = 0.5 * residual.abs().square().sum(dim=(1, 2))
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), image)
+    value, gradient = energy.at(0.3).value_and_grad(image.detach())
+    torch.testing.assert_close(value, expected.detach())
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
 def test_the_gradient_of_training_reaches_every_weight(draw):
     energy = build(NoiseConditionalEnergy)
     energy_gradient(energy, draw(2, 8, 8), torch.tensor([0.1, 0.5])).abs().square().sum().backward()

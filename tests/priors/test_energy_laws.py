@@ -295,6 +295,7 @@ def test_double_images_are_refused_by_single_weights(energy_type_case, one_line_
         ({"hidden_channels": 0}, ["hidden_channels", "0"]),
         ({"head": "flattened"}, ["image_size", "None"]),
         ({"head": "pooled", "image_size": (5, 7)}, ["image_size", "(5, 7)"]),
+        ({"border": "reflect"}, ["border", "'reflect'", "zeros", "periodic"]),
     ],
 )
 def test_conv_energy_refuses_bad_arguments(one_line_error, arguments, words):
