@@ -82,8 +82,17 @@ class LangevinStep:
     preconditioner: float | None = setting(None, above=0)
     """μ, of the size of the curvature of E (0.3 for the energies of this package); None for P = I, the paper's."""
     averaged_noise: bool = False
-    """Whether z is the mean of what is drawn for this step and for the one before (Leimkuhler and Matthews, 2013): then
-    a quadratic C has no bias of the step, and others one of second order in τ. Not with ``metropolis``."""
+    """Whether z is the mean of what is drawn for this step and the one before (Leimkuhler and Matthews, 2013): then a
+    quadratic C has no bias of the step, and others one of second order in τ. It takes one more image a chain. Not with
+    ``metropolis``."""
+
+    def check(self, path: str) -> None:
+        """Check what limits do not say."""
+        require(
+            not (self.metropolis and self.averaged_noise),
+            f"{path}.averaged_noise is True; allowed with {path}.metropolis: False, as such a step depends on the one "
+            "before",
+        )
 
 
 @without_autocast
@@ -108,8 +117,8 @@ def langevin(
 
     with z of unit standard deviation in each of the real and imaginary part; τ = 1 is the paper's equation 16. The
     target is met in the limit of small steps: where C has curvature h the stationary variance per real component is
-    ε²/(h(2 − τh)) instead of ε²/2h. ``metropolis`` removes that bias. So does ``averaged_noise``, at no cost, where C
-    is quadratic: half of the noise of a step is in x already, and with a = 1 − τh the variance V = a²V + (1 + a)ε²τ/2
+    ε²/(h(2 − τh)) instead of ε²/2h. ``metropolis`` removes that bias. So does ``averaged_noise`` where C is
+    quadratic: half of the noise of a step is in x already, and with a = 1 − τh the variance V = a²V + (1 + a)ε²τ/2
     is ε²/2h.
 
     Where nothing is sampled C is flat, so that steps that suit the data are small there. With a ``preconditioner`` μ
@@ -156,17 +165,13 @@ def langevin(
     Roberts and Tweedie, Exponential convergence of Langevin distributions and their discrete approximations, 1996.
     Orieux, Féron and Giovannelli, Sampling high-dimensional Gaussian distributions for general linear inverse problems,
     2012, for the noise of the preconditioner. Leimkuhler and Matthews, Rational construction of stochastic numerical
-    methods for molecular sampling, AMRX 2013, equation 2.3 in the limit of high friction, for the averaged noise.
+    methods for molecular sampling, AMRX 2013, the limit of high friction, for the averaged noise.
     """
     require_positive("noise_std", noise_std)
     require_positive("init_std", init_std)
     chains = grouped("chains", Chains, chains, keywords)
     step = grouped("step", LangevinStep, step, keywords)
     refuse_unknown("langevin", keywords)
-    require(
-        not (step.metropolis and step.averaged_noise),
-        "averaged_noise is True; allowed with metropolis: False, as such a step depends on the one before",
-    )
     require_energy(energy)
     require_finite_data(masked_kspace)
     known = prior_noise_std(energy)
@@ -234,7 +239,14 @@ def _run(
     Return the images kept (chain, keep, batch, height, width), and what else :class:`Samples` says of the chains, by
     name, (..., chain, batch).
     """
-    state = first_state(target, start, options.step_size, options.metropolis, options.averaged_noise, generator)
+    state = first_state(
+        target,
+        start,
+        options.step_size,
+        metropolis=options.metropolis,
+        averaged_noise=options.averaged_noise,
+        generator=generator,
+    )
     burn_in, kept_steps = chains.steps_of_burn_in, set(chains.kept_steps.tolist())
     accepted_sum = torch.zeros_like(state.step_size)
     # Allocated before the steps: allocated between their temporaries they would fragment memory.

@@ -56,7 +56,7 @@ class Target:
 
 @dataclass(frozen=True)
 class ChainState:
-    """Where chains are, with C there, and the step they take next; all but the terms float64 (chain, batch)."""
+    """Where chains are, with C there, and the step they take next; all but terms and noise float64 (chain, batch)."""
 
     terms: CostTerms
     step_size: torch.Tensor
@@ -67,15 +67,17 @@ class ChainState:
     log_scale: torch.Tensor
     """Logarithm of the factor between the step of adapting Metropolis chains and the stable one."""
     noise: torch.Tensor | None
-    """What was drawn for the step to here, where steps have the mean of two draws; None where they have their own."""
+    """What was drawn for the step to here, complex (chain, batch, height, width), where steps have the mean of two
+    draws; None where they have their own."""
 
 
 def first_state(
     target: Target,
     start: torch.Tensor,
     step_size: float | None,
+    *,
     metropolis: bool,
-    averaged_noise: bool,
+    averaged_noise: bool = False,
     generator: ChainGenerators,
 ) -> ChainState:
     """Return the state of chains at their start; without a ``step_size`` that costs a second gradient."""
@@ -90,7 +92,8 @@ def first_state(
         curvature = torch.full_like(terms.cost, float("nan"))
         size = torch.full_like(terms.cost, step_size)
     slope = target.slope(terms) if metropolis else None
-    noise = target.metric.noise(start, generator) if averaged_noise else None
+    # The start has no part in its noise: with √3 of it the first step has as much noise as one has without averaging.
+    noise = 3**0.5 * target.metric.noise(start, generator) if averaged_noise else None
     return ChainState(terms, size, curvature, slope, torch.zeros_like(size), noise)
 
 
@@ -101,13 +104,13 @@ def next_state(
 
     ``adapting_step`` is the number of the step, from 1, while curvature and step size adapt; None once they are frozen.
     """
-    here, drawn = state.terms, target.metric.noise(state.terms.image, generator)
-    noise = drawn if state.noise is None else 0.5 * (state.noise + drawn)
-    there = target(_proposal(target, here, state.step_size, noise))
+    here = state.terms
+    proposal, drawn = _proposal(target, state, generator)
+    there = target(proposal)
     if state.slope is None:
         probability = torch.ones_like(state.step_size)
         accepted = torch.ones_like(state.step_size, dtype=torch.bool)
-        moved = replace(state, terms=there, noise=None if state.noise is None else drawn)
+        moved = replace(state, terms=there, noise=drawn)
     else:
         slope = target.slope(there)
         logarithm = log_acceptance(here, there, state.step_size, state.slope - slope, target.noise_std)
@@ -140,10 +143,15 @@ def _stable_step(target: Target, curvature: torch.Tensor) -> torch.Tensor:
     return (_SAFETY / target.metric.largest_eigenvalue(target.norm_squared, 2 * curvature)).clamp(max=1.0)
 
 
-def _proposal(target: Target, here: CostTerms, step_size: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    step = step_size.to(here.image.real.dtype)[..., None, None]
+def _proposal(
+    target: Target, state: ChainState, generator: ChainGenerators
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return where a step leads, and what was drawn for it if the next one is to have a half of that."""
+    here, step = state.terms, state.step_size.to(state.terms.image.real.dtype)[..., None, None]
+    drawn = target.metric.noise(here.image, generator)
+    noise = drawn if state.noise is None else 0.5 * (state.noise + drawn)
     move = (target.noise_std * step.sqrt() * noise).sub_(step * here.gradient)
-    return target.metric.solve(move).add_(here.image)
+    return target.metric.solve(move).add_(here.image), None if state.noise is None else drawn
 
 
 def log_acceptance(

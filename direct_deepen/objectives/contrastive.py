@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from direct_deepen.inference.langevin import Chains, langevin
+from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
 from direct_deepen.inference.samples import Samples
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
 from direct_deepen.objectives.score_matching import denoising_score_matching_loss
@@ -27,7 +27,8 @@ _SPREAD_INTERVAL, _SPREAD_STEPS = 50, 60
 """Updates between two looks at the spread of chains from noise, and their steps."""
 
 _LEAST_SPREAD = 0.25
-"""In ε. A chain of unit step has at least ε, whatever the energy; less needs a curvature that shrinks the step."""
+"""In ε. A chain of unit step has at least ε, whatever the energy, and half of that with averaged noise; less needs a
+curvature that shrinks the step."""
 
 _FEWEST_VISITS = 3
 """Of a slice, in the contrastive phase: a chain that is taken up twice has three times the steps."""
@@ -93,8 +94,8 @@ class Contrastive(Objective):
     images for spurious minima of lower energy."""
     data_noise_factor: float = setting(2**0.5, above=0)
     """c: true images get noise of standard deviation c·ε per real component; √2 is a variance of 2ε². Samples of unit
-    steps carry noise of at least ε, which no energy explains below c = 1; those of the adapting step less, at larger
-    curvatures."""
+    steps carry noise of at least ε, which no energy explains below c = 1; those of the adapting step, and of averaged
+    noise, less, at larger curvatures."""
     energy_penalty: float = setting(0.01, least=0)
     """α of α·mean(E⁺² + E⁻²)/E₀, which holds images at the bottom during contrastive training; E₀ = Pε²/2 is the energy
     of data noise in P pixels. Training is stable without it, but MAP finds stripes of lower energy."""
@@ -182,6 +183,7 @@ class Contrastive(Objective):
             noise_std=self.shared.noise_std,
             init_std=self.shared.noise_start_std,
             chains=Chains(2, _SPREAD_STEPS),
+            step=LangevinStep(averaged_noise=self.chains.averaged_noise),
             generator=update.generator,
         ).images
         # Two independent states differ by √2 standard deviations.

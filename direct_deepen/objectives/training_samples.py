@@ -37,7 +37,7 @@ class ChainSettings:
     """τ; null adapts it to the curvature during the first half of the chain and then freezes it."""
     averaged_noise: bool = False
     """Whether the noise of a step is the mean of two draws (:class:`~direct_deepen.LangevinStep`). Otherwise samples
-    have more noise than the posterior, by some tenths with steps that adapt, which the energy makes up for."""
+    have 2/(2 − τh) times the variance of the posterior where C has curvature h, which the energy makes up for."""
 
 
 @dataclass

@@ -66,12 +66,12 @@ OF_BEFORE = {
 """What files of before the inferences were parts say of sampling; those of before there was a choice of precision."""
 
 
-@pytest.mark.parametrize("newer", [{}, {"convolutions": "float32"}])
+@pytest.mark.parametrize("newer", [{}, {"convolutions": "float32"}, {"averaged_noise": False}])
 def test_a_calibration_of_an_earlier_version_is_read_and_fits(calibrated, one_line_error, newer):
     content = yaml.safe_load(calibrated.path.read_text())
     calibrated.path.write_text(yaml.safe_dump(content | {"sampling": OF_BEFORE | newer}))
     assert fitted_scale(calibrated.checkpoint, calibrated.inference) == SCALE
-    for key, value in {"num_steps": 9, "convolutions": "bfloat16"}.items():
+    for key, value in {"num_steps": 9, "convolutions": "bfloat16", "averaged_noise": True}.items():
         with one_line_error("model_8.calibration.yaml", key):
             fitted_scale(calibrated.checkpoint, replace(calibrated.inference, **{key: value}))
 

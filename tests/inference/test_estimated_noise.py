@@ -7,6 +7,7 @@ import torch
 from direct_deepen import DeepenError, align_phase, intensity_scale, load_pretrained
 from direct_deepen.data.phantom.volume import brain_volume
 from direct_deepen.evaluation.metrics import quality
+from direct_deepen.inference import LangevinStep, langevin, samplers
 from direct_deepen.inference.samplers import AnnealedLangevin, Langevin
 from direct_deepen.parts import check_settings
 from direct_deepen.physics import SenseOperator, estimated_noise_std
@@ -86,6 +87,21 @@ def test_chains_have_the_same_noise_and_prior(heads):
 def test_a_level_that_is_given_and_estimated_is_refused():
     with pytest.raises(DeepenError, match=r"model\.inference\.noise_std is 0\.02; allowed with .*estimated: null"):
         check_settings(Langevin(noise_level="estimated", noise_std=0.02), "model.inference")
+
+
+@pytest.mark.parametrize("averaged_noise", [False, True])
+def test_chains_step_as_the_configuration_says(heads, monkeypatch, averaged_noise):
+    steps = []
+    monkeypatch.setattr(
+        samplers, "langevin", lambda *args, **options: steps.append(options["step"]) or langevin(*args, **options)
+    )
+    inference = Langevin(
+        num_samples=1, num_steps=1, keep=1, start="sense", step_size=0.3, preconditioner=0.5,
+        averaged_noise=averaged_noise,
+    )  # fmt: skip
+    alone = heads[0].select(torch.tensor([0]))
+    inference.sample(alone, load_pretrained("brain_phantom_2d4x"), torch.Generator().manual_seed(0))
+    assert steps == [LangevinStep(0.3, preconditioner=0.5, averaged_noise=averaged_noise)]
 
 
 @pytest.fixture(scope="module")

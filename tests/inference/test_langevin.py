@@ -427,6 +427,18 @@ def test_groups_of_options_say_what_the_old_keywords_do(sample, problem, energy)
     assert torch.equal(samples.cost_trace, expected.cost_trace)
 
 
+@pytest.mark.parametrize("max_images", [1, 4, 32])
+def test_with_averaged_noise_neither_groups_nor_other_chains_change_a_chain(sample, max_images):
+    few = sample(num_samples=2, averaged_noise=True)
+    many = sample(num_samples=5, keep=3, averaged_noise=True, max_images=max_images)
+    # Only sums round otherwise in batches of another shape.
+    torch.testing.assert_close(many.by_chain()[:2, -1], few.by_chain()[:, -1], rtol=1e-10, atol=1e-10)
+    # Another chain than that of noise of its own, at as many gradients.
+    other = sample(num_samples=2)
+    assert not torch.allclose(other.images, few.images)
+    assert other.gradient_evaluations == few.gradient_evaluations
+
+
 def test_a_group_and_its_old_keywords_together_are_refused(sample, one_line_error):
     with one_line_error("num_steps", "chains", "Chains"):
         sample(chains=Chains())

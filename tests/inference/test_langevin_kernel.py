@@ -37,7 +37,7 @@ def test_terms_of_a_target_are_those_of_the_cost(problem, draw):
 @pytest.mark.parametrize("metropolis", [False, True])
 def test_a_cold_step_goes_down_the_gradient_and_leaves_the_state_it_came_from(problem, draw, metropolis):
     target = Target(*problem, COLD, Metric())
-    state = first_state(target, draw(3, 2, 8, 8), 1e-3, metropolis, False, generator())
+    state = first_state(target, draw(3, 2, 8, 8), 1e-3, metropolis=metropolis, generator=generator())
     before = [tensor.clone() for tensor in state.terms.tensors()]
     after, accepted = next_state(target, state, generator(), adapting_step=None)
     assert bool(accepted.all())
@@ -49,7 +49,7 @@ def test_a_cold_step_goes_down_the_gradient_and_leaves_the_state_it_came_from(pr
 
 def test_only_an_adapting_step_changes_curvature_and_step_size(problem, draw):
     target = Target(*problem, 0.05, Metric())
-    state = first_state(target, draw(3, 2, 8, 8), None, True, False, generator())
+    state = first_state(target, draw(3, 2, 8, 8), None, metropolis=True, generator=generator())
     frozen, _ = next_state(target, state, generator(), adapting_step=None)
     adapted, _ = next_state(target, state, generator(), adapting_step=1)
     assert torch.equal(frozen.terms.image, adapted.terms.image)

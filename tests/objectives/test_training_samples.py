@@ -3,10 +3,15 @@
 import pytest
 import torch
 
-from direct_deepen.inference import mm_map
+from direct_deepen.inference import LangevinStep, langevin, mm_map
 from direct_deepen.inference.cost import cost_terms
-from direct_deepen.objectives import Contrastive
-from direct_deepen.objectives.training_samples import PersistentChains, PersistentChainSettings, draw_training_samples
+from direct_deepen.objectives import Contrastive, training_samples
+from direct_deepen.objectives.training_samples import (
+    ChainSettings,
+    PersistentChains,
+    PersistentChainSettings,
+    draw_training_samples,
+)
 from direct_deepen.parts import SharedSettings
 from direct_deepen.physics import SenseOperator, sense
 from direct_deepen.physics.problem import Problem
@@ -72,6 +77,24 @@ def test_no_step_of_map_leaves_the_chain_as_it_was(problem, draw):
     # The second visit goes on from the first, and comes nearer to the minimum.
     second = sample(problem, energy, "persistent", stored=stored)
     assert bool((cost(problem, energy, second) < cost(problem, energy, first)).all())
+
+
+@pytest.mark.parametrize("averaged_noise", [False, True])
+def test_chains_step_as_their_settings_say(problem, draw, monkeypatch, averaged_noise):
+    steps = []
+    monkeypatch.setattr(
+        training_samples,
+        "langevin",
+        lambda *args, **options: steps.append(options["step"]) or langevin(*args, **options),
+    )
+    draw_training_samples(
+        problem,
+        SlowEnergy(draw(2, 8, 8, seed=1)),
+        shared=SharedSettings(noise_std=NOISE_STD),
+        chains=ChainSettings(num_steps=2, map_steps=0, step_size=0.3, averaged_noise=averaged_noise),
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert steps == [LangevinStep(0.3, averaged_noise=averaged_noise)]
 
 
 def start_of(problem, start, stored=None, seed=1):
