@@ -35,12 +35,12 @@ class ContrastiveOverLevels(Diffusion):
               x_i^+ = x_i + c\varepsilon z_i, \quad b_i = A x_i^+ + \eta n_i, \quad
               x_i^- \sim \exp(-2C_\varepsilon(x)/\varepsilon^2), \quad \varepsilon = \sqrt 2\,\eta
 
-    This is :func:`~direct_deepen.objectives.contrastive_loss`, of the energy for ε, in units of E₀ = Pε²/2: so it is
-    the likelihood of a pixel, and noise of any level counts alike. What E_ε is a prior of is x⁺, images with their
-    noise; as the data are of them too, the loss has no gradient where E_ε is right, sampled directions included: of
-    data of x alone samples would have less noise there than x⁺, which no energy can explain. Before it comes denoising
-    score matching over the levels σ of the energy, :func:`~direct_deepen.objectives.diffusion_loss` with
-    D(x, σ) = x − ∇E_σ.
+    This is :func:`~direct_deepen.objectives.contrastive_loss`, of the energy for ε, in units of E₀ = Pε²/2: so it
+    is the likelihood of a pixel, and noise of any level counts alike (less where both energies are above E₀). What
+    E_ε is a prior of is x⁺, images with their noise; as the data are of them too, the loss has no gradient where
+    E_ε is right, sampled directions included: of data of x alone samples would have less noise there than x⁺, which
+    no energy can explain. Before it comes denoising score matching over the levels σ of the energy,
+    :func:`~direct_deepen.objectives.diffusion_loss` with D(x, σ) = x − ∇E_σ.
     """
 
     needs = ("at_noise",)
@@ -99,7 +99,10 @@ class ContrastiveOverLevels(Diffusion):
         energies: torch.Tensor = update.model(torch.cat([true_images, samples.images[0]]), energy.noise_std)
         unit = energy_unit(reference[0].numel(), noise_std)
         true_energy, sample_energy = (energy.weight * energies / unit).chunk(2)
-        loss = contrastive_loss(true_energy, sample_energy, penalty=self.energy_penalty)
         true, sample = float(true_energy.detach().mean()), float(sample_energy.detach().mean())
+        # E/E₀ is one where the network explains nothing of the noise, and more where it adds errors of its own: those
+        # of small noise would outweigh all other levels.
+        scale = max(1.0, 0.5 * (true + sample))
+        loss = contrastive_loss(true_energy, sample_energy, penalty=self.energy_penalty) / scale
         metrics = {"train/data_noise": float(eta), **chain_metrics(true, sample, samples)}
-        return Loss(loss, "contrastive_loss", metrics, abs(true - sample), seen_curvature(metrics))
+        return Loss(loss, "contrastive_loss", metrics, abs(true - sample) / scale, seen_curvature(metrics))

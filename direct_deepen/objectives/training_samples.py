@@ -9,16 +9,19 @@ from typing import Any
 import torch
 
 from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
+from direct_deepen.inference.metric import DataMetric
 from direct_deepen.inference.mm_map import MapStep, Stopping, mm_map
 from direct_deepen.inference.samples import Samples
 from direct_deepen.parts import SharedSettings, setting
-from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.physics.noise import ChainGenerators, complex_normal_like
 from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.sense import sense
 from direct_deepen.priors.energy import Energy
 
 _FIRST_CURVATURE = 0.3
 """L that MAP starts from: that of trained energies. Estimating it would cost more than the steps."""
+_INEXACT = 1e-2
+"""Relative residual of what solves for the noise that MAP's image gets."""
 
 
 @dataclass
@@ -33,6 +36,10 @@ class ChainSettings:
     map_steps: int = setting(8, least=0)
     """Steps of MAP before them. A posterior with little data has slow directions: chains of few steps never come to
     minima that MAP finds, so that nothing would raise the energy there."""
+    map_noise_curvature: float | None = setting(None, above=0)
+    """μ: what MAP has found gets noise of covariance (ε²/2)(AᴴA + μI)⁻¹, which a posterior has whose prior has
+    curvature μ, before the steps; null for none. MAP has no noise, and chains that stop short of theirs have too
+    little: then the energy learns that noise costs nothing, and chains become slower still."""
     step_size: float | None = setting(None, above=0)
     """τ; null adapts it to the curvature during the first half of the chain and then freezes it."""
     averaged_noise: bool = False
@@ -127,6 +134,8 @@ def draw_training_samples(
             stopping=Stopping(max_iterations=chains.map_steps),
             step=MapStep(_FIRST_CURVATURE),
         ).image
+        if chains.map_noise_curvature is not None:
+            images = images + _noise_of_posterior(problem, shared.noise_std, chains.map_noise_curvature, generator)
     samples = langevin(
         problem.A,
         problem.masked_kspace,
@@ -141,6 +150,16 @@ def draw_training_samples(
         for name, mask, state in zip(problem.names, problem.A.sampling_mask, samples.images[0], strict=True):
             stored.put(name, mask_digest(mask), state)
     return samples
+
+
+def _noise_of_posterior(
+    problem: Problem, noise_std: float, curvature: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Draw noise of covariance (ε²/2)(AᴴA + μI)⁻¹ per real component, complex (batch, height, width)."""
+    metric = DataMetric(problem.A, problem.masked_kspace, curvature, _INEXACT)
+    image = torch.empty_like(problem.masked_kspace[:, 0])[None]
+    generators = ChainGenerators.from_one(generator, 1, len(problem.names))
+    return 0.5**0.5 * noise_std * metric.solve(metric.noise(image, generators))[0]
 
 
 def _starting_images(
