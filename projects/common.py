@@ -38,6 +38,8 @@ class Training:
         DIRECT's seed.
     initialization
         Checkpoint to start from; it may be made by a training before this one in a list.
+    keep_slices
+        Whether, on the CPU, slices are transformed once and kept in memory, as small ones can be.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class Training:
     data: Path
     seed: int = 0
     initialization: Path | None = None
+    keep_slices: bool = True
 
 
 def exit_code(folder: Path) -> int | None:
@@ -123,7 +126,7 @@ def _train(training: Training, cores: set[int], device: str) -> None:
     from direct.cli.cli import main
     from direct.data.datasets import FastMRIDataset
 
-    if device == "cpu":
+    if device == "cpu" and training.keep_slices:
         _keep_slices(FastMRIDataset)
     before = _end(folder).get("seconds", 0.0)
     begin = time.perf_counter()
