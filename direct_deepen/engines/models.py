@@ -198,8 +198,8 @@ class _AveragedEnergy(nn.Module):
         image_std: float,
         noise_factor: float,
         smallest_noise_std: float,
-        border: str,
         average_decay: float,
+        border: str = "zeros",
     ) -> None:
         super().__init__()
         energy = priors.NoiseConditionalEnergy(
