@@ -75,7 +75,8 @@ def pretrained_for(configuration: Path) -> Any:
 
     A configuration without a model may have either. A :class:`DeepenError` has those that there are.
     """
-    model = OmegaConf.select(read_yaml(configuration), "model.model_name")
+    content = read_yaml(configuration)
+    model = OmegaConf.select(content, "model.model_name")
     scale = intensity_scale_of(configuration)
     known = {}
     for name in available_pretrained():
@@ -83,7 +84,7 @@ def pretrained_for(configuration: Path) -> Any:
         kind, its_scale = f"deepen.priors.{provenance['energy']}", provenance.get("intensity_scale", FIELD_OF_VIEW)
         if scale == its_scale and model in (None, kind):
             prior = load_pretrained(name)
-            prior.border = OmegaConf.select(read_yaml(configuration), "model.border") or prior.border
+            prior.border = OmegaConf.select(content, "model.border") or prior.border
             return prior
         known[name] = f"{kind} with {its_scale} ({name})"
     raise DeepenError(

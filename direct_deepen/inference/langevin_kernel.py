@@ -150,7 +150,8 @@ def _proposal(
     here, step = state.terms, state.step_size.to(state.terms.image.real.dtype)[..., None, None]
     drawn = target.metric.noise(here.image, generator)
     noise = drawn if state.noise is None else 0.5 * (state.noise + drawn)
-    move = (target.noise_std * step.sqrt() * noise).sub_(step * here.gradient)
+    # In place: what is kept of the draw is not this tensor.
+    move = noise.mul_(target.noise_std * step.sqrt()).sub_(step * here.gradient)
     return target.metric.solve(move).add_(here.image), None if state.noise is None else drawn
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from direct_deepen.errors import require
 from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
 from direct_deepen.inference.metric import DataMetric
 from direct_deepen.inference.mm_map import MapStep, Stopping, mm_map
@@ -45,6 +46,13 @@ class ChainSettings:
     averaged_noise: bool = False
     """Whether the noise of a step is the mean of two draws (:class:`~direct_deepen.LangevinStep`). Otherwise samples
     have 2/(2 − τh) times the variance of the posterior where C has curvature h, which the energy makes up for."""
+
+    def check(self, path: str) -> None:
+        """Check what limits do not say."""
+        require(
+            self.map_noise_curvature is None or self.map_steps > 0,
+            f"{path}.map_noise_curvature is {self.map_noise_curvature!r}; allowed with {path}.map_steps: 0: null",
+        )
 
 
 @dataclass

@@ -115,9 +115,7 @@ class Plan:
 
     def write_start_of_elder(self) -> None:
         """Write the weights of MuSE with the first step of ELDER."""
-        step = unrolled_gradient_of(self.source("elder")).step_size
-        weights = weights_of(self.checkpoint("muse", ANY)) | {"step_size.logarithm": torch.tensor(step).log()}
-        torch.save({"model": weights}, self.output / ANY / "elder_start.pt")
+        write_start_of_elder(self.source("elder"), self.checkpoint("muse", ANY), self.output / ANY / "elder_start.pt")
 
     def write_half_steps(self) -> None:
         """Write ELDER with half its learned step and, in its configuration, twice the iterations.
@@ -190,6 +188,12 @@ class Plan:
             "methods": methods,
         }
         write_yaml(self.output / f"{name}.yaml", content)
+
+
+def write_start_of_elder(configuration: Path, muse: Path, path: Path) -> None:
+    """Write the weights of a checkpoint of MuSE with the first step of a configuration of ELDER."""
+    step = torch.tensor(unrolled_gradient_of(configuration).step_size).log()
+    torch.save({"model": weights_of(muse) | {"step_size.logarithm": step}}, path)
 
 
 def unrolled_gradient_of(path: Path) -> UnrolledGradient:

@@ -18,15 +18,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from direct_deepen.engines.checkpoints import weights_of
 from direct_deepen.engines.trained import write_pretrained
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.evaluation.classical import CLASSICAL, ZERO_FILLED
 from projects.common import Training, exit_code, run_trainings
-from projects.comparison.run import MASKS, OF_DIRECT, masking, unrolled_gradient_of, write_yaml
+from projects.comparison.run import MASKS, OF_DIRECT, masking, write_start_of_elder, write_yaml
 
 SIZE = 160
 NOISE_STD = 0.007
@@ -79,13 +77,6 @@ def checkpoint(planned: Training) -> Path:
     return planned.folder / f"model_{planned.configuration['training']['num_iterations'] - 1}.pt"
 
 
-def write_start_of_elder(output: Path, seed: int) -> None:
-    """Write the weights of MuSE with the first step of ELDER."""
-    step = torch.tensor(unrolled_gradient_of(source("elder")).step_size).log()
-    weights = weights_of(checkpoint(training(output, "muse", seed))) | {"step_size.logarithm": step}
-    torch.save({"model": weights}, output / f"elder_start_{seed}.pt")
-
-
 def write_study(output: Path) -> None:
     """Write the problems, and the study of all that has been trained so far."""
     for mask in MASKS:
@@ -133,9 +124,11 @@ def main() -> None:
     run_trainings([training(args.output, system, seed) for seed in args.seeds for system in first], device=args.device)
     if "elder" in args.systems:
         for seed in args.seeds:
-            muse = training(args.output, "muse", seed).folder
-            require(exit_code(muse) == 0, f"{muse}: no training that has ended; ELDER starts from its weights")
-            write_start_of_elder(args.output, seed)
+            muse = training(args.output, "muse", seed)
+            require(
+                exit_code(muse.folder) == 0, f"{muse.folder}: no training that has ended; ELDER starts from its weights"
+            )
+            write_start_of_elder(source("elder"), checkpoint(muse), args.output / f"elder_start_{seed}.pt")
         run_trainings([training(args.output, "elder", seed) for seed in args.seeds], device=args.device)
     write_study(args.output)
 

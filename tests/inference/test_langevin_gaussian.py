@@ -100,20 +100,23 @@ def assert_standard_normal(deviations: torch.Tensor) -> None:
 # ---- Stationary distribution
 
 
-@pytest.mark.parametrize("step_size", [1.0, 0.5, 0.25])
-def test_stationary_distribution_has_the_mean_of_the_posterior_and_the_variance_with_step_bias(posterior, step_size):
-    truth = posterior(8, 8)
-    samples = langevin(
+def thousand_chains(truth: GaussianPosterior, num_steps: int, step: LangevinStep) -> Samples:
+    """The last states of a thousand chains that begin at noise."""
+    return langevin(
         truth.A,
         truth.kspace,
         truth.energy,
         noise_std=NOISE_STD,
         generator=torch.Generator().manual_seed(0),
-        num_steps=round(30 / step_size),
-        num_samples=1000,
-        step_size=step_size,
-        max_images=1000,
+        chains=Chains(1000, num_steps, max_images=1000),
+        step=step,
     )
+
+
+@pytest.mark.parametrize("step_size", [1.0, 0.5, 0.25])
+def test_stationary_distribution_has_the_mean_of_the_posterior_and_the_variance_with_step_bias(posterior, step_size):
+    truth = posterior(8, 8)
+    samples = thousand_chains(truth, round(30 / step_size), LangevinStep(step_size))
     # The start, some ten standard deviations away, is forgotten like (1 − τh)ⁿ, with τn = 30 and h ≥ 0.3 by e⁻⁹: a
     # thousandth of a standard deviation is left, and means are known to 1/√1000.
     deviations = truth.whitened(samples.images, truth.stationary_variance(step_size))
@@ -246,19 +249,8 @@ def preconditioned(truth: GaussianPosterior, dense_normal) -> PreconditionedPost
 def test_preconditioned_chains_have_the_step_bias_of_their_metric(posterior, dense_normal, step_size):
     truth = posterior(8, 8)
     inner = preconditioned(truth, dense_normal)
-    samples = langevin(
-        truth.A,
-        truth.kspace,
-        truth.energy,
-        noise_std=NOISE_STD,
-        generator=torch.Generator().manual_seed(0),
-        # Eigenvalues from 0.75 to 1.2: the start is forgotten in a third of the steps that the plain chain takes.
-        num_steps=round(25 / step_size),
-        num_samples=1000,
-        step_size=step_size,
-        preconditioner=PRECONDITIONER,
-        max_images=1000,
-    )
+    # Eigenvalues from 0.75 to 1.2: the start is forgotten in a third of the steps that the plain chain takes.
+    samples = thousand_chains(truth, round(25 / step_size), LangevinStep(step_size, preconditioner=PRECONDITIONER))
     assert_standard_normal(inner.whitened(samples.images, inner.stationary_variance(step_size)))
     # The plain chain's law is another one, and so is the target: both would be seen.
     for variance in (inner.stationary_variance(0.0), 1.1 * inner.stationary_variance(step_size)):
@@ -274,15 +266,8 @@ def test_with_averaged_noise_the_step_has_no_bias(posterior, dense_normal, step_
     # The plain chain with τ = 1 has up to three times this variance (above).
     truth = posterior(8, 8)
     inner = truth if metric is None else preconditioned(truth, dense_normal)
-    samples = langevin(
-        truth.A,
-        truth.kspace,
-        truth.energy,
-        noise_std=NOISE_STD,
-        generator=torch.Generator().manual_seed(0),
-        chains=Chains(1000, round(30 / (step_size or 0.5)), max_images=1000),
-        step=LangevinStep(step_size, preconditioner=metric, averaged_noise=True),
-    )
+    step = LangevinStep(step_size, preconditioner=metric, averaged_noise=True)
+    samples = thousand_chains(truth, round(30 / (step_size or 0.5)), step)
     assert_standard_normal(inner.whitened(samples.images, inner.stationary_variance(0.0)))
 
 

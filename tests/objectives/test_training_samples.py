@@ -12,7 +12,7 @@ from direct_deepen.objectives.training_samples import (
     PersistentChainSettings,
     draw_training_samples,
 )
-from direct_deepen.parts import SharedSettings
+from direct_deepen.parts import SharedSettings, check_settings
 from direct_deepen.physics import SenseOperator, sense
 from direct_deepen.physics.problem import Problem
 
@@ -95,6 +95,11 @@ def test_chains_step_as_their_settings_say(problem, draw, monkeypatch, averaged_
         generator=torch.Generator().manual_seed(0),
     )
     assert steps == [LangevinStep(0.3, averaged_noise=averaged_noise)]
+
+
+def test_noise_for_map_without_steps_of_map_is_refused(one_line_error):
+    with one_line_error("model.objective.chains.map_noise_curvature is 0.25", "map_steps: 0: null"):
+        check_settings(ChainSettings(map_steps=0, map_noise_curvature=0.25), "model.objective.chains")
 
 
 def start_of(problem, start, stored=None, seed=1):
