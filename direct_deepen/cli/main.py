@@ -5,7 +5,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from direct_deepen.cli import benchmark, calibrate, configure, doctor, landscape, phantom, posterior, report, simulate
+from direct_deepen.cli import (
+    benchmark,
+    calibrate,
+    configure,
+    doctor,
+    landscape,
+    phantom,
+    posterior,
+    reconstruct,
+    report,
+    simulate,
+)
 from direct_deepen.cli.verbosity import log_arguments, log_to_standard_error, stage
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.files import require_apart
@@ -17,6 +28,10 @@ Training and prediction are DIRECT's own commands:
       --checkpoint EXPERIMENT/deepen_2d4x/model_11999.pt
 """
 
+
+_COMMANDS = (
+    doctor, reconstruct, posterior, phantom, simulate, configure, benchmark, calibrate, landscape, report,
+)  # fmt: skip
 
 _OUTPUTS = ("output", "out", "html", "csv", "nifti")
 """Arguments that name what is written; paths in all others are read."""
@@ -31,7 +46,18 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (doctor, phantom, simulate, configure, benchmark, calibrate, posterior, landscape, report):
+    for module in (
+        doctor,
+        phantom,
+        simulate,
+        configure,
+        benchmark,
+        calibrate,
+        reconstruct,
+        posterior,
+        landscape,
+        report,
+    ):
         text = str(module.__doc__)
         command = commands.add_parser(
             module.__name__.rpartition(".")[2],

@@ -11,6 +11,7 @@ import direct.config.defaults  # noqa: F401
 import torch
 from torch.utils.data import Dataset
 
+from direct_deepen.data.inspection import SMALLEST_CALIBRATION
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.scale import FIELD_OF_VIEW, central_disc, intensity_scale
@@ -20,9 +21,6 @@ from direct_deepen.physics.sense_operator import ROUNDING, SenseOperator, normal
 SMALLEST, _LARGEST = 1e-15, 1e15
 """Range of the largest sample in which squares, and their sums over pixels and coils, stay finite in single precision:
 outside of it DIRECT's coil maps would be wrong."""
-
-SMALLEST_CALIBRATION = 4
-"""Fully sampled rows and columns about the centre of k-space, from which DIRECT can estimate coil maps."""
 
 _GAPS = 0.1
 """Share of samples missing between others from which on k-space counts as undersampled."""

@@ -26,8 +26,8 @@ from direct_deepen.data.convention import convention_of, in_standard_convention
 from direct_deepen.data.direct_options import require_dataset
 from direct_deepen.data.empty import without_empty
 from direct_deepen.data.fastmri_file import WITHOUT_POSTERIOR_FILES, open_volume, require_masks_of_files, volume_files
-from direct_deepen.data.inspection import looked_at
 from direct_deepen.data.prewhitening import with_prewhitening
+from direct_deepen.data.volumes import looked_at
 from direct_deepen.errors import DeepenError, first_line, require, require_choice
 from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.scale import FIELD_OF_VIEW, SCALES

@@ -10,7 +10,7 @@ from direct.data.datasets import CMRxReconDataset, FakeMRIBlobsDataset, SheppLog
 from direct.data.h5_data import H5SliceData
 
 from direct_deepen.data.batch import SMALLEST, NamedSlices
-from direct_deepen.data.inspection import Volumes
+from direct_deepen.data.volumes import Volumes
 from direct_deepen.errors import require
 
 _logger = logging.getLogger("direct_deepen")

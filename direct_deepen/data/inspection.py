@@ -17,13 +17,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
-from direct.data.datasets import FastMRIDataset
-from direct.data.mri_transforms import ComputeZeroPadding, CreateSamplingMask, EstimateSensitivityMapModule
 
-from direct_deepen.data.batch import SMALLEST_CALIBRATION
 from direct_deepen.data.fastmri_file import open_volume
 from direct_deepen.data.ismrmrd_header import Header, read_header
 from direct_deepen.data.likeness import evenly_spread, unlike
@@ -50,6 +46,8 @@ _UNLIKE, _ONE_SLICE = 2.5, 0.015
 In measured coils 0.9 to 2.8 % of the energy is of no common image, in slices of a head 4 to 24 %, in neighbours 1.7 %.
 """
 _MOST_COILS, _FEWEST_SAMPLES = 128, 32
+SMALLEST_CALIBRATION = 4
+"""Fully sampled rows and columns about the centre of k-space, from which DIRECT can estimate coil maps."""
 _CARTESIAN = ("", "cartesian", "epi")
 _AXES = "(slice, coil, row, column), or without coils"
 
@@ -117,100 +115,6 @@ def _fields(dtype: np.dtype) -> list[str]:
     return [names["r"], names["i"]] if set(names) == {"r", "i"} else []
 
 
-class Volumes(FastMRIDataset):
-    """Volumes as DIRECT's dataset reads them, but repaired, and with all the masks that a file may hold."""
-
-    def __init__(self, dataset: FastMRIDataset, layouts: Mapping[Path, Layout]) -> None:
-        self.__dict__.update(vars(dataset))
-        self.layouts = layouts
-        # What DIRECT does after reading is done here, after masks and header.
-        self._transform, self.transform = dataset.transform, None
-        self._masks, self.pass_mask = uses_masks_of_files(dataset), False
-        self.extra_keys = tuple(key for key in dataset.extra_keys or () if key != "ismrmrd_header")
-        self._padding = [(step, step.eps) for step in steps_of(dataset) if isinstance(step, ComputeZeroPadding)]
-
-    def get_slice_data(self, filename: Path, slice_no: int, key: str = "kspace", **options: Any) -> tuple[Any, Any]:
-        """Return k-space of a slice, repaired, and what DIRECT reads besides."""
-        found, extra = super().get_slice_data(filename, slice_no, key=key, **options)
-        known = self.layouts.get(Path(filename)) if key == "kspace" else None
-        return found if known is None else known.repaired(found), extra
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = super().__getitem__(index)
-        layout, shape = self.layouts[Path(sample["filename"])], sample["kspace"].shape[-2:]
-        first, end = layout.columns
-        sample |= {"padding_left": first, "padding_right": end}
-        sample |= {"encoding_size": layout.encoded, "reconstruction_size": layout.reconstruction}
-        sample["field_of_view"] = layout.field_of_view
-        # DIRECT leaves all attributes of a file without `max`, which makes no batch with another.
-        sample.pop("attrs", None)
-        sample["kspace"] = sample["kspace"].copy()
-        sample["kspace"][..., :first] = sample["kspace"][..., end:] = 0
-        stored = sample.pop("mask", None)
-        if self._masks:
-            if layout.zeros_are_mask:
-                mask: np.ndarray | None = measured_samples(_energies(sample["kspace"]).sum(axis=0))
-            else:
-                mask = None if stored is None else layout.mask(stored, sample["slice_no"], shape)
-            assert mask is not None  # it was looked at
-            columns = np.arange(shape[1])
-            mask = mask & (first <= columns) & (columns < end)
-            sample["sampling_mask"], sample["acs_mask"] = (m[None, ..., None] for m in (mask, _calibration(mask)))
-        for step, configured in self._padding:
-            step.eps = 1e-30 if layout.faint and configured is not None else configured
-        return sample if self._transform is None else self._transform(sample)
-
-
-def steps_of(dataset: FastMRIDataset) -> list[Any]:
-    """Return the transforms of a dataset, one by one."""
-    steps = getattr(dataset.transform, "transforms", ())
-    return [getattr(step, "_transform", step) for step in steps]
-
-
-def uses_masks_of_files(dataset: FastMRIDataset) -> bool:
-    """Return whether the masks of a dataset are those of its files, and none is drawn over them."""
-    return dataset.pass_mask and not any(isinstance(step, CreateSamplingMask) for step in steps_of(dataset))
-
-
-def _calibration(mask: np.ndarray) -> np.ndarray:
-    """Return the largest rectangle about the centre that a mask (row, column) samples fully; of lines, DIRECT's."""
-    row, column = (size // 2 for size in mask.shape)
-    best = np.zeros_like(mask)
-    for count in range(1, 2 * row + 2):
-        # Of an odd and of an even number of rows.
-        rows = slice(max(0, row - count // 2), row + (count + 1) // 2)
-        gaps = np.flatnonzero(~mask[rows].all(axis=0))
-        left, right = max(gaps[gaps <= column], default=-1), min(gaps[gaps >= column], default=mask.shape[1])
-        rectangle = np.zeros_like(mask)
-        rectangle[rows, left + 1 : right] = True
-        best = rectangle if rectangle.sum() > best.sum() else best
-    return best
-
-
-def looked_at(dataset: Any, *, undersampled: bool = False) -> Any:
-    """Look at every volume of a dataset of DIRECT; return one that reads them as they should be.
-
-    Data are fully sampled, unless they may be ``undersampled``, with masks of the files. Datasets of other formats than
-    fastMRI's are returned as they are, and so are stacks of slices and nothing at all, of which DIRECT tells.
-
-    Raises
-    ------
-    DeepenError
-        If a volume cannot be used, or none has a signal; the message names it. What is repaired is logged.
-    """
-    if not isinstance(dataset, FastMRIDataset) or dataset.ndim != 2 or len(dataset) == 0:
-        return dataset
-    masks = uses_masks_of_files(dataset)
-    calibrated = masks and any(isinstance(step, EstimateSensitivityMapModule) for step in steps_of(dataset))
-    layouts = {
-        path: inspect_volume(path, masks, undersampled, calibrated)
-        for path in sorted(map(Path, dataset.volume_indices))
-    }
-    empty = [len(layout.empty_slices) == layout.num_slices for layout in layouts.values()]
-    require(not all(empty), f"{', '.join(map(str, layouts))}: kspace is zero; allowed: data with a signal")
-    return Volumes(dataset, layouts)
-
-
 def inspect_volume(
     path: Path, use_mask: bool = False, undersampled: bool = False, calibrated: bool | None = None
 ) -> Layout:
@@ -238,17 +142,26 @@ def inspect_volume(
 @lru_cache(maxsize=10_000)
 def _inspected(path: Path, size: int, time: int, use_mask: bool, undersampled: bool, calibrated: bool) -> Layout:
     with open_volume(path) as file:
-        try:
-            return _Look(path, file).look(use_mask, undersampled, calibrated)
-        except DeepenError as error:
-            raise DeepenError(f"{path}: {error}") from error
+        return inspect(path, file, use_mask=use_mask, undersampled=undersampled, calibrated=calibrated)
+
+
+def inspect(path: Path, content: Mapping[str, Any], *, use_mask: bool, undersampled: bool, calibrated: bool) -> Layout:
+    """Look at the layout of what was read from a file as :func:`inspect_volume` does, whatever its format.
+
+    ``content`` has ``kspace`` as fastMRI's files do, or anything with its shape and type whose slices and coils can be
+    taken by number; and ``mask`` and ``ismrmrd_header`` where these are known.
+    """
+    try:
+        return _Look(path, content).look(use_mask, undersampled, calibrated)
+    except DeepenError as error:
+        raise DeepenError(f"{path}: {error}") from error
 
 
 class _Look:
     """A volume while it is looked at."""
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
-        self.path, self.file, self.stored = path, file, file["kspace"]
+    def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
+        self.path, self.content, self.stored = path, content, content["kspace"]
         self.layout = Layout(0)
         self.with_gaps: list[int] = []
         self.shape: tuple[int, ...] = self.stored.shape
@@ -287,7 +200,7 @@ class _Look:
 
     def _energies(self, number: int, first: bool = False) -> np.ndarray:
         """Energies (coil, row, column) of a slice, repaired as far as is known; of its first coil, or of all."""
-        return _energies(self.layout.repaired(self.stored[(number, 0)[: len(self.shape) - 2] if first else number]))
+        return energies_of(self.layout.repaired(self.stored[(number, 0)[: len(self.shape) - 2] if first else number]))
 
     def _is_finite(self, number: int) -> bool:
         return bool(np.isfinite(as_complex(self.stored[number])).all())
@@ -307,10 +220,12 @@ class _Look:
 
     def _header(self) -> None:
         """Compare the shape with the header, whose x are the rows, the readout, and y the columns."""
-        shape, stored = self.shape, self.file.get("ismrmrd_header")
+        shape, stored = self.shape, self.content.get("ismrmrd_header")
         if self._is_unusual():
             _logger.warning("%s: kspace has the unusual shape %s; expected: %s", self.path, shape, _AXES)
-        header = self.header = Header() if stored is None else read_header(stored[()])
+        header = self.header = (
+            Header() if stored is None else read_header(stored[()] if hasattr(stored, "shape") else stored)
+        )
         require(
             header.trajectory in _CARTESIAN,
             f"the trajectory of its header is {header.trajectory}; allowed: cartesian, as k-space is taken for a grid",
@@ -408,8 +323,8 @@ class _Look:
 
     def _masks(self, shape: tuple[int, ...], needed: bool) -> list[np.ndarray]:
         """Return the file's mask of every slice; none if it has none, or none that fits and it is not needed."""
-        stored = self.file.get("mask")
-        if not isinstance(stored, h5py.Dataset):
+        stored: Any = self.content.get("mask")
+        if not hasattr(stored, "shape"):
             return []
         content = stored[()]
         masks = [self.layout.mask(content, number, shape) for number in range(self.layout.num_slices)]
@@ -517,7 +432,7 @@ class _Look:
         )
 
 
-def _energies(kspace: np.ndarray) -> np.ndarray:
+def energies_of(kspace: np.ndarray) -> np.ndarray:
     """Energies (coil, row, column) of k-space (…, row, column), where what is not finite counts as zero."""
     kspace = np.nan_to_num(kspace, posinf=0, neginf=0).astype(np.complex128)
     return (np.abs(kspace) ** 2).reshape(-1, *kspace.shape[-2:])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from direct_deepen.data.inspection import Volumes
+from direct_deepen.data.volumes import Volumes
 from direct_deepen.errors import DeepenError, first_line, require
 from direct_deepen.files import open_hdf5
 from direct_deepen.physics.prewhitening import corner_noise_covariance, noise_covariance, noise_level, prewhitened

@@ -22,8 +22,9 @@ from direct_deepen.data.convention import in_standard_convention
 from direct_deepen.data.direct_options import require_data
 from direct_deepen.data.empty import with_empty
 from direct_deepen.data.fastmri_file import require_masks_of_files
-from direct_deepen.data.inspection import Layout, looked_at
+from direct_deepen.data.inspection import Layout
 from direct_deepen.data.prewhitening import with_prewhitening
+from direct_deepen.data.volumes import looked_at
 from direct_deepen.engines.calibration_file import fitted_scale
 from direct_deepen.engines.checkpoints import digest_of, require_trained_with, require_weights_of, training_energy_of
 from direct_deepen.engines.commands import (

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset, Sampler
 
 from direct_deepen.data.direct_options import require_data
 from direct_deepen.data.empty import of_equal_shape, without_empty
-from direct_deepen.data.inspection import looked_at
 from direct_deepen.data.prewhitening import with_prewhitening
+from direct_deepen.data.volumes import looked_at
 from direct_deepen.engines.best import BEST, BestCheckpoint
 from direct_deepen.engines.checkpoints import (
     LOADING_ERRORS,

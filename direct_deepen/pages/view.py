@@ -84,7 +84,10 @@ def plot_view(view: View, numbers: Sequence[int], path: Path) -> Figure:
     columns = min(len(view.panels), PANELS_A_ROW)
     rows = -(-len(view.panels) // columns)
     widths = [max(panel.width for panel in view.panels[column::columns]) for column in range(columns)]
-    figure = blank_figure(sum(widths), (0.2 + 2.4 * rows) * len(numbers))
+    # Wide enough for the title, too.
+    figure = blank_figure(
+        max(sum(widths), 0.09 * len(f"{view.title}, {view.labels[0]}")), (0.2 + 2.4 * rows) * len(numbers)
+    )
     for part, number in zip(figure.subfigures(len(numbers), squeeze=False).flat, numbers, strict=True):
         part.suptitle(f"{view.title}, {view.labels[number]}", fontsize=10)
         places = part.subplots(rows, columns, squeeze=False, width_ratios=widths).flat

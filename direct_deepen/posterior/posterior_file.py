@@ -16,6 +16,7 @@ dataset                             type    axes                          meanin
 ``split_r_hat``                     real    slice, row, column            convergence of the magnitude, near 1 is good
 ``effective_sample_size``           real    slice, row, column            of the magnitude
 ``image``                           complex slice, row, column            of systems that have neither MAP nor mean
+``reference``                       complex slice, row, column            image of all samples, where a trial left some out
 ``slice_number``                    integer slice                         number in the volume's file, from 0
 ``scale``                           real    slice                         intensity scale
 ``cost``                            real    slice                         C at the MAP image, in scaled intensities
@@ -55,6 +56,9 @@ Attributes of the file:
 ``data``                            the volume's file: path as given, bytes, and when it was changed
 ``reconstruction_size``,            of the images that the volume's header is meant for: rows and columns; row, column
 ``voxel_size``                      and slice in mm, field of view over matrix. Neither where it does not say
+``name``                            of the file that was reconstructed, where its ending is not ``.h5``
+``affine``                          4×4, row by row, from column, row and slice of the images to millimetres right,
+                                    anterior, superior; missing where the file does not say
 ``weights_sha256``                  of all weights that were used
 ``device``                          ``cpu`` or ``cuda``
 ``direct_deepen_version``,          versions of the packages
@@ -78,7 +82,9 @@ from direct_deepen.posterior.misfit import ENERGY, LIMITS, exceeded
 type FileAttributes = dict[str, str | float | list[float]]
 """What an HDF5 file can say of itself, by name."""
 
-IN_DATA_UNITS = ("image", "map", "mean", "std", "std_complex", "quantiles", "samples", "scale")
+REFERENCE = "reference"
+
+IN_DATA_UNITS = ("image", "map", "mean", "std", "std_complex", "quantiles", "samples", REFERENCE, "scale")
 """Datasets in the units of the data."""
 
 ESTIMATES = ("map", "mean", "image")
@@ -114,7 +120,7 @@ class PosteriorVolume:
     @property
     def name(self) -> str:
         """Name of the file of the volume that was reconstructed."""
-        return f"{self.path.name.removesuffix(_ENDING)}.h5"
+        return str(self.attributes.get("name", f"{self.path.name.removesuffix(_ENDING)}.h5"))
 
     def estimates(self) -> list[str]:
         """Return the names of the reconstructions that the file holds; one at least, or a :class:`DeepenError`."""
@@ -262,6 +268,23 @@ def _stacked(name: str, slices: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
     like = next(arrays[name] for arrays in slices if name in arrays)
     empty = np.full_like(like, np.nan if name == "split_r_hat" else 0)
     return np.stack([arrays.pop(name, empty) for arrays in slices])
+
+
+def write_posterior(
+    path: Path, slices: Iterable[Mapping[str, np.ndarray]], num_slices: int, attributes: FileAttributes
+) -> None:
+    """Write a file of so many slices, each what it has by name, one after the other: memory is that of one slice.
+
+    What a slice lacks that another has is zero, and its convergence no number.
+    """
+    with new_hdf5(path, large=True) as file:
+        for place, arrays in enumerate(slices):
+            for name, array in (dict(arrays) | {"slice_number": np.array(place)}).items():
+                if name not in file:
+                    empty = np.nan if name == "split_r_hat" else None
+                    file.create_dataset(name, (num_slices, *array.shape), array.dtype, fillvalue=empty)
+                file[name][place] = array
+        _write(file, (), attributes)
 
 
 def _write(file: h5py.File, datasets: Iterable[tuple[str, np.ndarray]], attributes: FileAttributes) -> None:

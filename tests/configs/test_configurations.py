@@ -17,7 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.utils.data import default_collate
 
 from direct_deepen.data.cases import inference_dataset
-from direct_deepen.data.inspection import looked_at
+from direct_deepen.data.volumes import looked_at
 from direct_deepen.inference import inferences
 from direct_deepen.objectives import objectives
 from direct_deepen.physics.scale import central_disc

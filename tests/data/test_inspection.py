@@ -9,8 +9,9 @@ import torch
 from direct.data.datasets import FastMRIDataset
 
 from direct_deepen.data.fastmri_file import ismrmrd_header
-from direct_deepen.data.inspection import Layout, inspect_volume, looked_at
+from direct_deepen.data.inspection import Layout, inspect_volume
 from direct_deepen.data.phantom import brain_volume
+from direct_deepen.data.volumes import looked_at
 from direct_deepen.physics.scale import full_sampling_scale
 
 SIZE = 64

@@ -20,7 +20,7 @@ from terminals import as_standard_error
 import direct_deepen
 from direct_deepen.data.batch import problem_from_batch
 from direct_deepen.data.fastmri_file import write_fastmri_volume
-from direct_deepen.data.inspection import Volumes
+from direct_deepen.data.volumes import Volumes
 from direct_deepen.engines.checkpoints import digest_of, weights_of
 from direct_deepen.engines.commands import batch_in_bar, torch_seed
 from direct_deepen.engines.settings import system_of

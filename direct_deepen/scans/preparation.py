@@ -1,0 +1,355 @@
+"""From the slices of a scan to reconstruction problems, and what was found and chosen on the way.
+
+What follows from the volume is found once, by :func:`~direct_deepen.data.inspection.inspect`; the rest slice by slice.
+In this order: k-space is repaired and its sampled positions found; readout oversampling and the zeros around k-space
+are removed; coils are prewhitened, then compressed (Buehrer et al., MRM 57, 2007: the first singular vectors of the
+centre, which are orthonormal, so that white noise stays white); coil maps are ESPIRiT's; intensities are scaled.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from direct_deepen.data.inspection import Layout, as_complex, energies_of, inspect
+from direct_deepen.data.ismrmrd_header import read_header
+from direct_deepen.data.missing_samples import measured_samples, missing_samples
+from direct_deepen.errors import DeepenError, require
+from direct_deepen.physics.espirit import KERNEL_WIDTH, LARGEST_CALIBRATION, calibration_width, espirit_maps
+from direct_deepen.physics.fourier import fft2, ifft2
+from direct_deepen.physics.noise_level import estimated_noise_std
+from direct_deepen.physics.prewhitening import corner_noise_covariance, noise_covariance, noise_level, prewhitened
+from direct_deepen.physics.problem import Problem
+from direct_deepen.physics.scale import intensity_scale
+from direct_deepen.physics.sense_operator import SenseOperator, align_phase
+from direct_deepen.scans.scan import Scan
+from direct_deepen.scans.undersampling import Undersampling, draw_mask
+
+MOST_COILS = 16
+"""Coils that are left by compression."""
+_PADDED = 0.9
+"""Share of a side of k-space below which what is measured is surrounded by zeros, and not just by gaps of a mask."""
+_AGREEING = 2.0
+"""Factor up to which the level of a noise scan and that of the data are the same noise."""
+CORNERS, WHITE = "corners", "white"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What may be chosen for a scan; by default it is found."""
+
+    noise: str | None = None
+    """``white`` for coils as they are, ``corners`` for variances from the corners of k-space; None for the noise of the
+    file, where it has any, and else as they are."""
+    noise_std: float | None = None
+    """η per real component of a sample, in the unit of k-space (after prewhitening); None to estimate it."""
+    sensitivity_map: np.ndarray | None = None
+    """Coil maps, complex (coil, row, column) or (slice, coil, row, column), of k-space as it is stored; None for
+    ESPIRiT's."""
+    most_coils: int = MOST_COILS
+    """Coils after compression."""
+    intensity_scale: str = "object"
+    """That of the prior's training."""
+    undersampling: Undersampling | None = None
+    """Which samples of full data are to be left, to see what becomes of the image; None for all that there are."""
+
+
+@dataclass(frozen=True)
+class PreparedSlice:
+    """A slice as a problem, with its noise and what was found of it."""
+
+    problem: Problem
+    """Of a batch of one, in scaled intensities."""
+    noise_std: float | None
+    """η per real component in the unit of k-space; None where nothing tells it."""
+    found: Mapping[str, str]
+    """What was found and chosen, by name."""
+    reference: torch.Tensor | None = None
+    """The coil-combined image of all samples, complex (row, column) in the unit of k-space, where these were left out
+    for a trial."""
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """A scan whose volume has been looked at: its slices are prepared one by one."""
+
+    scan: Scan
+    choices: Choices
+    layout: Layout
+    mask: Any
+    """As ``Scan.mask``, found from the zeros where the file has none; None for full sampling."""
+    field_rows: int
+    """Rows of the field of view that images show, in pixels of k-space as stored: fewer with readout oversampling."""
+    size: tuple[int, int]
+    """Rows and columns of the images: of what was measured."""
+    voxel_size: tuple[float, float, float] | None
+    """Row, column and slice of the images in millimetres, where the file says so."""
+    found: Mapping[str, str]
+    """What was found of the volume, by name."""
+
+    @property
+    def num_slices(self) -> int:
+        """Number of slices."""
+        return self.layout.num_slices
+
+    def is_empty(self, number: int) -> bool:
+        """Return whether a slice has no signal."""
+        return number in self.layout.empty_slices
+
+    def slice(self, number: int) -> PreparedSlice:
+        """Prepare a slice; a :class:`DeepenError`, which names it, if that cannot be."""
+        try:
+            return _prepare(self, number)
+        except DeepenError as error:
+            raise DeepenError(f"{self.scan.path}: {self.scan.label(number)}: {error}") from error
+
+
+def prepare(scan: Scan, choices: Choices | None = None) -> PreparedScan:
+    """Look at a scan as a whole.
+
+    Raises
+    ------
+    DeepenError
+        If it cannot be what it should be: images in place of k-space, a centre elsewhere, no signal, missing samples.
+    """
+    path, kspace = scan.path, scan.kspace
+    require(len(kspace.shape) in (3, 4), f"{path}: kspace has shape {kspace.shape}; allowed: up to four axes")
+    content: dict[str, Any] = {"kspace": kspace, "ismrmrd_header": scan.header}
+    zeros, measured = _sampled(kspace)
+    mask = zeros if scan.mask is None else scan.mask
+    layout = inspect(
+        path, content | ({} if mask is None else {"mask": mask}),
+        use_mask=mask is not None, undersampled=mask is not None, calibrated=False,
+    )  # fmt: skip
+    require(len(layout.empty_slices) < layout.num_slices, f"{path}: kspace is zero; allowed: data with a signal")
+    shape = kspace.shape[:-3:-1] if layout.swapped else kspace.shape[-2:]
+    masks = [layout.mask(np.asarray(mask), n, shape) for n in range(layout.num_slices)] if mask is not None else []
+    fitting = [mask for mask in [layout.mask(measured, 0, shape), *masks] if mask is not None]
+    union = fitting[0] & np.any(fitting[1:] or fitting, axis=0)
+    union[:, : layout.columns[0]] = union[:, layout.columns[1] :] = False
+    found = {}
+    fewer, rows = layout.field_of_view[0], shape[0]
+    if not (0 < fewer < rows and all((mask == mask[:1]).all() for mask in fitting[1:] or fitting)):
+        fewer = rows
+    if fewer < rows:
+        found["readout oversampling"] = f"{rows} rows to {fewer}"
+    whole = (fewer, shape[1])
+    sizes = (fewer if fewer < rows else _measured_size(union.any(axis=1)), _measured_size(union.any(axis=0)))
+    size = tuple(part if part <= _PADDED * all_ else all_ for part, all_ in zip(sizes, whole, strict=True))
+    if size != whole:
+        found["zeros around k-space"] = f"{whole[0]}×{whole[1]} to {size[0]}×{size[1]}"
+    return PreparedScan(
+        scan, choices or Choices(), layout, mask, fewer, (size[0], size[1]),
+        _voxel_size(scan, shape, (whole[0] / size[0], whole[1] / size[1])), found,
+    )  # fmt: skip
+
+
+def _sampled(kspace: Any) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return where k-space is not zero, boolean (slice, row, column), and where any slice is not.
+
+    The first is None if no samples are missing between others.
+    """
+    masks, gaps = [], False
+    rounded = kspace.dtype.kind in "iu" or kspace.dtype == np.float16
+    for number in range(len(kspace)):
+        energies = energies_of(as_complex(np.asarray(kspace[number])))
+        masks.append(measured_samples(energies.sum(axis=0)) if energies.any() else None)
+        gaps = gaps or bool(energies.any() and not rounded and missing_samples(energies).any())
+    of_signal = [mask for mask in masks if mask is not None]
+    full = np.ones(as_complex(np.asarray(kspace[0])).shape[-2:], dtype=bool)
+    any_slice = np.any(of_signal, axis=0) if of_signal else full
+    if not gaps:
+        return None, any_slice
+    return np.stack([full if mask is None else mask for mask in masks]), any_slice
+
+
+def _voxel_size(scan: Scan, shape: tuple[int, ...], factor: tuple[float, float]) -> tuple[float, float, float] | None:
+    """Return the size of voxels: fields of view of the encoded space over k-space as stored, larger where it is cut."""
+    if scan.header is None:
+        return None
+    header = read_header(scan.header)
+    (row, column, _), (_, _, depth) = header.lengths
+    if not header.has_lengths or depth == 0:
+        return None
+    slices = header.reconstruction[2] if header.reconstruction else 1
+    return factor[0] * row / shape[0], factor[1] * column / shape[1], depth / slices
+
+
+# ---- A slice
+
+
+def _prepare(prepared: PreparedScan, number: int) -> PreparedSlice:
+    scan, layout, choices = prepared.scan, prepared.layout, prepared.choices
+    kspace, sampled = _measured(prepared, number)
+    require(bool(kspace.any()), "kspace is zero; allowed: data with a signal")
+    maps = _given_maps(choices.sensitivity_map, number, layout)
+    calibration = None if scan.calibration is None else _measured(prepared, number, scan.calibration)[0]
+    stacks = [part for part in (kspace, calibration, maps) if part is not None]
+    stacks, sampled = _cut(stacks, sampled, prepared)
+    full = None
+    if choices.undersampling is not None:
+        require(bool(sampled.all()), "undersampled already; allowed with --accelerate: all samples of k-space")
+        full, sampled = stacks[0], draw_mask(choices.undersampling, sampled.shape, number)
+        stacks = [full * sampled, *stacks[1:], full]
+    found = {"sampling": _sampling(sampled)}
+    covariance, source = _covariance(scan, choices, stacks[0])
+    if covariance is not None:
+        stacks = [prewhitened(part, covariance) for part in stacks]
+    found["noise"] = source
+    stacks, compressed = _compressed(stacks, sampled, choices.most_coils)
+    found |= compressed
+    kspace = stacks[0]
+    if maps is not None:
+        maps, found["coil maps"] = stacks[1 if calibration is None else 2], "given"
+    else:
+        maps, found["coil maps"] = _estimated_maps(kspace, sampled, None if calibration is None else stacks[1])
+    level, told = _level(kspace, sampled, covariance, scan, choices)
+    found["noise level"] = told
+    mask = sampled[None, None]
+    A = align_phase(SenseOperator(maps[None], mask), kspace[None])
+    scale = intensity_scale(A, kspace[None], kind=choices.intensity_scale)
+    problem = Problem(A, kspace[None] / scale[:, None, None, None], scale, [(scan.path.name, number)])
+    reference = None if full is None else A.fully_sampled().adjoint(stacks[-1][None])[0]
+    return PreparedSlice(problem, level, found, reference)
+
+
+def _measured(prepared: PreparedScan, number: int, stored: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return k-space, complex64 (coil, row, column) and zero where it was not sampled, and where it was."""
+    layout = prepared.layout
+    kspace = layout.repaired(np.asarray((prepared.scan.kspace if stored is None else stored)[number]))
+    kspace = kspace[None] if kspace.ndim == 2 else kspace
+    require(bool(np.isfinite(kspace).all()), "kspace holds a value that is not finite; allowed: finite numbers")
+    shape = kspace.shape[-2:]
+    sampled = (kspace != 0).any(axis=0)
+    if prepared.mask is not None and stored is None:
+        mask = layout.mask(prepared.mask, number, shape)
+        assert mask is not None  # it was looked at
+        sampled &= mask
+    columns = np.arange(shape[1])
+    sampled &= (layout.columns[0] <= columns) & (columns < layout.columns[1])
+    # Of whole numbers a sample may be zero in all coils: what lies between measured lines was measured.
+    if prepared.mask is None and stored is None:
+        rows, columns = sampled.any(axis=1), sampled.any(axis=0)
+        sampled = _hull(rows)[:, None] & _hull(columns)
+    kspace = np.where(sampled, kspace, 0).astype(np.complex64)
+    return torch.from_numpy(kspace), torch.from_numpy(sampled)
+
+
+def _hull(places: np.ndarray) -> np.ndarray:
+    """Return the places from the first to the last that is true."""
+    return np.logical_or.accumulate(places) & np.logical_or.accumulate(places[::-1])[::-1]
+
+
+def _sampling(sampled: torch.Tensor) -> str:
+    share = float(sampled.double().mean())
+    lines = bool((sampled.any(dim=0) == sampled.all(dim=0)).all() or (sampled.any(dim=1) == sampled.all(dim=1)).all())
+    kind = "all" if share == 1 else "lines" if lines else "two-dimensional"
+    width = min(calibration_width(sampled), LARGEST_CALIBRATION)
+    return f"{kind}, {share:.1%} of {sampled.shape[0]}×{sampled.shape[1]}; centre of {width}×{width} for coil maps"
+
+
+def _given_maps(maps: np.ndarray | None, number: int, layout: Layout) -> torch.Tensor | None:
+    if maps is None:
+        return None
+    of_slice = maps[number] if maps.ndim == 4 else maps
+    return torch.from_numpy(np.ascontiguousarray(of_slice)).to(torch.complex64)
+
+
+def _cut(
+    stacks: list[torch.Tensor], sampled: torch.Tensor, prepared: PreparedScan
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Remove readout oversampling, and zeros around k-space."""
+    rows = prepared.field_rows
+    if rows < sampled.shape[0]:
+        stacks = [_cropped_field(part, rows) for part in stacks]
+        sampled = sampled[:1].expand(rows, -1)
+    if sampled.shape != prepared.size:
+        stacks, sampled = [_centre(part, prepared.size) for part in stacks], _centre(sampled, prepared.size)
+    return stacks, sampled.contiguous()
+
+
+def _cropped_field(kspace: torch.Tensor, rows: int) -> torch.Tensor:
+    """Return k-space (…, row, column) of the middle of the field of view, of so many rows."""
+    images = ifft2(kspace)
+    first = images.shape[-2] // 2 - rows // 2
+    return fft2(images[..., first : first + rows, :].contiguous())
+
+
+def _measured_size(sampled: np.ndarray) -> int:
+    """Return the least even number of samples about the centre that holds all that were measured, at most all."""
+    places = np.flatnonzero(sampled)
+    centre = len(sampled) // 2
+    return min(len(sampled), 2 * max(centre - int(places[0]), int(places[-1]) - centre + 1))
+
+
+def _centre(values: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    first = [whole // 2 - size // 2 for whole, size in zip(values.shape[-2:], sizes, strict=True)]
+    return values[..., first[0] : first[0] + sizes[0], first[1] : first[1] + sizes[1]].contiguous()
+
+
+def _covariance(scan: Scan, choices: Choices, kspace: torch.Tensor) -> tuple[torch.Tensor | None, str]:
+    """Return the covariance that coils are whitened by, and what is to be said of it."""
+    if choices.noise == WHITE:
+        return None, "taken for white, alike in all coils"
+    if choices.noise == CORNERS:
+        return corner_noise_covariance(kspace), "variances of coils from the corners of k-space"
+    if scan.noise_covariance is not None:
+        return torch.from_numpy(np.asarray(scan.noise_covariance)), "covariance of the file"
+    if scan.noise is not None:
+        samples = torch.from_numpy(np.ascontiguousarray(scan.noise)).flatten(1)
+        return noise_covariance(samples), f"covariance of the file's noise scan, {samples.shape[1]} samples a coil"
+    return None, "no noise scan: taken for white, alike in all coils"
+
+
+def _compressed(
+    stacks: list[torch.Tensor], sampled: torch.Tensor, most: int
+) -> tuple[list[torch.Tensor], dict[str, str]]:
+    """Combine coils to so many at most, by the first singular vectors of the centre of k-space."""
+    coils = len(stacks[0])
+    if coils <= most:
+        return stacks, {"coils": str(coils)}
+    width = max(KERNEL_WIDTH, min(calibration_width(sampled), LARGEST_CALIBRATION))
+    centre = _centre(stacks[0], [min(width, size) for size in sampled.shape]).flatten(1)
+    vectors, values, _ = torch.linalg.svd(centre, full_matrices=False)
+    kept = float(values[:most].square().sum() / values.square().sum())
+    stacks = [torch.einsum("cv,c...->v...", vectors[:, :most].conj(), part) for part in stacks]
+    return stacks, {"coils": f"{coils}, compressed to {most} ({kept:.1%} of the energy of the centre)"}
+
+
+def _estimated_maps(
+    kspace: torch.Tensor, sampled: torch.Tensor, calibration: torch.Tensor | None
+) -> tuple[torch.Tensor, str]:
+    if len(kspace) == 1:
+        return torch.ones_like(kspace), "one coil, taken for one everywhere"
+    if calibration is not None:
+        kspace, sampled = calibration, (calibration != 0).any(dim=0)
+    width = min(calibration_width(sampled), LARGEST_CALIBRATION)
+    require(
+        width >= KERNEL_WIDTH,
+        f"the fully sampled centre of k-space is {width} samples wide; allowed: >= {KERNEL_WIDTH}, as coil maps are "
+        "estimated from it, or maps of your own (--maps)",
+    )
+    return espirit_maps(kspace, sampled), f"ESPIRiT, of {width}×{width} samples, one set"
+
+
+def _level(
+    kspace: torch.Tensor, sampled: torch.Tensor, covariance: torch.Tensor | None, scan: Scan, choices: Choices
+) -> tuple[float | None, str]:
+    """Return η, given, of the noise scan where that agrees with the data, or of the data; None where nothing tells."""
+    if choices.noise_std is not None:
+        return choices.noise_std, f"{choices.noise_std:.3g}, given"
+    try:
+        of_data = float(estimated_noise_std(kspace[None], sampled[None, None])[0])
+        doubt = ""
+    except DeepenError as error:
+        of_data, doubt = None, str(error)
+    measured = covariance is not None and choices.noise is None
+    of_scan = noise_level(covariance) if measured and covariance is not None else None
+    if of_scan is not None and (of_data is None or 1 / _AGREEING < of_scan / of_data < _AGREEING):
+        return of_scan, f"{of_scan:.3g}, of the noise scan"
+    if of_data is not None:
+        other = "" if of_scan is None else f"; the noise scan has {of_scan:.3g}, which is of another unit"
+        return of_data, f"{of_data:.3g}, of the data{other}"
+    return None, f"that of the prior's training ({doubt}); --noise-std gives it"

@@ -1,0 +1,241 @@
+"""The reconstruction of a scan: slice by slice, so that it can go on where it ended, and needs the memory of one."""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml  # type: ignore[import-untyped]
+from torch import nn
+
+import direct_deepen
+from direct_deepen.engines.reconstruction import misfit_arrays, reconstruct
+from direct_deepen.errors import DeepenError, require, require_count, require_positive
+from direct_deepen.files import write_file
+from direct_deepen.inference import Inference, Langevin, Map
+from direct_deepen.posterior.posterior_file import (
+    IN_DATA_UNITS,
+    MEANING,
+    REFERENCE,
+    FileAttributes,
+    open_output,
+    posterior_path,
+    write_posterior,
+)
+from direct_deepen.priors.pretrained import available_pretrained, load_pretrained, pretrained_provenance
+from direct_deepen.progress import progress_bar
+from direct_deepen.scans.affine import affine_of
+from direct_deepen.scans.preparation import PreparedScan, PreparedSlice
+
+_UNKNOWN_NOISE = 0.01
+"""ε in scaled intensities where nothing tells it: that of the phantoms' weights, and in the middle of the others'."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """An energy, and what it expects of the data."""
+
+    energy: nn.Module
+    intensity_scale: str
+    """Kind of the intensity scale of its training."""
+    name: str
+    """What it is called in files."""
+    noise_std: float = _UNKNOWN_NOISE
+    """ε₀ of its training, in scaled intensities."""
+
+
+def pretrained_prior(name: str | None = None) -> Prior:
+    """Return weights that come with the package; a :class:`DeepenError` for a name that is none of theirs."""
+    energy, provenance = load_pretrained(name), pretrained_provenance(name)
+    return Prior(
+        energy,
+        provenance["intensity_scale"],
+        name or available_pretrained()[0],
+        provenance.get("noise_std") or _UNKNOWN_NOISE,
+    )
+
+
+@dataclass(frozen=True)
+class Method:
+    """How the posterior is explored; the defaults are those of the weights that come along."""
+
+    num_samples: int = 16
+    """Chains; zero for MAP alone."""
+    num_steps: int = 40
+    """Steps of a chain."""
+    seed: int = 0
+    """Of the chains."""
+    prior_weight: float = 1.0
+    """w of the cost ½‖Ax − b‖² + w·E(x)."""
+    save_samples: bool = False
+    """Whether samples are written themselves."""
+
+    def __post_init__(self) -> None:
+        require_count("num_samples", self.num_samples, least=0)
+        require_count("num_steps", self.num_steps)
+        require_count("seed", self.seed, least=0)
+        require_positive("prior_weight", self.prior_weight)
+
+    def inference(self, noise_std: float) -> Inference:
+        """Return the inference of the configuration of these weights, for ε in scaled intensities."""
+        shared: dict[str, Any] = {
+            "noise_std": noise_std, "prior_weight": self.prior_weight, "tolerance": 1e-5, "max_iterations": 60,
+        }  # fmt: skip
+        if self.num_samples == 0:
+            return Map(**shared)
+        return Langevin(
+            num_samples=self.num_samples,
+            num_steps=self.num_steps,
+            keep=min(4, self.num_steps),
+            save_samples=self.save_samples,
+            preconditioner=0.25,
+            averaged_noise=True,
+            **shared,
+        )
+
+
+def reconstruct_slice(prepared: PreparedSlice, prior: Prior, method: Method, *, snr: bool = False) -> dict[str, Any]:
+    """Return what the posterior file has of a slice, by name: arrays in the unit of k-space, or of its noise η (SNR).
+
+    A :class:`DeepenError` if nothing tells the noise where its unit is asked for.
+    """
+    problem, eta = prepared.problem, prepared.noise_std
+    scale = float(problem.scale)
+    noise_std = prior.noise_std if eta is None else 2**0.5 * eta / scale
+    inference = method.inference(noise_std)
+    result = reconstruct(problem, prior.energy, inference, seed=method.seed)
+    arrays = result.arrays | misfit_arrays(problem, prior.energy, inference, result.image)
+    arrays["noise_std"] = torch.full_like(problem.scale, noise_std)
+    if prepared.reference is not None:
+        arrays[REFERENCE] = prepared.reference[None]
+    require(
+        not snr or eta is not None, "the noise level is unknown; allowed with --snr: data that tell it, or --noise-std"
+    )
+    unit = eta if snr and eta is not None else 1.0
+    return {name: (value[0] / (unit if name in IN_DATA_UNITS else 1)).numpy() for name, value in arrays.items()}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A scan on its way to a posterior file, in a folder of its own parts."""
+
+    prepared: PreparedScan
+    prior: Prior
+    method: Method
+    folder: Path
+    snr: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Where the posterior file goes."""
+        return posterior_path(self.folder, Path(f"{self.prepared.scan.name}.h5"))
+
+    def reconstruct(self, numbers: list[int] | None = None) -> tuple[Path, dict[str, str]]:
+        """Reconstruct all slices, or some; return the file and what was found of the first that has a signal.
+
+        Slices that an earlier run with the same settings has finished are not computed again.
+        """
+        prepared = self.prepared
+        chosen = list(range(prepared.num_slices)) if numbers is None else numbers
+        settings = self._settings(chosen)
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        prefix = f".{prepared.scan.name}.parts-"
+        parts = self.folder / f"{prefix}{digest}"
+        first = next((number for number in chosen if not prepared.is_empty(number)), None)
+        require(first is not None, f"{prepared.scan.path}: no slice of those asked for has a signal; allowed: another")
+        assert first is not None
+        found = dict(prepared.found) | dict(prepared.slice(first).found)
+        if self._is_finished(digest):
+            return self.path, found
+        for number in progress_bar(chosen, name="reconstruct", unit="slice"):
+            part = parts / f"{number:06d}.npz"
+            if part.exists():
+                continue
+            arrays = {}
+            if not prepared.is_empty(number):
+                arrays = reconstruct_slice(prepared.slice(number), self.prior, self.method, snr=self.snr)
+            content = io.BytesIO()
+            np.savez(content, **arrays)
+            write_file(part, content.getvalue())
+        attributes = self._attributes(found, chosen) | {"settings_sha256": digest}
+        write_posterior(self.path, _parts(parts, chosen), len(chosen), attributes)
+        for stale in self.folder.glob(f"{prefix}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        return self.path, found
+
+    def _is_finished(self, digest: str) -> bool:
+        try:
+            if self.path.is_file():
+                with open_output(self.path) as file:
+                    return file.attrs.get("settings_sha256") == digest
+        except DeepenError:
+            pass  # It is damaged, and written anew.
+        return False
+
+    def _settings(self, numbers: list[int]) -> dict[str, Any]:
+        """Return all that the result depends on."""
+        scan, choices = self.prepared.scan, self.prepared.choices
+        weights = hashlib.sha256()
+        for name, tensor in self.prior.energy.state_dict().items():
+            weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        maps = choices.sensitivity_map
+        status = _file_of(scan.path).stat()
+        return {
+            "file": [str(scan.path.resolve()), status.st_size, status.st_mtime_ns],
+            "choices": asdict(replace(choices, sensitivity_map=None)),
+            "maps": None if maps is None else hashlib.sha256(np.ascontiguousarray(maps).tobytes()).hexdigest(),
+            "shape": list(scan.kspace.shape),
+            "kind": scan.kind,
+            "method": asdict(self.method),
+            "weights": weights.hexdigest(),
+            "noise_std": self.prior.noise_std,
+            "numbers": numbers,
+            "snr": self.snr,
+            "version": direct_deepen.__version__,
+        }
+
+    def _attributes(self, found: Mapping[str, str], numbers: list[int]) -> FileAttributes:
+        prepared, method = self.prepared, self.method
+        scan = prepared.scan
+        attributes: FileAttributes = {
+            **MEANING,
+            "direct_deepen_version": direct_deepen.__version__,
+            "torch_version": str(torch.__version__),
+            "seed": method.seed,
+            "device": "cpu",
+            "data": str(scan.path),
+            "name": scan.path.name,
+            "prior": self.prior.name,
+            "configuration": yaml.safe_dump(dict(found), sort_keys=False, allow_unicode=True),
+            "reconstruction_size": list(map(float, prepared.size)),
+        }
+        if self.snr:
+            attributes["units"] = f"{', '.join(IN_DATA_UNITS)}: of the noise per real component (SNR)"
+        if method.num_samples > 0:
+            inference = method.inference(self.prior.noise_std)
+            assert isinstance(inference, Langevin)
+            attributes |= {"num_samples": method.num_samples, "num_steps": method.num_steps, "keep": inference.keep}
+            attributes["quantile_probabilities"] = list(inference.quantiles)
+        if prepared.voxel_size is not None:
+            attributes["voxel_size"] = list(prepared.voxel_size)
+        affine = affine_of(prepared, numbers)
+        if affine is not None:
+            attributes["affine"] = affine.ravel().tolist()
+        return attributes
+
+
+def _parts(folder: Path, numbers: list[int]) -> Iterator[dict[str, np.ndarray]]:
+    for number in numbers:
+        with np.load(folder / f"{number:06d}.npz") as part:
+            yield dict(part)
+
+
+def _file_of(path: Path) -> Path:
+    """Return the file of numbers of a scan whose path may have no ending, as BART's."""
+    return path if path.is_file() else path.with_name(f"{path.name}.cfl")
