@@ -16,6 +16,7 @@ from direct_deepen.posterior.misfit import Misfit, misfit
 from direct_deepen.posterior.posterior import Posterior
 from direct_deepen.priors import ConvEnergy, DifferentiableEnergy, Energy, QuadraticEnergy, SumEnergy, at_noise
 from direct_deepen.priors.pretrained import available_pretrained, load_pretrained, pretrained_provenance
+from direct_deepen.scans.reconstruction import reconstruct_kspace
 
 __version__ = "0.2.0.dev0"
 
@@ -49,5 +50,6 @@ __all__ = [
     "normalize_sensitivity_map",
     "pretrained_provenance",
     "prewhitened",
+    "reconstruct_kspace",
     "sense",
 ]

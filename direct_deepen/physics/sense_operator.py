@@ -132,6 +132,23 @@ def normalize_sensitivity_map(sensitivity_map: torch.Tensor) -> torch.Tensor:
     return torch.where(norm > 0, sensitivity_map / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0)
 
 
+def low_resolution_maps(kspace: torch.Tensor, width: int) -> torch.Tensor:
+    r"""Return the coil images of the central samples of k-space over their root sum of squares.
+
+    .. math:: S_c = \frac{F^H(w\,b_c)}{\sqrt{\sum_c |F^H(w\,b_c)|^2}}
+
+    with w a Hann window, so that edges do not ring, of so many samples along either axis; both complex (coil, height,
+    width). Where coils vary over a pixel of the low resolution, as at edges of the object, they are wrong.
+    """
+    window = torch.ones((), dtype=kspace.real.dtype, device=kspace.device)
+    for axis, size in ((0, kspace.shape[-2]), (1, kspace.shape[-1])):
+        distance = (torch.arange(size, device=kspace.device) - size // 2).to(window.dtype) / (width / 2 + 1)
+        window = window * torch.where(distance.abs() < 1, torch.cos(torch.pi / 2 * distance).square(), 0).unsqueeze(
+            1 - axis
+        )
+    return normalize_sensitivity_map(ifft2(window * kspace)[None])[0]
+
+
 def align_phase(A: SenseOperator, masked_kspace: torch.Tensor) -> SenseOperator:
     r"""Return the operator with the image's smooth phase, and the unit of its coil maps, moved into these.
 

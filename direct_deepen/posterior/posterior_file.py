@@ -16,7 +16,7 @@ dataset                             type    axes                          meanin
 ``split_r_hat``                     real    slice, row, column            convergence of the magnitude, near 1 is good
 ``effective_sample_size``           real    slice, row, column            of the magnitude
 ``image``                           complex slice, row, column            of systems that have neither MAP nor mean
-``reference``                       complex slice, row, column            image of all samples, where a trial left some out
+``reference``                       complex slice, row, column            of all samples, where a trial left some out
 ``slice_number``                    integer slice                         number in the volume's file, from 0
 ``scale``                           real    slice                         intensity scale
 ``cost``                            real    slice                         C at the MAP image, in scaled intensities

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from direct_deepen.data.inspection import Layout, as_complex, energies_of, inspect
+from direct_deepen.data.inspection import SMALLEST_CALIBRATION, Layout, as_complex, energies_of, inspect
 from direct_deepen.data.ismrmrd_header import read_header
 from direct_deepen.data.missing_samples import measured_samples, missing_samples
 from direct_deepen.errors import DeepenError, require
-from direct_deepen.physics.espirit import KERNEL_WIDTH, LARGEST_CALIBRATION, calibration_width, espirit_maps
+from direct_deepen.physics.espirit import LARGEST_CALIBRATION, calibration_width, espirit_maps
 from direct_deepen.physics.fourier import fft2, ifft2
 from direct_deepen.physics.noise_level import estimated_noise_std
 from direct_deepen.physics.prewhitening import corner_noise_covariance, noise_covariance, noise_level, prewhitened
 from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.scale import intensity_scale
-from direct_deepen.physics.sense_operator import SenseOperator, align_phase
+from direct_deepen.physics.sense_operator import SenseOperator, align_phase, low_resolution_maps
 from direct_deepen.scans.scan import Scan
 from direct_deepen.scans.undersampling import Undersampling, draw_mask
 
@@ -198,6 +198,9 @@ def _prepare(prepared: PreparedScan, number: int) -> PreparedSlice:
     if covariance is not None:
         stacks = [prewhitened(part, covariance) for part in stacks]
     found["noise"] = source
+    # Of all coils: those that compression leaves out tell noise from signal.
+    level, told = _level(stacks[0], sampled, covariance, scan, choices)
+    found["noise level"] = told
     stacks, compressed = _compressed(stacks, sampled, choices.most_coils)
     found |= compressed
     kspace = stacks[0]
@@ -205,8 +208,6 @@ def _prepare(prepared: PreparedScan, number: int) -> PreparedSlice:
         maps, found["coil maps"] = stacks[1 if calibration is None else 2], "given"
     else:
         maps, found["coil maps"] = _estimated_maps(kspace, sampled, None if calibration is None else stacks[1])
-    level, told = _level(kspace, sampled, covariance, scan, choices)
-    found["noise level"] = told
     mask = sampled[None, None]
     A = align_phase(SenseOperator(maps[None], mask), kspace[None])
     scale = intensity_scale(A, kspace[None], kind=choices.intensity_scale)
@@ -310,7 +311,7 @@ def _compressed(
     coils = len(stacks[0])
     if coils <= most:
         return stacks, {"coils": str(coils)}
-    width = max(KERNEL_WIDTH, min(calibration_width(sampled), LARGEST_CALIBRATION))
+    width = max(SMALLEST_CALIBRATION, min(calibration_width(sampled), LARGEST_CALIBRATION))
     centre = _centre(stacks[0], [min(width, size) for size in sampled.shape]).flatten(1)
     vectors, values, _ = torch.linalg.svd(centre, full_matrices=False)
     kept = float(values[:most].square().sum() / values.square().sum())
@@ -327,11 +328,15 @@ def _estimated_maps(
         kspace, sampled = calibration, (calibration != 0).any(dim=0)
     width = min(calibration_width(sampled), LARGEST_CALIBRATION)
     require(
-        width >= KERNEL_WIDTH,
-        f"the fully sampled centre of k-space is {width} samples wide; allowed: >= {KERNEL_WIDTH}, as coil maps are "
-        "estimated from it, or maps of your own (--maps)",
+        width >= SMALLEST_CALIBRATION,
+        f"the fully sampled centre of k-space is {width} samples wide; allowed: >= {SMALLEST_CALIBRATION}, as coil "
+        "maps are estimated from it, or maps of your own (--maps)",
     )
-    return espirit_maps(kspace, sampled), f"ESPIRiT, of {width}×{width} samples, one set"
+    try:
+        return espirit_maps(kspace, sampled), f"ESPIRiT, of {width}×{width} samples, one set"
+    except DeepenError:
+        told = f"images of the central {width}×{width} samples, too few for ESPIRiT: their edges are wrong"
+        return low_resolution_maps(kspace, width), told
 
 
 def _level(

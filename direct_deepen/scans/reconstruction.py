@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from direct_deepen.posterior.posterior_file import (
     MEANING,
     REFERENCE,
     FileAttributes,
+    final_estimate,
     open_output,
     posterior_path,
     write_posterior,
@@ -31,7 +32,8 @@ from direct_deepen.posterior.posterior_file import (
 from direct_deepen.priors.pretrained import available_pretrained, load_pretrained, pretrained_provenance
 from direct_deepen.progress import progress_bar
 from direct_deepen.scans.affine import affine_of
-from direct_deepen.scans.preparation import PreparedScan, PreparedSlice
+from direct_deepen.scans.preparation import Choices, PreparedScan, PreparedSlice, prepare
+from direct_deepen.scans.scan import Scan
 
 _UNKNOWN_NOISE = 0.01
 """ε in scaled intensities where nothing tells it: that of the phantoms' weights, and in the middle of the others'."""
@@ -100,7 +102,9 @@ class Method:
         )
 
 
-def reconstruct_slice(prepared: PreparedSlice, prior: Prior, method: Method, *, snr: bool = False) -> dict[str, Any]:
+def reconstruct_slice(
+    prepared: PreparedSlice, prior: Prior, method: Method, *, snr: bool = False
+) -> dict[str, np.ndarray]:
     """Return what the posterior file has of a slice, by name: arrays in the unit of k-space, or of its noise η (SNR).
 
     A :class:`DeepenError` if nothing tells the noise where its unit is asked for.
@@ -119,6 +123,88 @@ def reconstruct_slice(prepared: PreparedSlice, prior: Prior, method: Method, *, 
     )
     unit = eta if snr and eta is not None else 1.0
     return {name: (value[0] / (unit if name in IN_DATA_UNITS else 1)).numpy() for name, value in arrays.items()}
+
+
+@dataclass(frozen=True)
+class ReconstructedSlices:
+    """Slices in the unit of their k-space, and what was found of them."""
+
+    arrays: Mapping[str, np.ndarray]
+    """What a posterior file has, by its names there, with the slice first; what a slice lacks is zero."""
+    found: Sequence[Mapping[str, str]]
+    """What was found and chosen of every slice; nothing of one without a signal."""
+
+    @property
+    def image(self) -> np.ndarray:
+        """The posterior mean, or MAP where there are no samples; complex (slice, row, column)."""
+        return self.arrays[final_estimate(self.arrays)]
+
+    @property
+    def map(self) -> np.ndarray:
+        """The MAP images, complex (slice, row, column)."""
+        return self.arrays["map"]
+
+    @property
+    def std(self) -> np.ndarray:
+        """Standard deviation of the magnitude, real (slice, row, column); a :class:`DeepenError` without samples."""
+        require("std" in self.arrays, "there is no standard deviation; allowed: num_samples of 2 and more")
+        return self.arrays["std"]
+
+
+def reconstruct_kspace(
+    kspace: np.ndarray | torch.Tensor,
+    sampling_mask: np.ndarray | torch.Tensor | None = None,
+    *,
+    noise: np.ndarray | torch.Tensor | None = None,
+    choices: Choices | None = None,
+    method: Method | None = None,
+    prior: Prior | None = None,
+) -> ReconstructedSlices:
+    """Reconstruct k-space with its uncertainty, as ``direct-deepen reconstruct`` does with a file.
+
+    Parameters
+    ----------
+    kspace
+        Complex ([slice,] coil, row, column), or (row, column) of one coil, centred; zeros where it was not sampled.
+    sampling_mask
+        Where it was: over columns, or (row, column), of all slices or each; by default where it is not zero.
+    noise
+        Noise of a scan without excitation, complex (coil, samples), or its covariance, (coil, coil).
+    choices, method, prior
+        What is chosen in place of what is found, how the posterior is explored, and the weights; by default those that
+        come along.
+
+    Raises
+    ------
+    DeepenError
+        If k-space is none, as that of images, or lacks what a choice needs.
+    """
+    array = np.asarray(kspace.cpu() if isinstance(kspace, torch.Tensor) else kspace)
+    require(2 <= array.ndim <= 4, f"kspace has shape {array.shape}; allowed: ([slice,] coil, row, column)")
+    require(np.iscomplexobj(array), f"kspace has type {array.dtype}; allowed: complex numbers")
+    prior = prior or pretrained_prior()
+    known = None if noise is None else np.asarray(noise)
+    square = known is not None and known.shape[0] == known.shape[-1]
+    scan = Scan(
+        Path("kspace"), "array", array.reshape((1,) * (4 - array.ndim) + array.shape),
+        mask=None if sampling_mask is None else np.asarray(sampling_mask),
+        noise=None if square else known, noise_covariance=known if square else None,
+    )  # fmt: skip
+    prepared = prepare(scan, choices or Choices(intensity_scale=prior.intensity_scale))
+    slices, found = list[dict[str, np.ndarray]](), list[Mapping[str, str]]()
+    for number in range(prepared.num_slices):
+        if prepared.is_empty(number):
+            slices.append({})
+            found.append({})
+            continue
+        one = prepared.slice(number)
+        slices.append(reconstruct_slice(one, prior, method or Method()))
+        found.append(dict(prepared.found) | dict(one.found))
+    like = next(arrays for arrays in slices if arrays)
+    stacked = {
+        name: np.stack([arrays.get(name, np.zeros_like(value)) for arrays in slices]) for name, value in like.items()
+    }
+    return ReconstructedSlices(stacked, found)
 
 
 @dataclass(frozen=True)
@@ -157,7 +243,7 @@ class Run:
             part = parts / f"{number:06d}.npz"
             if part.exists():
                 continue
-            arrays = {}
+            arrays: dict[str, Any] = {}
             if not prepared.is_empty(number):
                 arrays = reconstruct_slice(prepared.slice(number), self.prior, self.method, snr=self.snr)
             content = io.BytesIO()
