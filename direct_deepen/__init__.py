@@ -17,8 +17,9 @@ from direct_deepen.posterior.posterior import Posterior
 from direct_deepen.priors import ConvEnergy, DifferentiableEnergy, Energy, QuadraticEnergy, SumEnergy, at_noise
 from direct_deepen.priors.pretrained import available_pretrained, load_pretrained, pretrained_provenance
 from direct_deepen.scans.reconstruction import reconstruct_kspace
+from direct_deepen.version import VERSION
 
-__version__ = "0.2.0.dev0"
+__version__ = VERSION
 
 __all__ = [
     "Chains",

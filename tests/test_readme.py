@@ -17,13 +17,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_python_example_runs_as_it_stands():
     generator = torch.Generator().manual_seed(0)
-    maps = torch.from_numpy(sigpy.mri.birdcage_maps((4, 64, 64)))[None].to(torch.complex64)
+    maps = torch.from_numpy(sigpy.mri.birdcage_maps((4, 32, 32)))[None].to(torch.complex64)
     # Every other line, and a fully sampled centre for the intensity scale and the noise level.
-    mask = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
     mask[..., ::2] = True
-    mask[..., 20:44] = True
-    image = torch.zeros(1, 64, 64, dtype=torch.complex64)
-    image[:, 16:48, 16:48] = 5.0
+    mask[..., 8:24] = True
+    image = torch.zeros(1, 32, 32, dtype=torch.complex64)
+    image[:, 8:24, 8:24] = 5.0
     A = SenseOperator(maps, mask)
     kspace = A.forward(image)
     kspace += 0.05 * complex_normal_like(kspace, generator=generator) * mask
@@ -32,7 +32,7 @@ def test_the_python_example_runs_as_it_stands():
     exec(example.text, names)
     assert isinstance(names["result"], MapResult)
     assert isinstance(names["posterior"], Posterior)
-    assert names["image"].shape == (1, 64, 64)  # type: ignore[attr-defined]
+    assert names["image"].shape == (1, 32, 32)  # type: ignore[attr-defined]
     # Back in the units of the data.
     assert 2.5 < float(names["image"].abs().max()) < 10.0  # type: ignore[attr-defined]
 
@@ -45,7 +45,18 @@ def test_every_file_the_readme_names_exists():
 
 @pytest.mark.parametrize(
     "command",
-    ["phantom", "simulate", "configure", "benchmark", "calibrate", "posterior", "landscape", "doctor", "report"],
+    [
+        "phantom",
+        "simulate",
+        "configure",
+        "benchmark",
+        "calibrate",
+        "posterior",
+        "landscape",
+        "doctor",
+        "report",
+        "reconstruct",
+    ],
 )
 def test_help_of_our_commands_exits_cleanly(command, capsys):
     with pytest.raises(SystemExit) as stop:

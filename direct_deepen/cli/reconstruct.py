@@ -130,9 +130,9 @@ def _outputs(path: Path, folder: Path) -> list[Path]:
 
     from direct_deepen.pages.html_page import write_view
     from direct_deepen.pages.posterior_view import posterior_view
+    from direct_deepen.pages.summary import summary
     from direct_deepen.posterior.nifti import write_nifti
     from direct_deepen.posterior.posterior_file import REFERENCE, read_posterior
-    from direct_deepen.scans.summary import summary
 
     volume = read_posterior(path)
     if told := summary(volume):

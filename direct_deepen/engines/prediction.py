@@ -15,7 +15,6 @@ from omegaconf import OmegaConf
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-import direct_deepen
 from direct_deepen.data.batch import names_of_batch, problem_from_batch, selected
 from direct_deepen.data.coil_maps import coil_maps_of_batch
 from direct_deepen.data.convention import in_standard_convention
@@ -59,6 +58,7 @@ from direct_deepen.posterior.posterior_file import (
     open_output,
     posterior_path,
 )
+from direct_deepen.version import VERSION
 
 _logger = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ class Prediction(MRIModelEngine):
     def _file_attributes(self) -> FileAttributes:
         attributes: dict[str, Any] = {
             **MEANING,
-            "direct_deepen_version": direct_deepen.__version__,
+            "direct_deepen_version": VERSION,
             "direct_version": version("direct-recon"),
             "torch_version": str(torch.__version__),
             "seed": reported_seed(self.seed),

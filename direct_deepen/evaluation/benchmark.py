@@ -19,7 +19,6 @@ import torch
 from direct.data.transforms import center_crop
 from omegaconf import OmegaConf
 
-import direct_deepen
 from direct_deepen.data.cases import Case, cases, coil_maps_of, inference_dataset
 from direct_deepen.engines.commands import all_cores
 from direct_deepen.errors import DeepenError, require
@@ -31,6 +30,7 @@ from direct_deepen.evaluation.tables import Frame, read_results, results_table, 
 from direct_deepen.files import write_text
 from direct_deepen.machine import available_cores, peak_memory_mb, use_cores
 from direct_deepen.progress import progress_bar
+from direct_deepen.version import VERSION
 
 ROWS = "rows.csv"
 """What a run writes last: where it is, the run is done."""
@@ -189,7 +189,7 @@ def write_results(study: Study, output: Path) -> str:
     require(len(results) > 0, f"{output}: no run is done")
     write_csv(output / "results.csv", results.to_dict("records"))
     versions = {
-        "direct_deepen": direct_deepen.__version__,
+        "direct_deepen": VERSION,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "machine": platform.machine(),

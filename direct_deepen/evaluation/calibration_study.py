@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-import direct_deepen
 from direct_deepen.data.cases import cases
 from direct_deepen.engines.calibration_file import Calibration
 from direct_deepen.engines.checkpoints import digest_of
@@ -35,6 +34,7 @@ from direct_deepen.posterior.calibration import (
 )
 from direct_deepen.posterior.posterior import Posterior
 from direct_deepen.progress import progress_bar
+from direct_deepen.version import VERSION
 
 _logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def fit(slices: Sequence[SampledSlice], prior: nn.Module, inference: Sampler, *,
         weights_sha256=digest_of(prior.state_dict()),
         sampling=inference.sampling(),
         seed=seed,
-        direct_deepen_version=direct_deepen.__version__,
+        direct_deepen_version=VERSION,
         torch_version=str(torch.__version__),
     )
 

@@ -14,8 +14,8 @@ density, and it keeps the scale within a few percent of its value for a full cen
 
 A mean over the field of view depends on it: twice the air around a head makes the scale √2 smaller, and changes what a
 noise level means. The scale named ``field_of_view`` is for weights that were trained with it, on data of about one such
-field; :func:`intensity_scale` takes that field where the data have a larger one, as with readout oversampling. The
-scale named ``object`` knows neither air nor the size of the head:
+field; :func:`~direct_deepen.intensity_scale` takes that field where the data have a larger one, as with readout
+oversampling. The scale named ``object`` knows neither air nor the size of the head:
 
 .. math:: s = 3 \left( \frac{\sum_r I^4}{\sum_r I^2} \right)^{1/2}, \qquad
           I^2 = \sum_c |F^H (w b_c)|^2, \qquad w = \cos^2\!\Big(\frac{\pi |k|}{2 r}\Big),
@@ -67,7 +67,7 @@ def full_sampling_scale(
 ) -> torch.Tensor:
     """Intensity scale of fully sampled k-space; complex (..., coil, height, width) → real (...).
 
-    ``kind`` and ``field_of_view`` are those of :func:`intensity_scale`.
+    ``kind`` and ``field_of_view`` are those of :func:`~direct_deepen.intensity_scale`.
     """
     require_choice("kind", kind, SCALES)
     height, width = kspace.shape[-2:]

@@ -14,7 +14,6 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from torch import nn
 
-import direct_deepen
 from direct_deepen.engines.reconstruction import misfit_arrays, reconstruct
 from direct_deepen.errors import DeepenError, require, require_count, require_positive
 from direct_deepen.files import write_file
@@ -34,6 +33,7 @@ from direct_deepen.progress import progress_bar
 from direct_deepen.scans.affine import affine_of
 from direct_deepen.scans.preparation import Choices, PreparedScan, PreparedSlice, prepare
 from direct_deepen.scans.scan import Scan
+from direct_deepen.version import VERSION
 
 _UNKNOWN_NOISE = 0.01
 """ε in scaled intensities where nothing tells it: that of the phantoms' weights, and in the middle of the others'."""
@@ -283,7 +283,7 @@ class Run:
             "noise_std": self.prior.noise_std,
             "numbers": numbers,
             "snr": self.snr,
-            "version": direct_deepen.__version__,
+            "version": VERSION,
         }
 
     def _attributes(self, found: Mapping[str, str], numbers: list[int]) -> FileAttributes:
@@ -291,7 +291,7 @@ class Run:
         scan = prepared.scan
         attributes: FileAttributes = {
             **MEANING,
-            "direct_deepen_version": direct_deepen.__version__,
+            "direct_deepen_version": VERSION,
             "torch_version": str(torch.__version__),
             "seed": method.seed,
             "device": "cpu",

@@ -10,6 +10,7 @@ from direct_deepen.errors import require, require_choice, require_count
 _MASKS = {"lines": ("FastMRIEquispaced", 0.32), "2d": ("Gaussian2D", 0.08), "radial": ("Radial", 0.08)}
 """DIRECT's masks by name, and the share of samples in their centre times the acceleration: 8 % of the lines at 4."""
 MASKS = tuple(_MASKS)
+"""Names of masks."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 import direct.train
 import numpy as np
 import pytest
+import scan_files
 import tiny_direct
 import torch
 from direct.cli import cli
@@ -122,6 +123,16 @@ def write_images(folder: Path) -> None:
         )
 
 
+def write_scans(folder: Path) -> None:
+    """One slice in every format, with full samples."""
+    kspace = tiny_direct.draw_kspace(0, slices=1).astype(np.complex64)
+    scan_files.write_fastmri(folder / "scan.h5", kspace)
+    header = scan_files.mrd_header(*kspace.shape[-2:])
+    scan_files.write_mrd(folder / "meas.h5", scan_files.lines_of(kspace), header)
+    scan_files.write_bart(folder / "kspace", kspace)
+    np.save(folder / "kspace.npy", kspace[0].transpose(1, 2, 0))
+
+
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     folder = tmp_path_factory.mktemp("clone")
@@ -146,6 +157,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     with pytest.MonkeyPatch.context() as patch, chdir(folder):
         patch.setattr("direct_deepen.data.phantom.write_phantoms", write_phantoms)
         write_images(folder / "images")
+        write_scans(folder)
         # As after `export PYTHONPATH=outside`; a folder that is not there yet would never be looked into.
         (folder / "outside").mkdir()
         patch.syspath_prepend(folder / "outside")
