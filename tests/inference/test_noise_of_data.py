@@ -122,6 +122,7 @@ def coverage(samples, truth: torch.Tensor) -> float:
     return float(((low <= truth.abs()) & (truth.abs() <= high))[head].float().mean())
 
 
+@pytest.mark.slow
 def test_a_noisy_scan_is_denoised_and_its_intervals_hold(noisy):
     A, b, truth, noise_std = noisy
     trained = load_pretrained("brain_phantom_2d4x")

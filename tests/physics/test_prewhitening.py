@@ -155,6 +155,7 @@ def coverage_of(phantom, kspace, maps, level):
     return float(((low <= truth) & (truth <= high))[truth > 0.05 * truth.max()].float().mean())
 
 
+@pytest.mark.slow
 def test_whitened_a_noisy_coil_costs_half_a_decibel_and_not_six(phantom_slice, noisy):
     kspace, covariance, std, eta = noisy
     maps, weights = phantom_slice.sensitivity_map, (1 / std)[:, None, None]
