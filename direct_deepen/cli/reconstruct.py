@@ -6,16 +6,18 @@ Writes, to a folder, the posterior file, NIfTI images, a picture, and a page tha
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from direct_deepen.cli.verbosity import stage
-from direct_deepen.errors import require
+from direct_deepen.errors import require, require_count
 
 if TYPE_CHECKING:
     import numpy as np
 
     from direct_deepen.scans.preparation import PreparedScan
+    from direct_deepen.scans.trajectories import PreparedTrajectory
 
 EXAMPLES = """\
 examples:
@@ -31,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--axes", help="axes of an array, as slice,coil,row,column (default: ([slice,]coil,row,column) of NumPy, "
         "(row,column[,coil[,slice]]) of MATLAB)",
     )  # fmt: skip
+    parser.add_argument(
+        "--trajectory", type=Path, metavar="FILE",
+        help="of samples that are on no grid: .npy of positions in cycles a pixel, (sample, …, 2), or complex",
+    )  # fmt: skip
+    parser.add_argument("--matrix", type=int, metavar="N", help="rows and columns of images of such samples")
     parser.add_argument("--slice", type=int, nargs="+", metavar="N", help="these slices alone, from 1 (default: all)")
     parser.add_argument(
         "--samples", type=int, default=16, metavar="S", help="chains; 0 for MAP without uncertainty (default: 16)"
@@ -71,9 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Reconstruct."""
-    from direct_deepen.scans.preparation import Choices, prepare
+    from direct_deepen.scans.arrays import read_positions, with_trajectory
+    from direct_deepen.scans.preparation import Choices
     from direct_deepen.scans.reading import open_scan
-    from direct_deepen.scans.reconstruction import Method, Run, pretrained_prior
+    from direct_deepen.scans.reconstruction import Method, Run, look_at, pretrained_prior
     from direct_deepen.scans.undersampling import Undersampling
 
     method = Method(
@@ -88,8 +96,14 @@ def run(args: argparse.Namespace) -> None:
         undersampling=None if args.accelerate is None else Undersampling(args.accelerate, args.mask, args.seed),
     )  # fmt: skip
     with open_scan(args.input, axes) as scan:
+        if args.trajectory is not None:
+            scan = with_trajectory(scan, read_positions(args.trajectory))
+        if args.matrix is not None:
+            require(scan.trajectory is not None, f"--matrix is {args.matrix}; allowed with a trajectory")
+            require_count("--matrix", args.matrix, least=8)
+            scan = replace(scan, matrix=args.matrix)
         with stage(f"looking at {args.input}"):
-            prepared = prepare(scan, choices)
+            prepared = look_at(scan, choices)
         numbers = _numbers(prepared, args.slice)
         print(_heading(prepared))
         with stage("reconstruction"):
@@ -110,14 +124,14 @@ def read_maps(path: Path) -> "np.ndarray":
         return np.stack([np.asarray(scan.kspace[number]) for number in range(len(scan.kspace))])
 
 
-def _numbers(prepared: "PreparedScan", asked: list[int] | None) -> list[int] | None:
+def _numbers(prepared: "PreparedScan | PreparedTrajectory", asked: list[int] | None) -> list[int] | None:
     count = prepared.num_slices
     for number in asked or []:
         require(1 <= number <= count, f"--slice is {number}; allowed: 1 to {count}")
     return None if asked is None else sorted({number - 1 for number in asked})
 
 
-def _heading(prepared: "PreparedScan") -> str:
+def _heading(prepared: "PreparedScan | PreparedTrajectory") -> str:
     scan, size = prepared.scan, prepared.voxel_size
     voxels = "" if size is None else f", voxels of {'×'.join(f'{length:.3g}' for length in size)} mm"
     rows, columns = prepared.size

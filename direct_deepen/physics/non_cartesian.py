@@ -4,8 +4,8 @@ r"""The forward model of non-Cartesian sampling: k-space at any positions, by a 
 
 with r in pixels from the middle, (height // 2, width // 2), and k in cycles a pixel: at the positions of a grid it is
 the centred orthonormal transform. The transform is finufft's (Barnett, Magland and af Klinteberg, SIAM J. Sci. Comput.
-41, 2019). AᴴA is a convolution, for which twice the field of view is enough (Wajer and Pruessmann, ISMRM 2001; Fessler et
-al., IEEE Trans. Signal Process. 53, 2005):
+41, 2019). AᴴA is a convolution, for which twice the field of view is enough (Wajer and Pruessmann, ISMRM 2001; Fessler
+et al., IEEE Trans. Signal Process. 53, 2005):
 
 .. math:: A^H A x = \sum_c \bar S_c\, (p * S_c x), \qquad p(r) = \frac{1}{HW} \sum_j e^{2\pi i k_j \cdot r} .
 """

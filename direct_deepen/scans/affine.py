@@ -3,12 +3,13 @@
 import numpy as np
 
 from direct_deepen.scans.preparation import PreparedScan
+from direct_deepen.scans.trajectories import PreparedTrajectory
 
 _EVENLY = 0.01
 """Of the distance of slices, up to which they are evenly spaced."""
 
 
-def affine_of(prepared: PreparedScan, numbers: list[int]) -> np.ndarray | None:
+def affine_of(prepared: PreparedScan | PreparedTrajectory, numbers: list[int]) -> np.ndarray | None:
     """Return the matrix from (column, row, slice) of images to millimetres right, anterior, superior, 4×4.
 
     None where the file has no positions or no voxel size, or the slices, of those of the first series, are not evenly

@@ -1,8 +1,10 @@
 """Arrays of NumPy and MATLAB as scans: the axes are those that are told, or usual."""
 
+import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,10 @@ _OF_NUMPY = {2: ("row", "column"), 3: ("coil", "row", "column"), 4: ("slice", "c
 _OF_MATLAB = {number: axes[-2:] + axes[-3::-1] for number, axes in _OF_NUMPY.items()}
 """Usual axes by their number: MATLAB's users have the pixels first."""
 
+_SAMPLES: Mapping[int, Sequence[str]] = {}
+"""Of k-space with a trajectory."""
+_TRAJECTORIES = ("trajectory", "traj", "coord", "coords")
+"""Names of positions in cycles a pixel."""
 _NAMES = ("kspace", "ksp", "k_space")
 """Names of k-space among several arrays of a file."""
 _OTHERS = ("mask", "noise", "noise_covariance")
@@ -66,8 +72,15 @@ def _scan(
     axes: Sequence[str] | None,
     usual: Mapping[int, Sequence[str]],
 ) -> Scan:
+    places = [name for name in arrays if name.lower() in _TRAJECTORIES]
+    if places:
+        rest = {key: value for key, value in arrays.items() if key != places[0]}
+        return with_trajectory(_scan(path, kind, rest, None, _SAMPLES), np.asarray(arrays[places[0]]))
     name = _name_of_kspace(path, arrays)
     array = arrays[name]
+    if usual is _SAMPLES:
+        beside: dict[str, Any] = {key: np.asarray(arrays[key]) for key in _OTHERS[1:] if key in arrays}
+        return Scan(path, kind, array, **beside)
     known = axes if axes is not None else usual.get(array.ndim, ())
     require(
         len(known) > 0,
@@ -77,6 +90,33 @@ def _scan(
     matlab = usual is _OF_MATLAB
     others: dict[str, Any] = {key: _two(arrays[key], key, matlab=matlab) for key in _OTHERS if key in arrays}
     return Scan(path, f"{kind}, axes {', '.join(known)}", ordered, **others)
+
+
+def with_trajectory(scan: Scan, trajectory: np.ndarray, matrix: int | None = None) -> Scan:
+    """Return a scan of samples, ([slice,] coil, …), at the positions of a trajectory, (…, 2) or complex (…).
+
+    A complex position is x + iy, along columns and rows. A :class:`DeepenError` if they do not belong together.
+    """
+    if np.iscomplexobj(trajectory):
+        trajectory = np.stack([trajectory.imag, trajectory.real], axis=-1)
+    stored = np.asarray(scan.kspace[:])
+    # Of arrays of fewer axes, read as pixels of one coil or slice.
+    while stored.ndim > 1 and len(stored) == 1:
+        stored = stored[0]
+    shape, count = stored.shape, math.prod(trajectory.shape[:-1])
+    require(
+        trajectory.ndim >= 2 and trajectory.shape[-1] == 2,
+        f"{scan.path}: trajectory has the shape {trajectory.shape}; allowed: (…, 2), or complex",
+    )
+    axes = next((n for n in range(1, len(shape)) if math.prod(shape[n:]) == count), None)
+    require(
+        axes in (1, 2) or (axes is None and math.prod(shape) == count),
+        f"{scan.path}: kspace has the shape {shape}, and the trajectory {count} positions; allowed: (coil, sample) or "
+        "(slice, coil, sample), with as many samples",
+    )
+    leading = shape[:axes] if axes is not None else ()
+    whole = stored.reshape((1,) * (2 - len(leading)) + leading + (count,))
+    return replace(scan, kind=f"{scan.kind}, with a trajectory", kspace=whole, trajectory=trajectory, matrix=matrix)
 
 
 def _two(array: Any, name: str, *, matlab: bool) -> np.ndarray:
@@ -93,3 +133,11 @@ def _name_of_kspace(path: Path, arrays: Mapping[str, Any]) -> str:
     told = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in numbers.items()) or "nothing"
     require(len(found) == 1, f"{path}: holds {told}; allowed: one complex array, or one named {' or '.join(_NAMES)}")
     return found[0]
+
+
+def read_positions(path: Path) -> np.ndarray:
+    """Read the positions of a trajectory, real (…, 2) or complex, of an ``.npy`` file."""
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise DeepenError(f"{path}: no array of NumPy: {first_line(error)}") from error

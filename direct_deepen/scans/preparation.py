@@ -194,7 +194,7 @@ def _prepare(prepared: PreparedScan, number: int) -> PreparedSlice:
         full, sampled = stacks[0], draw_mask(choices.undersampling, sampled.shape, number)
         stacks = [full * sampled, *stacks[1:], full]
     found = {"sampling": _sampling(sampled)}
-    covariance, source = _covariance(scan, choices, stacks[0])
+    covariance, source = covariance_of(scan, choices, stacks[0])
     if covariance is not None:
         stacks = [prewhitened(part, covariance) for part in stacks]
     found["noise"] = source
@@ -207,7 +207,8 @@ def _prepare(prepared: PreparedScan, number: int) -> PreparedSlice:
     if maps is not None:
         maps, found["coil maps"] = stacks[1 if calibration is None else 2], "given"
     else:
-        maps, found["coil maps"] = _estimated_maps(kspace, sampled, None if calibration is None else stacks[1])
+        centre = (kspace, sampled) if calibration is None else (stacks[1], (stacks[1] != 0).any(dim=0))
+        maps, found["coil maps"] = coil_maps_of(*centre)
     mask = sampled[None, None]
     A = align_phase(SenseOperator(maps[None], mask), kspace[None])
     scale = intensity_scale(A, kspace[None], kind=choices.intensity_scale)
@@ -290,11 +291,11 @@ def _centre(values: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     return values[..., first[0] : first[0] + sizes[0], first[1] : first[1] + sizes[1]].contiguous()
 
 
-def _covariance(scan: Scan, choices: Choices, kspace: torch.Tensor) -> tuple[torch.Tensor | None, str]:
-    """Return the covariance that coils are whitened by, and what is to be said of it."""
+def covariance_of(scan: Scan, choices: Choices, kspace: torch.Tensor | None = None) -> tuple[torch.Tensor | None, str]:
+    """Return the covariance that coils are whitened by, and what is to be said of it; k-space for its corners."""
     if choices.noise == WHITE:
         return None, "taken for white, alike in all coils"
-    if choices.noise == CORNERS:
+    if choices.noise == CORNERS and kspace is not None:
         return corner_noise_covariance(kspace), "variances of coils from the corners of k-space"
     if scan.noise_covariance is not None:
         return torch.from_numpy(np.asarray(scan.noise_covariance)), "covariance of the file"
@@ -319,13 +320,13 @@ def _compressed(
     return stacks, {"coils": f"{coils}, compressed to {most} ({kept:.1%} of the energy of the centre)"}
 
 
-def _estimated_maps(
-    kspace: torch.Tensor, sampled: torch.Tensor, calibration: torch.Tensor | None
-) -> tuple[torch.Tensor, str]:
+def coil_maps_of(kspace: torch.Tensor, sampled: torch.Tensor) -> tuple[torch.Tensor, str]:
+    """Return the coil maps of k-space, complex (coil, row, column), and what they are of.
+
+    ESPIRiT's, or of a centre that is too narrow for it those of low-resolution images.
+    """
     if len(kspace) == 1:
         return torch.ones_like(kspace), "one coil, taken for one everywhere"
-    if calibration is not None:
-        kspace, sampled = calibration, (calibration != 0).any(dim=0)
     width = min(calibration_width(sampled), LARGEST_CALIBRATION)
     require(
         width >= SMALLEST_CALIBRATION,

@@ -33,6 +33,7 @@ from direct_deepen.progress import progress_bar
 from direct_deepen.scans.affine import affine_of
 from direct_deepen.scans.preparation import Choices, PreparedScan, PreparedSlice, prepare
 from direct_deepen.scans.scan import Scan
+from direct_deepen.scans.trajectories import PreparedTrajectory, prepare_trajectory
 from direct_deepen.version import VERSION
 
 _UNKNOWN_NOISE = 0.01
@@ -190,7 +191,7 @@ def reconstruct_kspace(
         mask=None if sampling_mask is None else np.asarray(sampling_mask),
         noise=None if square else known, noise_covariance=known if square else None,
     )  # fmt: skip
-    prepared = prepare(scan, choices or Choices(intensity_scale=prior.intensity_scale))
+    prepared = look_at(scan, choices or Choices(intensity_scale=prior.intensity_scale))
     slices, found = list[dict[str, np.ndarray]](), list[Mapping[str, str]]()
     for number in range(prepared.num_slices):
         if prepared.is_empty(number):
@@ -207,11 +208,16 @@ def reconstruct_kspace(
     return ReconstructedSlices(stacked, found)
 
 
+def look_at(scan: Scan, choices: Choices | None = None) -> PreparedScan | PreparedTrajectory:
+    """Look at a scan as a whole, on a grid or not; a :class:`DeepenError` if it cannot be what it should be."""
+    return prepare(scan, choices) if scan.trajectory is None else prepare_trajectory(scan, choices)
+
+
 @dataclass(frozen=True)
 class Run:
     """A scan on its way to a posterior file, in a folder of its own parts."""
 
-    prepared: PreparedScan
+    prepared: PreparedScan | PreparedTrajectory
     prior: Prior
     method: Method
     folder: Path

@@ -57,6 +57,11 @@ class Scan:
     """Where it was sampled: over columns, or rows and columns, of all slices or each; None where zeros say it."""
     header: Any = None
     """ISMRMRD header, XML."""
+    trajectory: np.ndarray | None = None
+    """Where samples are that are on no grid: real (sample, …, 2), cycles a pixel along rows and columns, the first axis
+    along a ray or an interleaf; k-space is (slice, coil, sample) then."""
+    matrix: int | None = None
+    """Rows and columns of the images of such samples, where it is known."""
     noise: np.ndarray | None = None
     """Noise, complex (coil, samples), as it is in k-space."""
     noise_covariance: np.ndarray | None = None
