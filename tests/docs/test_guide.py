@@ -131,6 +131,12 @@ def write_scans(folder: Path) -> None:
     scan_files.write_mrd(folder / "meas.h5", scan_files.lines_of(kspace), header)
     scan_files.write_bart(folder / "kspace", kspace)
     np.save(folder / "kspace.npy", kspace[0].transpose(1, 2, 0))
+    # The grid itself is a trajectory too.
+    axis = (np.arange(tiny_direct.SIZE) - tiny_direct.SIZE // 2) / tiny_direct.SIZE
+    positions = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).astype(np.float32)
+    np.savez(folder / "rays.npz", data=kspace[0], trajectory=positions)
+    np.save(folder / "samples.npy", kspace[0].reshape(len(kspace[0]), -1))
+    np.save(folder / "positions.npy", positions)
 
 
 @pytest.fixture(scope="module")
