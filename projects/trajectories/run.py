@@ -3,10 +3,10 @@
     python -m projects.trajectories.run runs/simulated/test runs/trajectories --volumes 3 --acceleration 4
 
 The folder is of `direct-deepen simulate`: of every volume the middle slice, whose image is the exact reference. Samples
-lie on rays, π/2 of their number on a grid over the acceleration, with noise relative to the largest pixel. Coil maps are
-ESPIRiT's of the undersampled rays, the same for all. CG-SENSE has the number of iterations, and the wavelets of sigpy
-the λ, that are best *by the reference of the very slice*, which no user has; DEEPEN has nothing tuned: the weights that
-come along, the noise level given. Writes results.csv and images.
+lie on rays, π/2 of their number on a grid over the acceleration, with noise relative to the largest pixel. Coil maps
+are ESPIRiT's of the undersampled rays, the same for all. CG-SENSE has the number of iterations, and the wavelets of
+sigpy the λ, that are best *by the reference of the very slice*, which no user has; DEEPEN has nothing tuned: the
+weights that come along, the noise level given. Writes results.csv and images.
 """
 
 import argparse
