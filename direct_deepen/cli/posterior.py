@@ -14,7 +14,7 @@ import numpy as np
 from direct_deepen.cli.verbosity import stage
 from direct_deepen.errors import require
 from direct_deepen.posterior.nifti import write_nifti
-from direct_deepen.posterior.posterior_file import PosteriorVolume, read_posterior
+from direct_deepen.posterior.posterior_file import REFERENCE, PosteriorVolume, read_posterior
 from direct_deepen.progress import progress_bar
 
 EXAMPLES = """\
@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> None:
     with stage(f"reading {args.file}"):
         volume = read_posterior(args.file, num_samples=_SAMPLES)
     with stage("references"):
-        references = _references(volume, args.cfg, args.data_root) if compared else None
+        kept = volume.arrays.get(REFERENCE)
+        own = None if kept is None else np.abs(kept)
+        references = _references(volume, args.cfg, args.data_root) if compared else own
     view = posterior_view(volume, references)
     count = len(view.labels)
     shown = (count + 1) // 2 if args.slice is None else args.slice

@@ -18,7 +18,10 @@ _ARRAYS = ("noise", "noise_covariance")
 @contextmanager
 def fastmri_scan(path: Path, axes: Sequence[str] | None) -> Iterator[Scan]:
     """Open a file with ``kspace``, (slice, coil, row, column) or (slice, row, column) unless other axes are told."""
-    with open_volume(path) as file:
+    with open_volume(path):
+        pass
+    # What goes wrong while it is open is not always the file's fault.
+    with h5py.File(path, "r") as file:
         kspace = file["kspace"]
         if axes is not None:
             require(kspace.dtype.kind == "c", f"{path}: kspace has type {kspace.dtype}; allowed with --axes: complex")

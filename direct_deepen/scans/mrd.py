@@ -17,7 +17,6 @@ import numpy as np
 
 from direct_deepen.data.ismrmrd_header import read_header
 from direct_deepen.errors import DeepenError, optional_import, require
-from direct_deepen.files import open_hdf5
 from direct_deepen.scans.scan import Position, Scan, places_of
 
 _IMAGE = ("slice", "contrast", "phase", "repetition", "set")
@@ -55,14 +54,15 @@ def mrd_scan(path: Path, axes: Sequence[str] | None) -> Iterator[Scan]:
     with optional_import("mrd", "ISMRMRD raw data need ismrmrd"):
         import ismrmrd
     require(axes is None, f"{path}: --axes is {','.join(axes or ())}; allowed with ISMRMRD: none, as its lines say it")
-    with open_hdf5(path, "ISMRMRD raw data") as file:
+    flags = {name: 1 << (getattr(ismrmrd, f"ACQ_IS_{name}") - 1) for name in (*_NO_IMAGE, *_CALIBRATION, "REVERSE")}
+    with h5py.File(path, "r") as file:
         group = _group_of(file)
-        assert group is not None
-        flags = {name: 1 << (getattr(ismrmrd, f"ACQ_IS_{name}") - 1) for name in (*_NO_IMAGE, *_CALIBRATION, "REVERSE")}
+        assert group is not None  # its reader was chosen by it
         try:
-            yield _Acquisitions(group, flags).scan(path)
+            scan = _Acquisitions(group, flags).scan(path)
         except DeepenError as error:
             raise DeepenError(f"{path}: {error}") from error
+        yield scan
 
 
 class _Acquisitions:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 
-from direct_deepen.errors import DeepenError, require
+from direct_deepen.errors import DeepenError, first_line, require
 from direct_deepen.files import open_hdf5
 from direct_deepen.scans.arrays import matlab_hdf5_scan, matlab_scan, numpy_scan
 from direct_deepen.scans.bart import bart_scan, header_of
@@ -34,8 +34,12 @@ def open_scan(path: Path, axes: Sequence[str] | None = None) -> Iterator[Scan]:
     DeepenError
         If there is no such file, its format is none of these, or it cannot be read.
     """
-    with _reader(path)(path, axes) as scan:
-        yield scan
+    try:
+        with _reader(path)(path, axes) as scan:
+            yield scan
+    except OSError as error:
+        # Of HDF5, when it comes to a damaged part.
+        raise DeepenError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
 type _Reader = Callable[[Path, Sequence[str] | None], AbstractContextManager[Scan]]

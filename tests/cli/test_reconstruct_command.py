@@ -35,6 +35,10 @@ def test_a_file_becomes_images_a_page_and_a_table(kspace, tmp_path, capsys):
     # The figures of the terminal are those of the page.
     psnr = re.search(r"slice 1: map ([\d.]+) dB", told)[1]
     assert f"{psnr} dB" in (tmp_path / "out" / "head.html").read_text(encoding="utf-8")
+    # `posterior` shows the same file with the reference that is in it.
+    capsys.readouterr()
+    assert main(["posterior", str(volume.path)]) == 0
+    assert f"PSNR (slice maximum), MAP: {psnr} dB" in capsys.readouterr().out
     # One slice, MAP alone, of the same k-space: another file, without what is not there.
     assert main([*arguments, "--samples", "0", "--slice", "2"]) == 0
     alone = read_posterior(tmp_path / "out" / "head.posterior.h5")

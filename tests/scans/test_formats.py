@@ -15,6 +15,7 @@ from scan_files import (
     write_mrd,
 )
 
+from direct_deepen.errors import DeepenError
 from direct_deepen.scans.preparation import Choices, prepare
 from direct_deepen.scans.reading import open_scan
 
@@ -63,6 +64,17 @@ def test_the_same_slices_in_every_format_are_the_same_problems(tmp_path, kspace,
         assert difference < 1e-5
         assert float(one.scale / other.scale) == pytest.approx(1, abs=1e-5)
         assert (one.A.sensitivity_map - other.A.sensitivity_map).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_error_names_its_file_once_and_is_no_other_than_it_is(tmp_path, kspace, name):
+    path = WRITERS[name](tmp_path / name, 0 * kspace[:1])
+    with pytest.raises(DeepenError, match="kspace is zero") as caught:
+        problems(path)
+    assert str(caught.value).count(str(path)) == 1
+    # What goes wrong while a file is open is not taken for damage of it.
+    with pytest.raises(RuntimeError, match=r"^another$"), open_scan(path):
+        raise RuntimeError("another")
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.h5", "x.dat", "x"])
