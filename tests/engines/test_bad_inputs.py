@@ -578,6 +578,11 @@ def latin1(path):
 COMMANDS = [
     ("simulate missing out --seed 1", "missing: no folder"),
     ("simulate empty out --seed 1", "empty: holds no images"),
+    ("reconstruct none.h5 --out out", "none.h5: no such file"),
+    ("reconstruct folder --out out", "folder: a folder"),
+    ("reconstruct text.h5 --out out", "text.h5: unknown format"),
+    ("reconstruct real/a.h5 --out out", "real/a.h5: kspace has type"),
+    ("reconstruct data/a.h5 --axes row,column --out out", "data/a.h5: kspace: axes are row,column"),
     ("posterior none.posterior.h5", "none.posterior.h5: no such file"),
     ("posterior text.h5", "text.h5: no output of `direct predict`"),
     ("posterior volume.h5", "volume.h5: holds none of map, mean, image"),
