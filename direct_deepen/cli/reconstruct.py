@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=int, default=16, metavar="S", help="chains; 0 for MAP without uncertainty (default: 16)"
     )
     parser.add_argument("--steps", type=int, default=40, metavar="K", help="steps of a chain (default: 40)")
-    parser.add_argument("--seed", type=int, default=0, metavar="K", help="seed of the chains (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="seed of chains and of masks (default: 0)")
     parser.add_argument("--weights", metavar="NAME", help="weights that come along (default: brain)")
     parser.add_argument(
         "--prior-weight", type=float, default=1.0, metavar="W", help="factor of the prior's cost (default: 1)"
@@ -107,9 +107,7 @@ def run(args: argparse.Namespace) -> None:
         numbers = _numbers(prepared, args.slice)
         print(_heading(prepared))
         with stage("reconstruction"):
-            path, found = Run(prepared, prior, method, args.out, snr=args.snr).reconstruct(numbers)
-    for name, text in {**found, "prior": prior.name}.items():
-        print(f"  {name:<20} {text}")
+            path = Run(prepared, prior, method, args.out, snr=args.snr).reconstruct(numbers)
     for written in [path, *_outputs(path, args.out)]:
         print(f"wrote {written}")
 
@@ -141,6 +139,7 @@ def _heading(prepared: "PreparedScan | PreparedTrajectory") -> str:
 
 def _outputs(path: Path, folder: Path) -> list[Path]:
     import numpy as np
+    import yaml  # type: ignore[import-untyped]
 
     from direct_deepen.pages.html_page import write_view
     from direct_deepen.pages.posterior_view import posterior_view
@@ -149,6 +148,9 @@ def _outputs(path: Path, folder: Path) -> list[Path]:
     from direct_deepen.posterior.posterior_file import REFERENCE, read_posterior
 
     volume = read_posterior(path)
+    found = yaml.safe_load(str(volume.attributes["configuration"]))
+    for name, text in {**found, "prior": volume.attributes["prior"]}.items():
+        print(f"  {name:<20} {text}")
     if told := summary(volume):
         print(told)
     stem = folder / volume.path.name.removesuffix(".posterior.h5")

@@ -26,6 +26,8 @@ class Header:
     slices: int = 0
     """Numbers of coils and of slices, zero where it does not say."""
     trajectory: str = ""
+    calibration: str = ""
+    """Mode of the lines for parallel imaging: ``embedded``, ``separate`` and so on."""
     lengths: tuple[tuple[float, ...], tuple[float, ...]] = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
     """Fields of view of k-space and of the images, x, y, z in millimetres; zero where it does not say."""
 
@@ -97,6 +99,7 @@ def read_header(stored: Any) -> Header:
         channels,
         last + 1 if last else 0,
         (root.findtext("encoding/trajectory") or "").strip().lower(),
+        (root.findtext("encoding/parallelImaging/calibrationMode") or "").strip().lower(),
         (lengths[0], lengths[1]),
     )
 

@@ -28,7 +28,7 @@ def _qualities(volume: PosteriorVolume) -> Iterator[str]:
             mean, std = (_tensor(volume.arrays[name][number]) for name in ("mean", "std"))
             found = posterior_quality(mean, std, _tensor(reference), num_chains=chains)
             told.append(f"90 % intervals hold {found.coverage_90:.1%}")
-        yield f"  slice {number + 1}: {'; '.join(told)}"
+        yield f"  slice {int(volume.arrays['slice_number'][number]) + 1}: {'; '.join(told)}"
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from direct_deepen.errors import require
+from direct_deepen.physics.coil_compression import combined, principal_combinations
 
 KERNEL_WIDTH = 6
 LARGEST_CALIBRATION = 24
@@ -27,8 +28,8 @@ def espirit_maps(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor) -> to
     r"""Estimate the coil maps of a slice: Σ_c |S_c|² = 1 inside the object, 0 outside (Uecker et al., MRM 71, 2014).
 
     K-space and maps are complex (coil, height, width), the mask is (height, width). Many coils are combined before to
-    :data:`VIRTUAL_COILS`, :math:`b' = U^H b` with the first left singular vectors of the centre (Buehrer et al., MRM
-    57, 2007); the maps are then :math:`S = U S'`, of the same sum of squares as U is unitary. A :class:`DeepenError` if
+    :data:`VIRTUAL_COILS` (:mod:`~direct_deepen.physics.coil_compression`); the maps are then :math:`S = U S'`, of the
+    same sum of squares as the columns of U are orthonormal. A :class:`DeepenError` if
     the fully sampled centre is narrower than the kernel, or too narrow for so many coils.
     """
     from sigpy.mri.app import EspiritCalib  # sigpy costs a second to import, and most runs do without
@@ -39,17 +40,17 @@ def espirit_maps(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor) -> to
         f"the fully sampled centre of k-space is {width} samples wide; allowed for coil_maps: espirit: "
         f">= {KERNEL_WIDTH} (raise center_fractions, or use coil_maps: direct)",
     )
-    kspace = masked_kspace.cpu().numpy().astype(np.complex64)
-    combination = None
+    kspace = masked_kspace.cpu().to(torch.complex64)
+    combinations = None
     if len(kspace) > VIRTUAL_COILS:
         height, columns = sampling_mask.shape
         top, left = height // 2 - width // 2, columns // 2 - width // 2
-        centre = kspace[:, top : top + width, left : left + width].reshape(len(kspace), -1)
-        combination = np.linalg.svd(centre, full_matrices=False)[0][:, :VIRTUAL_COILS]
-        kspace = np.tensordot(combination.conj().T, kspace, axes=1)
-    maps = EspiritCalib(kspace, calib_width=width, kernel_width=KERNEL_WIDTH, show_pbar=False).run()
-    if combination is not None:
-        maps = np.tensordot(combination, maps, axes=1)
+        centre = kspace[:, top : top + width, left : left + width]
+        combinations, _ = principal_combinations(centre.flatten(1), VIRTUAL_COILS)
+        kspace = combined(kspace, combinations)
+    maps = EspiritCalib(kspace.numpy(), calib_width=width, kernel_width=KERNEL_WIDTH, show_pbar=False).run()
+    if combinations is not None:
+        maps = np.tensordot(combinations.numpy(), maps, axes=1)
     require(
         bool(np.any(maps)),
         f"ESPIRiT finds no coil map: the fully sampled centre of k-space is {width} samples wide, and there are "

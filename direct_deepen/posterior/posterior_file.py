@@ -273,13 +273,13 @@ def _stacked(name: str, slices: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
 def write_posterior(
     path: Path, slices: Iterable[Mapping[str, np.ndarray]], num_slices: int, attributes: FileAttributes
 ) -> None:
-    """Write a file of so many slices, each what it has by name, one after the other: memory is that of one slice.
+    """Write a file of so many slices, each with its ``slice_number``, one after the other: memory is that of one.
 
     What a slice lacks that another has is zero, and its convergence no number.
     """
     with new_hdf5(path, large=True) as file:
         for place, arrays in enumerate(slices):
-            for name, array in (dict(arrays) | {"slice_number": np.array(place)}).items():
+            for name, array in arrays.items():
                 if name not in file:
                     empty = np.nan if name == "split_r_hat" else None
                     file.create_dataset(name, (num_slices, *array.shape), array.dtype, fillvalue=empty)

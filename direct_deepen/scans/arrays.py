@@ -21,13 +21,12 @@ _OF_NUMPY = {2: ("row", "column"), 3: ("coil", "row", "column"), 4: ("slice", "c
 _OF_MATLAB = {number: axes[-2:] + axes[-3::-1] for number, axes in _OF_NUMPY.items()}
 """Usual axes by their number: MATLAB's users have the pixels first."""
 
-_SAMPLES: Mapping[int, Sequence[str]] = {}
-"""Of k-space with a trajectory."""
 _TRAJECTORIES = ("trajectory", "traj", "coord", "coords")
 """Names of positions in cycles a pixel."""
 _NAMES = ("kspace", "ksp", "k_space")
 """Names of k-space among several arrays of a file."""
-_OTHERS = ("mask", "noise", "noise_covariance")
+_NOISE = ("noise", "noise_covariance")
+_OTHERS = ("mask", *_NOISE)
 """What else may be there."""
 
 
@@ -72,15 +71,15 @@ def _scan(
     axes: Sequence[str] | None,
     usual: Mapping[int, Sequence[str]],
 ) -> Scan:
-    places = [name for name in arrays if name.lower() in _TRAJECTORIES]
-    if places:
-        rest = {key: value for key, value in arrays.items() if key != places[0]}
-        return with_trajectory(_scan(path, kind, rest, None, _SAMPLES), np.asarray(arrays[places[0]]))
+    positions = [name for name in arrays if name.lower() in _TRAJECTORIES]
+    if positions:
+        require(axes is None, f"{path}: --axes is {','.join(axes or ())}; allowed with a trajectory: none")
+        samples = {key: value for key, value in arrays.items() if key not in positions}
+        noise: dict[str, Any] = {key: np.asarray(arrays[key]) for key in _NOISE if key in arrays}
+        scan = Scan(path, kind, samples[_name_of_kspace(path, samples)], **noise)
+        return with_trajectory(scan, np.asarray(arrays[positions[0]]))
     name = _name_of_kspace(path, arrays)
     array = arrays[name]
-    if usual is _SAMPLES:
-        beside: dict[str, Any] = {key: np.asarray(arrays[key]) for key in _OTHERS[1:] if key in arrays}
-        return Scan(path, kind, array, **beside)
     known = axes if axes is not None else usual.get(array.ndim, ())
     require(
         len(known) > 0,
@@ -92,8 +91,8 @@ def _scan(
     return Scan(path, f"{kind}, axes {', '.join(known)}", ordered, **others)
 
 
-def with_trajectory(scan: Scan, trajectory: np.ndarray, matrix: int | None = None) -> Scan:
-    """Return a scan of samples, ([slice,] coil, …), at the positions of a trajectory, (…, 2) or complex (…).
+def with_trajectory(scan: Scan, trajectory: np.ndarray) -> Scan:
+    """Return a scan of samples, complex ([slice,] coil, …), at the positions of a trajectory, (…, 2) or complex (…).
 
     A complex position is x + iy, along columns and rows. A :class:`DeepenError` if they do not belong together.
     """
@@ -116,7 +115,7 @@ def with_trajectory(scan: Scan, trajectory: np.ndarray, matrix: int | None = Non
     )
     leading = shape[:axes] if axes is not None else ()
     whole = stored.reshape((1,) * (2 - len(leading)) + leading + (count,))
-    return replace(scan, kind=f"{scan.kind}, with a trajectory", kspace=whole, trajectory=trajectory, matrix=matrix)
+    return replace(scan, kind=f"{scan.kind}, with a trajectory", kspace=whole, trajectory=trajectory)
 
 
 def _two(array: Any, name: str, *, matlab: bool) -> np.ndarray:

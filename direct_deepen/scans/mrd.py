@@ -91,7 +91,7 @@ class _Acquisitions:
         require(bool(lines.any()), f"{told}, and no line of an image; allowed: lines of k-space")
         self._require_cartesian(lines)
         calibration = lines & self._are("PARALLEL_CALIBRATION") & ~self._are("PARALLEL_CALIBRATION_AND_IMAGING")
-        separate = _calibration_mode(self.xml) in _SEPARATE and bool((lines & ~calibration).any())
+        separate = self.header.calibration in _SEPARATE and bool((lines & ~calibration).any())
         kspace = self._kspace(np.flatnonzero(lines & ~calibration if separate else lines))
         scans = None
         if separate and calibration.any():
@@ -246,9 +246,3 @@ def _samples(record: Any) -> np.ndarray:
     head = record["head"]
     samples = record["data"].view(np.complex64).reshape(int(head["active_channels"]), -1)
     return samples[:, int(head["discard_pre"]) : samples.shape[1] - int(head["discard_post"])]
-
-
-def _calibration_mode(xml: Any) -> str:
-    text = xml.decode(errors="replace") if isinstance(xml, bytes) else str(xml)
-    found = text.partition("calibrationMode>")[2].partition("<")[0]
-    return found.strip().lower()

@@ -2,8 +2,7 @@
 
 What follows from the volume is found once, by :func:`~direct_deepen.data.inspection.inspect`; the rest slice by slice.
 In this order: k-space is repaired and its sampled positions found; readout oversampling and the zeros around k-space
-are removed; coils are prewhitened, then compressed (Buehrer et al., MRM 57, 2007: the first singular vectors of the
-centre, which are orthonormal, so that white noise stays white); coil maps are ESPIRiT's; intensities are scaled.
+are removed; coils are prewhitened, then compressed; coil maps are ESPIRiT's; intensities are scaled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +15,14 @@ import torch
 from direct_deepen.data.inspection import SMALLEST_CALIBRATION, Layout, as_complex, energies_of, inspect
 from direct_deepen.data.ismrmrd_header import read_header
 from direct_deepen.data.missing_samples import measured_samples, missing_samples
-from direct_deepen.errors import DeepenError, require
+from direct_deepen.errors import DeepenError, require, require_choice, require_count, require_positive
+from direct_deepen.physics.coil_compression import combined, principal_combinations
 from direct_deepen.physics.espirit import LARGEST_CALIBRATION, calibration_width, espirit_maps
 from direct_deepen.physics.fourier import fft2, ifft2
 from direct_deepen.physics.noise_level import estimated_noise_std
 from direct_deepen.physics.prewhitening import corner_noise_covariance, noise_covariance, noise_level, prewhitened
 from direct_deepen.physics.problem import Problem
-from direct_deepen.physics.scale import intensity_scale
+from direct_deepen.physics.scale import SCALES, intensity_scale
 from direct_deepen.physics.sense_operator import SenseOperator, align_phase, low_resolution_maps
 from direct_deepen.scans.scan import Scan
 from direct_deepen.scans.undersampling import Undersampling, draw_mask
@@ -54,6 +54,20 @@ class Choices:
     """That of the prior's training."""
     undersampling: Undersampling | None = None
     """Which samples of full data are to be left, to see what becomes of the image; None for all that there are."""
+
+    def __post_init__(self) -> None:
+        if self.noise is not None:
+            require_choice("noise", self.noise, (CORNERS, WHITE))
+        if self.noise_std is not None:
+            require_positive("noise_std", self.noise_std)
+        if self.sensitivity_map is not None:
+            shape, dtype = self.sensitivity_map.shape, self.sensitivity_map.dtype
+            require(
+                len(shape) in (3, 4) and dtype.kind == "c",
+                f"coil maps have shape {shape} and type {dtype}; allowed: complex ([slice,] coil, row, column)",
+            )
+        require_count("coils after compression", self.most_coils)
+        require_choice("intensity_scale", self.intensity_scale, SCALES)
 
 
 @dataclass(frozen=True)
@@ -116,53 +130,70 @@ def prepare(scan: Scan, choices: Choices | None = None) -> PreparedScan:
     """
     path, kspace = scan.path, scan.kspace
     require(len(kspace.shape) in (3, 4), f"{path}: kspace has shape {kspace.shape}; allowed: up to four axes")
+    measured = _measured_samples(kspace)
+    mask = scan.mask if scan.mask is not None else _mask_of_zeros(kspace, measured)
     content: dict[str, Any] = {"kspace": kspace, "ismrmrd_header": scan.header}
-    zeros, measured = _sampled(kspace)
-    mask = zeros if scan.mask is None else scan.mask
     layout = inspect(
         path, content | ({} if mask is None else {"mask": mask}),
         use_mask=mask is not None, undersampled=mask is not None, calibrated=False,
     )  # fmt: skip
     require(len(layout.empty_slices) < layout.num_slices, f"{path}: kspace is zero; allowed: data with a signal")
-    shape = kspace.shape[:-3:-1] if layout.swapped else kspace.shape[-2:]
-    masks = [layout.mask(np.asarray(mask), n, shape) for n in range(layout.num_slices)] if mask is not None else []
-    fitting = [mask for mask in [layout.mask(measured, 0, shape), *masks] if mask is not None]
-    union = fitting[0] & np.any(fitting[1:] or fitting, axis=0)
-    union[:, : layout.columns[0]] = union[:, layout.columns[1] :] = False
+    masks = _repaired_masks(layout, measured if mask is None else mask, kspace.shape)
+    sampled = np.any(masks & _repaired_masks(layout, measured, kspace.shape), axis=0)
+    sampled[:, : layout.columns[0]] = sampled[:, layout.columns[1] :] = False
+    require(bool(sampled.any()), f"{path}: its mask leaves no sample of k-space; allowed: a mask of what was measured")
+    rows, shape = layout.field_of_view[0], sampled.shape
+    if not (0 < rows < shape[0] and (masks == masks[:, :1]).all()):
+        rows = shape[0]
+    size = _size(sampled, rows)
     found = {}
-    fewer, rows = layout.field_of_view[0], shape[0]
-    if not (0 < fewer < rows and all((mask == mask[:1]).all() for mask in fitting[1:] or fitting)):
-        fewer = rows
-    if fewer < rows:
-        found["readout oversampling"] = f"{rows} rows to {fewer}"
-    whole = (fewer, shape[1])
-    sizes = (fewer if fewer < rows else _measured_size(union.any(axis=1)), _measured_size(union.any(axis=0)))
-    size = tuple(part if part <= _PADDED * all_ else all_ for part, all_ in zip(sizes, whole, strict=True))
-    if size != whole:
-        found["zeros around k-space"] = f"{whole[0]}×{whole[1]} to {size[0]}×{size[1]}"
-    return PreparedScan(
-        scan, choices or Choices(), layout, mask, fewer, (size[0], size[1]),
-        _voxel_size(scan, shape, (whole[0] / size[0], whole[1] / size[1])), found,
-    )  # fmt: skip
+    if rows < shape[0]:
+        found["readout oversampling"] = f"{shape[0]} rows to {rows}"
+    if size != (rows, shape[1]):
+        found["zeros around k-space"] = f"{rows}×{shape[1]} to {size[0]}×{size[1]}"
+    voxel_size = _voxel_size(scan, shape, (rows / size[0], shape[1] / size[1]))
+    return PreparedScan(scan, choices or Choices(), layout, mask, rows, size, voxel_size, found)
 
 
-def _sampled(kspace: Any) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return where k-space is not zero, boolean (slice, row, column), and where any slice is not.
+def _measured_samples(kspace: Any) -> np.ndarray:
+    """Return where k-space is not zero, boolean (slice, row, column) as stored."""
+    return np.stack([measured_samples(_energies(kspace, number).sum(axis=0)) for number in range(len(kspace))])
 
-    The first is None if no samples are missing between others.
+
+def _mask_of_zeros(kspace: Any, measured: np.ndarray) -> np.ndarray | None:
+    """Return where that is, if samples are missing between others in any slice; slices without a signal count as full.
+
+    Of numbers that are rounded any may be zero.
     """
-    masks, gaps = [], False
-    rounded = kspace.dtype.kind in "iu" or kspace.dtype == np.float16
-    for number in range(len(kspace)):
-        energies = energies_of(as_complex(np.asarray(kspace[number])))
-        masks.append(measured_samples(energies.sum(axis=0)) if energies.any() else None)
-        gaps = gaps or bool(energies.any() and not rounded and missing_samples(energies).any())
-    of_signal = [mask for mask in masks if mask is not None]
-    full = np.ones(as_complex(np.asarray(kspace[0])).shape[-2:], dtype=bool)
-    any_slice = np.any(of_signal, axis=0) if of_signal else full
-    if not gaps:
-        return None, any_slice
-    return np.stack([full if mask is None else mask for mask in masks]), any_slice
+    if kspace.dtype.kind in "iu" or kspace.dtype == np.float16:
+        return None
+    signals = measured.any(axis=(1, 2))
+    if not any(missing_samples(_energies(kspace, int(number))).any() for number in np.flatnonzero(signals)):
+        return None
+    return measured | ~signals[:, None, None]
+
+
+def _energies(kspace: Any, number: int) -> np.ndarray:
+    return energies_of(as_complex(np.asarray(kspace[number])))
+
+
+def _repaired_masks(layout: Layout, stored: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return masks of all slices, boolean (slice, row, column), as k-space is repaired."""
+    plane = shape[:-3:-1] if layout.swapped else shape[-2:]
+    masks = [layout.mask(np.asarray(stored), number, plane) for number in range(layout.num_slices)]
+    # One that does not fit was refused.
+    return np.stack([mask for mask in masks if mask is not None])
+
+
+def _size(sampled: np.ndarray, rows: int) -> tuple[int, int]:
+    """Return rows and columns about the centre that hold what was measured, of ``rows`` without oversampling.
+
+    All of them, unless a tenth is zeros.
+    """
+    whole = rows, sampled.shape[1]
+    inner = (rows if rows < len(sampled) else _measured_size(sampled.any(axis=1))), _measured_size(sampled.any(axis=0))
+    found = [part if part <= _PADDED * size else size for part, size in zip(inner, whole, strict=True)]
+    return found[0], found[1]
 
 
 def _voxel_size(scan: Scan, shape: tuple[int, ...], factor: tuple[float, float]) -> tuple[float, float, float] | None:
@@ -181,13 +212,14 @@ def _voxel_size(scan: Scan, shape: tuple[int, ...], factor: tuple[float, float])
 
 
 def _prepare(prepared: PreparedScan, number: int) -> PreparedSlice:
-    scan, layout, choices = prepared.scan, prepared.layout, prepared.choices
+    scan, choices = prepared.scan, prepared.choices
     kspace, sampled = _measured(prepared, number)
     require(bool(kspace.any()), "kspace is zero; allowed: data with a signal")
-    maps = _given_maps(choices.sensitivity_map, number, layout)
-    calibration = None if scan.calibration is None else _measured(prepared, number, scan.calibration)[0]
-    stacks = [part for part in (kspace, calibration, maps) if part is not None]
-    stacks, sampled = _cut(stacks, sampled, prepared)
+    maps = maps_given(choices, number, prepared.num_slices, tuple(kspace.shape))
+    calibration = _calibration_of(prepared, number)
+    stacks, sampled = _cut([kspace] if calibration is None else [kspace, calibration], sampled, prepared)
+    if maps is not None:
+        stacks.append(_as_images(maps, prepared))
     full = None
     if choices.undersampling is not None:
         require(bool(sampled.all()), "undersampled already; allowed with --accelerate: all samples of k-space")
@@ -201,8 +233,9 @@ def _prepare(prepared: PreparedScan, number: int) -> PreparedSlice:
     # Of all coils: those that compression leaves out tell noise from signal.
     level, told = _level(stacks[0], sampled, covariance, scan, choices)
     found["noise level"] = told
-    stacks, compressed = _compressed(stacks, sampled, choices.most_coils)
-    found |= compressed
+    width = max(SMALLEST_CALIBRATION, min(calibration_width(sampled), LARGEST_CALIBRATION))
+    middle = _centre(stacks[0], [min(width, size) for size in sampled.shape]).flatten(1)
+    stacks, found["coils"] = compressed(stacks, middle, choices.most_coils)
     kspace = stacks[0]
     if maps is not None:
         maps, found["coil maps"] = stacks[1 if calibration is None else 2], "given"
@@ -239,6 +272,17 @@ def _measured(prepared: PreparedScan, number: int, stored: Any = None) -> tuple[
     return torch.from_numpy(kspace), torch.from_numpy(sampled)
 
 
+def _calibration_of(prepared: PreparedScan, number: int) -> torch.Tensor | None:
+    """Return k-space of the separate calibration scan of a slice, complex (coil, row, column); it has no series."""
+    scan = prepared.scan
+    if scan.calibration is None:
+        return None
+    place = scan.places[number][0] if scan.places else number
+    count = len(scan.calibration)
+    require(place < count, f"the calibration scan has {count} slices; allowed: one for every slice")
+    return _measured(prepared, place, scan.calibration)[0]
+
+
 def _hull(places: np.ndarray) -> np.ndarray:
     """Return the places from the first to the last that is true."""
     return np.logical_or.accumulate(places) & np.logical_or.accumulate(places[::-1])[::-1]
@@ -252,11 +296,30 @@ def _sampling(sampled: torch.Tensor) -> str:
     return f"{kind}, {share:.1%} of {sampled.shape[0]}×{sampled.shape[1]}; centre of {width}×{width} for coil maps"
 
 
-def _given_maps(maps: np.ndarray | None, number: int, layout: Layout) -> torch.Tensor | None:
-    if maps is None:
+def maps_given(choices: Choices, number: int, count: int, shape: tuple[int, ...]) -> torch.Tensor | None:
+    """Return the maps that were given for a slice of so many, complex (coil, row, column) of a shape, if any were."""
+    if choices.sensitivity_map is None:
         return None
-    of_slice = maps[number] if maps.ndim == 4 else maps
-    return torch.from_numpy(np.ascontiguousarray(of_slice)).to(torch.complex64)
+    maps = choices.sensitivity_map if choices.sensitivity_map.ndim == 4 else choices.sensitivity_map[None]
+    require(
+        maps.shape in ((1, *shape), (count, *shape)),
+        f"coil maps have shape {choices.sensitivity_map.shape}; allowed: (coil, row, column) {shape}, or {count} of "
+        "these, a slice each",
+    )
+    of_slice = maps[number if len(maps) == count else 0]
+    return torch.from_numpy(np.array(of_slice, dtype=np.complex64, order="C"))
+
+
+def _as_images(maps: torch.Tensor, prepared: PreparedScan) -> torch.Tensor:
+    """Return maps of k-space as stored for that without oversampling and zeros: fewer pixels, of the same places."""
+    rows = prepared.field_rows
+    first = maps.shape[-2] // 2 - rows // 2
+    maps = maps[:, first : first + rows].contiguous()
+    if maps.shape[-2:] == prepared.size:
+        return maps
+    kept = _centre(fft2(maps), prepared.size)
+    # Orthonormal transforms of fewer pixels have larger values.
+    return ifft2(kept) * (kept[0].numel() / maps[0].numel()) ** 0.5
 
 
 def _cut(
@@ -298,26 +361,24 @@ def covariance_of(scan: Scan, choices: Choices, kspace: torch.Tensor | None = No
     if choices.noise == CORNERS and kspace is not None:
         return corner_noise_covariance(kspace), "variances of coils from the corners of k-space"
     if scan.noise_covariance is not None:
-        return torch.from_numpy(np.asarray(scan.noise_covariance)), "covariance of the file"
+        return torch.from_numpy(np.array(scan.noise_covariance)), "covariance of the file"
     if scan.noise is not None:
-        samples = torch.from_numpy(np.ascontiguousarray(scan.noise)).flatten(1)
+        samples = torch.from_numpy(np.array(scan.noise, order="C")).flatten(1)
         return noise_covariance(samples), f"covariance of the file's noise scan, {samples.shape[1]} samples a coil"
     return None, "no noise scan: taken for white, alike in all coils"
 
 
-def _compressed(
-    stacks: list[torch.Tensor], sampled: torch.Tensor, most: int
-) -> tuple[list[torch.Tensor], dict[str, str]]:
-    """Combine coils to so many at most, by the first singular vectors of the centre of k-space."""
-    coils = len(stacks[0])
+def compressed(parts: Sequence[torch.Tensor], centre: torch.Tensor, most: int) -> tuple[list[torch.Tensor], str]:
+    """Combine the coils of all parts, complex (coil, …), to so many at most; return what is to be said of it.
+
+    The combinations are those of samples about the centre of k-space, complex (coil, sample).
+    """
+    coils = len(centre)
     if coils <= most:
-        return stacks, {"coils": str(coils)}
-    width = max(SMALLEST_CALIBRATION, min(calibration_width(sampled), LARGEST_CALIBRATION))
-    centre = _centre(stacks[0], [min(width, size) for size in sampled.shape]).flatten(1)
-    vectors, values, _ = torch.linalg.svd(centre, full_matrices=False)
-    kept = float(values[:most].square().sum() / values.square().sum())
-    stacks = [torch.einsum("cv,c...->v...", vectors[:, :most].conj(), part) for part in stacks]
-    return stacks, {"coils": f"{coils}, compressed to {most} ({kept:.1%} of the energy of the centre)"}
+        return list(parts), str(coils)
+    combinations, kept = principal_combinations(centre, most)
+    told = f"{coils}, compressed to {most} ({kept:.1%} of the energy of the centre)"
+    return [combined(part, combinations) for part in parts], told
 
 
 def coil_maps_of(kspace: torch.Tensor, sampled: torch.Tensor) -> tuple[torch.Tensor, str]:

@@ -36,6 +36,8 @@ from direct_deepen.scans.scan import Scan
 from direct_deepen.scans.trajectories import PreparedTrajectory, prepare_trajectory
 from direct_deepen.version import VERSION
 
+_SETTINGS, _FOUND = "settings_sha256", "found"
+"""An attribute of the file, and what a part has besides arrays."""
 _UNKNOWN_NOISE = 0.01
 """ε in scaled intensities where nothing tells it: that of the phantoms' weights, and in the middle of the others'."""
 
@@ -228,8 +230,8 @@ class Run:
         """Where the posterior file goes."""
         return posterior_path(self.folder, Path(f"{self.prepared.scan.name}.h5"))
 
-    def reconstruct(self, numbers: list[int] | None = None) -> tuple[Path, dict[str, str]]:
-        """Reconstruct all slices, or some; return the file and what was found of the first that has a signal.
+    def reconstruct(self, numbers: list[int] | None = None) -> Path:
+        """Reconstruct all slices, or some; return the file, whose ``configuration`` is what was found.
 
         Slices that an earlier run with the same settings has finished are not computed again.
         """
@@ -239,33 +241,39 @@ class Run:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         prefix = f".{prepared.scan.name}.parts-"
         parts = self.folder / f"{prefix}{digest}"
-        first = next((number for number in chosen if not prepared.is_empty(number)), None)
-        require(first is not None, f"{prepared.scan.path}: no slice of those asked for has a signal; allowed: another")
-        assert first is not None
-        found = dict(prepared.found) | dict(prepared.slice(first).found)
+        require(
+            not all(map(prepared.is_empty, chosen)),
+            f"{prepared.scan.path}: no slice of those asked for has a signal; allowed: another",
+        )
         if self._is_finished(digest):
-            return self.path, found
+            return self.path
         for number in progress_bar(chosen, name="reconstruct", unit="slice"):
             part = parts / f"{number:06d}.npz"
-            if part.exists():
-                continue
-            arrays: dict[str, Any] = {}
-            if not prepared.is_empty(number):
-                arrays = reconstruct_slice(prepared.slice(number), self.prior, self.method, snr=self.snr)
-            content = io.BytesIO()
-            np.savez(content, **arrays)
-            write_file(part, content.getvalue())
-        attributes = self._attributes(found, chosen) | {"settings_sha256": digest}
+            if not part.exists():
+                write_file(part, self._part(number))
+        found = next(told for told in (_found(parts, number) for number in chosen) if told)
+        attributes = self._attributes(dict(prepared.found) | found, chosen) | {_SETTINGS: digest}
         write_posterior(self.path, _parts(parts, chosen), len(chosen), attributes)
         for stale in self.folder.glob(f"{prefix}*"):
             shutil.rmtree(stale, ignore_errors=True)
-        return self.path, found
+        return self.path
+
+    def _part(self, number: int) -> bytes:
+        """Return a slice as a file: its arrays, and what was found of it; nothing of an empty one."""
+        arrays: dict[str, Any] = {"slice_number": np.array(number), _FOUND: np.array("{}")}
+        if not self.prepared.is_empty(number):
+            one = self.prepared.slice(number)
+            arrays |= reconstruct_slice(one, self.prior, self.method, snr=self.snr)
+            arrays[_FOUND] = np.array(json.dumps(dict(one.found)))
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        return content.getvalue()
 
     def _is_finished(self, digest: str) -> bool:
         try:
             if self.path.is_file():
                 with open_output(self.path) as file:
-                    return file.attrs.get("settings_sha256") == digest
+                    return file.attrs.get(_SETTINGS) == digest
         except DeepenError:
             pass  # It is damaged, and written anew.
         return False
@@ -322,10 +330,16 @@ class Run:
         return attributes
 
 
+def _found(folder: Path, number: int) -> dict[str, str]:
+    with np.load(folder / f"{number:06d}.npz") as part:
+        told: dict[str, str] = json.loads(str(part[_FOUND]))
+        return told
+
+
 def _parts(folder: Path, numbers: list[int]) -> Iterator[dict[str, np.ndarray]]:
     for number in numbers:
         with np.load(folder / f"{number:06d}.npz") as part:
-            yield dict(part)
+            yield {name: array for name, array in part.items() if name != _FOUND}
 
 
 def _file_of(path: Path) -> Path:

@@ -28,7 +28,15 @@ from direct_deepen.physics.problem import Problem
 from direct_deepen.physics.scale import intensity_scale
 from direct_deepen.physics.sense import sense
 from direct_deepen.physics.sense_operator import SenseOperator, align_phase
-from direct_deepen.scans.preparation import Choices, PreparedSlice, coil_maps_of, covariance_of
+from direct_deepen.scans.preparation import (
+    CORNERS,
+    Choices,
+    PreparedSlice,
+    coil_maps_of,
+    compressed,
+    covariance_of,
+    maps_given,
+)
 from direct_deepen.scans.scan import Scan
 
 _OUTER = 0.9
@@ -76,20 +84,21 @@ class PreparedTrajectory:
 
     def _prepare(self, number: int) -> PreparedSlice:
         choices = self.choices
-        data = torch.from_numpy(np.ascontiguousarray(self.scan.kspace[number], dtype=np.complex64))
+        data = torch.from_numpy(np.array(self.scan.kspace[number], dtype=np.complex64, order="C"))
         require(bool(torch.isfinite(data).all()), "kspace holds a value that is not finite; allowed: finite numbers")
         require(bool(data.any()), "kspace is zero; allowed: data with a signal")
         found = dict[str, str]()
         covariance, found["noise"] = covariance_of(self.scan, choices)
         if covariance is not None:
             data = prewhitened(data[:, None], covariance)[:, 0]
-        data, found["coils"] = _compressed(data, self.trajectory, choices.most_coils, self.size)
         level, found["noise level"] = self._level(data)
+        near = self.trajectory.square().sum(dim=1).sqrt() < LARGEST_CALIBRATION / 2 / min(self.size)
+        (data,), found["coils"] = compressed([data], data[:, near], choices.most_coils)
         full, kept = data, torch.ones(len(self.trajectory), dtype=torch.bool)
         if choices.undersampling is not None:
-            step = round(choices.undersampling.acceleration)
+            step = int(choices.undersampling.acceleration)
             kept = torch.from_numpy(self.shots % step == 0)
-            found["sampling"] = f"every {step}th of {int(self.shots.max()) + 1} rays or interleaves"
+            found["sampling"] = f"one in {step} of {int(self.shots.max()) + 1} rays or interleaves"
         trajectory, data = self.trajectory[kept], data[:, kept]
         gridded = gridded_kspace(data, trajectory, self.size)
         maps = self._maps(gridded, trajectory, number, found)
@@ -109,10 +118,10 @@ class PreparedTrajectory:
     def _maps(
         self, gridded: torch.Tensor, trajectory: torch.Tensor, number: int, found: dict[str, str]
     ) -> torch.Tensor:
-        given = self.choices.sensitivity_map
+        given = maps_given(self.choices, number, self.num_slices, (len(gridded), *self.size))
         if given is not None:
             found["coil maps"] = "given"
-            return torch.from_numpy(np.ascontiguousarray(given[number] if given.ndim == 4 else given)).to(gridded.dtype)
+            return given
         sampled = torch.zeros(self.size, dtype=torch.bool)
         width = dense_width(trajectory, self.size)
         top, left = (size // 2 - width // 2 for size in self.size)
@@ -151,9 +160,15 @@ def prepare_trajectory(scan: Scan, choices: Choices | None = None) -> PreparedTr
             len(kspace.shape) == 3 and kspace.shape[-1] == len(positions),
             f"kspace has {kspace.shape[-1]} samples a coil, and the trajectory {len(positions)}; allowed: equally many",
         )
-        trajectory = torch.from_numpy(np.ascontiguousarray(positions, dtype=np.float32))
+        trajectory = torch.from_numpy(np.array(positions, dtype=np.float32, order="C"))
         require_trajectory(trajectory)
-        require(choices.noise != "corners", "--noise is corners; allowed for samples that are not on a grid: white")
+        require(choices.noise != CORNERS, "--noise is corners; allowed for samples that are not on a grid: white")
+        trial = choices.undersampling
+        require(
+            trial is None or float(trial.acceleration).is_integer(),
+            f"--accelerate is {None if trial is None else trial.acceleration}; allowed for rays and interleaves: whole "
+            "numbers",
+        )
     except DeepenError as error:
         raise DeepenError(f"{path}: {error}") from error
     # The first axis runs along a ray or an interleaf.
@@ -218,16 +233,3 @@ def gridded_kspace(data: torch.Tensor, trajectory: torch.Tensor, size: tuple[int
     A = NonCartesianOperator(torch.ones(coils, 1, *size, dtype=data.dtype), trajectory)
     start = adjoint_transform(density_compensation(trajectory, size) * data, trajectory, size)
     return fft2(sense(A, data[:, None], regularization=_GRIDDING, initial=start, tolerance=1e-3, max_iterations=20))
-
-
-def _compressed(
-    data: torch.Tensor, trajectory: torch.Tensor, most: int, size: tuple[int, int]
-) -> tuple[torch.Tensor, str]:
-    """Combine coils to so many at most, by the first singular vectors of the samples about the centre."""
-    coils = len(data)
-    if coils <= most:
-        return data, str(coils)
-    near = trajectory.square().sum(dim=1).sqrt() < LARGEST_CALIBRATION / 2 / min(size)
-    vectors, values, _ = torch.linalg.svd(data[:, near], full_matrices=False)
-    kept = float(values[:most].square().sum() / values.square().sum())
-    return vectors[:, :most].mH @ data, f"{coils}, compressed to {most} ({kept:.1%} of the energy of the centre)"

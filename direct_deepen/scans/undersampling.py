@@ -26,7 +26,7 @@ class Undersampling:
 
     def __post_init__(self) -> None:
         require_choice("mask", self.kind, MASKS)
-        require(self.acceleration > 1, f"acceleration is {self.acceleration}; allowed: above 1")
+        require(1 < self.acceleration < float("inf"), f"acceleration is {self.acceleration}; allowed: finite and > 1")
         require_count("seed", self.seed, least=0)
 
 

@@ -68,7 +68,7 @@ def rows_of(
     samples = transform(image * maps, torch.from_numpy(trajectory).reshape(-1, 2))
     generator = torch.Generator().manual_seed(seed)
     samples = samples + eta * complex_normal(samples.shape, generator=generator, dtype=samples.dtype)
-    scan = with_trajectory(Scan(path, "simulated", samples.numpy()[None]), trajectory, size)
+    scan = with_trajectory(Scan(path, "simulated", samples.numpy()[None], matrix=size), trajectory)
     prior = pretrained_prior()
     choices = Choices(noise_std=eta, intensity_scale=prior.intensity_scale)
     prepared = look_at(scan, choices).slice(0)

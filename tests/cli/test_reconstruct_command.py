@@ -49,6 +49,7 @@ def test_a_file_becomes_images_a_page_and_a_table(kspace, tmp_path, capsys):
 def test_bad_input_is_one_line_and_leaves_nothing(kspace, tmp_path, capsys):
     np.save(tmp_path / "a.npy", kspace)
     np.save(tmp_path / "zero.npy", 0 * kspace)
+    np.save(tmp_path / "maps.npy", kspace[:, :3])
     half = kspace * (np.arange(64) % 2 == 0)
     np.save(tmp_path / "half.npy", half)
     out = tmp_path / "out"
@@ -61,6 +62,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(kspace, tmp_path, capsys):
         (["half.npy", "--accelerate", "2"], ("half.npy", "undersampled already")),
         (["half.npy"], ("half.npy", "slice 1", "--maps")),
         (["zero.npy"], ("zero.npy", "kspace is zero")),
+        (["a.npy", "--noise-std", "-1"], ("noise_std is -1.0",)),
+        (["a.npy", "--coils", "0"], ("coils after compression is 0",)),
+        (["a.npy", "--maps", str(tmp_path / "maps.npy")], ("coil maps have shape",)),
+        (["a.npy", "--matrix", "64"], ("--matrix is 64",)),
         (["nothing.h5"], ("nothing.h5", "no such file")),
     ):
         assert main(["reconstruct", str(tmp_path / arguments[0]), *arguments[1:], "--out", str(out)]) == 2

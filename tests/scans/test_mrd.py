@@ -11,7 +11,7 @@ from scan_files import acquisition, lines_of, mrd_header, write_mrd
 from direct_deepen.physics.fourier import fft2, ifft2
 from direct_deepen.posterior.nifti import write_nifti
 from direct_deepen.posterior.posterior_file import read_posterior
-from direct_deepen.scans.preparation import prepare
+from direct_deepen.scans.preparation import Choices, prepare
 from direct_deepen.scans.reading import open_scan
 from direct_deepen.scans.reconstruction import Method, Run, pretrained_prior
 
@@ -107,6 +107,12 @@ def test_readout_oversampling_is_removed(opened, kspace):
         assert prepared.found["readout oversampling"] == "128 rows to 64"
         assert prepared.voxel_size == pytest.approx((3.125, 3.125, 5.0))
         found = prepared.slice(1).problem
+        # Given maps are of the pixels of k-space as it is stored: the middle of them is left.
+        maps = np.linspace(1, 3, 128)[:, None] * np.exp(1j * np.arange(4))[:, None, None] * np.ones((4, 128, 64))
+        maps = (maps / 2).astype(np.complex64)
+        A = prepare(scan, Choices(sensitivity_map=maps, noise_std=1.0)).slice(1).problem.A
+        profile = A.power[0, :, 0].sqrt()
+        np.testing.assert_allclose(profile / profile[0], maps[0, 32:96, 0].real / maps[0, 32, 0].real, rtol=1e-4)
     with open_scan(opened(lines_of(kspace))) as scan:
         expected = prepare(scan).slice(1).problem
     # Orthonormal transforms of single precision.
@@ -180,7 +186,7 @@ def test_a_point_is_where_the_scanner_had_it(opened, tmp_path, oversampling):
     header = mrd_header(48, columns, oversampling=oversampling, field_of_view=(*lengths, 6.0))
     with open_scan(opened(found, header)) as scan:
         run = Run(prepare(scan), pretrained_prior(), Method(num_samples=0), tmp_path)
-        path, _ = run.reconstruct()
+        path = run.reconstruct()
     (written,) = write_nifti(read_posterior(path), tmp_path / "a.nii.gz")
     image = nibabel.load(written)
     magnitude = np.asarray(image.dataobj)

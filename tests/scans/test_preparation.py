@@ -79,3 +79,57 @@ def test_maps_that_are_given_are_used(kspace, tmp_path):
     # In the gauge of the energies: up to a phase of the image.
     product = (found.problem.A.sensitivity_map[0] * torch.from_numpy(maps.conj())).sum(dim=0).abs()
     torch.testing.assert_close(product, torch.ones_like(product), rtol=1e-5, atol=1e-5)
+
+
+def test_one_set_of_maps_serves_all_slices_and_loses_what_k_space_loses(kspace, tmp_path):
+    """Given maps stand for pixels: those of a k-space that is cut, or of half the field of view, are what they were."""
+    y, x = np.meshgrid(*[np.linspace(-1, 1, 64)] * 2, indexing="ij")
+    maps = np.stack([np.exp(0.5j * y), 1 + 0.3 * x, 0.6 - 0.2j * y, np.exp(-1j * x)]).astype(np.complex64)
+    maps /= np.linalg.norm(maps, axis=0)
+    inner = kspace.copy()
+    inner[..., :12] = inner[..., 52:] = 0
+    scan = Scan(tmp_path / "a.npy", "array", inner)
+    for number in (0, 1):
+        found = prepare(scan, Choices(sensitivity_map=maps)).slice(number).problem.A.sensitivity_map[0]
+        assert found.shape == (4, 64, 40)
+        # Bilinear between pixels, away from the border where maps are not periodic; up to the phase of the image.
+        where = np.arange(8, 32)
+        place = 32 + (where - 20) * 64 / 40
+        low = np.floor(place).astype(int)
+        expected = maps[:, 8:56, low] * (1 - place + low) + maps[:, 8:56, low + 1] * (place - low)
+        product = (found[:, 8:56, 8:32] * torch.from_numpy(expected.astype(np.complex64)).conj()).sum(dim=0).abs()
+        assert (product - 1).abs().max() < 0.02
+
+
+def test_choices_that_cannot_be_are_one_line(kspace, tmp_path, one_line_error):
+    maps = np.ones((4, 64, 64), np.complex64)
+    for name, value, words in (
+        ("noise", "pink", ("noise is 'pink'", "corners, white")),
+        ("noise_std", -1.0, ("noise_std is -1.0",)),
+        ("noise_std", float("nan"), ("noise_std is nan",)),
+        ("most_coils", 0, ("coils after compression is 0",)),
+        ("intensity_scale", "mean", ("intensity_scale is 'mean'",)),
+        ("sensitivity_map", maps.real, ("coil maps", "complex")),
+        ("sensitivity_map", maps[0], ("coil maps have shape (64, 64)",)),
+    ):
+        with one_line_error(*words):
+            Choices(**{name: value})
+    for wrong in (maps[:3], maps[:, :32], np.stack([maps] * 3)):
+        with one_line_error("a.npy", "slice 1", str(wrong.shape), "(4, 64, 64)"):
+            prepare(scan_of(kspace[0], tmp_path), Choices(sensitivity_map=wrong)).slice(0)
+
+
+def test_a_mask_of_zeros_is_one_line(kspace, tmp_path, one_line_error):
+    for mask in (np.zeros(64), np.zeros((64, 64), bool)):
+        with one_line_error("a.npy", "mask"):
+            prepare(scan_of(kspace[0], tmp_path, mask=mask))
+
+
+def test_a_calibration_scan_of_other_slices_is_one_line(kspace, tmp_path, one_line_error):
+    scan = Scan(tmp_path / "a.npy", "array", kspace, calibration=kspace[:1])
+    prepare(scan).slice(0)
+    with one_line_error("slice 2", "calibration scan has 1 slices"):
+        prepare(scan).slice(1)
+    # Of two series of one slice it serves both.
+    series = Scan(tmp_path / "a.npy", "array", kspace, calibration=kspace[:1], places=((0, 0), (0, 1)))
+    assert prepare(series).slice(1).noise_std

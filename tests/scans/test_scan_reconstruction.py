@@ -1,11 +1,14 @@
 """A scan becomes a posterior file, slice by slice: as Python has it, and going on where a run ended."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 import direct_deepen
 from direct_deepen import reconstruct_kspace
+from direct_deepen.engines.trained import load_system
 from direct_deepen.errors import DeepenError
 from direct_deepen.posterior.posterior_file import read_posterior
 from direct_deepen.scans import reconstruction
@@ -14,6 +17,7 @@ from direct_deepen.scans.reading import open_scan
 from direct_deepen.scans.reconstruction import Method, Run, pretrained_prior
 from direct_deepen.scans.undersampling import Undersampling
 
+ROOT = Path(__file__).parents[2]
 METHOD = Method(num_samples=2, num_steps=4)
 
 
@@ -33,8 +37,7 @@ def run(path, folder, **options):
 
 @pytest.fixture(scope="module")
 def volume(path, tmp_path_factory):
-    written, _ = run(path, tmp_path_factory.mktemp("out"))
-    return read_posterior(written)
+    return read_posterior(run(path, tmp_path_factory.mktemp("out")))
 
 
 def test_the_file_has_what_python_returns(volume, path):
@@ -47,7 +50,8 @@ def test_the_file_has_what_python_returns(volume, path):
     # Samples are those of a file's name and a slice's number.
     assert volume.arrays["mean"].shape == (3, 64, 64)
     assert not volume.arrays["mean"][1].any()
-    assert np.isnan(volume.arrays["split_r_hat"][1]).all() or "split_r_hat" not in found.arrays
+    assert np.isnan(volume.arrays["split_r_hat"][1]).all()
+    assert volume.arrays["slice_number"].tolist() == [0, 1, 2]
 
 
 def test_the_image_is_that_of_the_data_in_their_unit(kspace, lines):
@@ -77,7 +81,7 @@ def test_a_run_goes_on_where_it_ended(path, volume, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(path, tmp_path)
     assert not (tmp_path / "a.posterior.h5").exists()
-    written, _ = run(path, tmp_path)
+    written = run(path, tmp_path)
     # The slice that was finished is not computed again, nor the one without a signal.
     assert len(calls) == 3
     again = read_posterior(written)
@@ -102,11 +106,25 @@ def test_what_the_file_says_of_itself(volume):
     assert "sampling: lines" in told["configuration"]
 
 
+def test_slices_that_are_chosen_keep_their_numbers(path, volume, tmp_path):
+    with open_scan(path) as scan:
+        chosen = read_posterior(Run(prepare(scan), pretrained_prior(), METHOD, tmp_path).reconstruct([2]))
+    assert chosen.arrays["slice_number"].tolist() == [2]
+    for name in ("map", "mean", "std"):
+        np.testing.assert_array_equal(chosen.arrays[name][0], volume.arrays[name][2])
+
+
+def test_the_method_is_that_of_the_configuration_of_these_weights():
+    configured = load_system(ROOT / "configs" / "brain_deepen_posterior.yaml").inference
+    for name in ("num_steps", "keep", "preconditioner", "averaged_noise", "tolerance", "max_iterations", "start"):
+        assert getattr(Method().inference(0.01), name) == getattr(configured, name), name
+
+
 def test_snr_is_in_units_of_the_noise(path, tmp_path):
     choices = Choices(noise_std=0.5)
     with open_scan(path) as scan:
-        plain, _ = Run(prepare(scan, choices), pretrained_prior(), Method(num_samples=0), tmp_path / "a").reconstruct()
-        snr, _ = Run(
+        plain = Run(prepare(scan, choices), pretrained_prior(), Method(num_samples=0), tmp_path / "a").reconstruct()
+        snr = Run(
             prepare(scan, choices), pretrained_prior(), Method(num_samples=0), tmp_path / "b", snr=True
         ).reconstruct()
     found = read_posterior(snr)

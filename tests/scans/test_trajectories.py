@@ -127,5 +127,9 @@ def test_trajectories_that_do_not_belong_are_one_line(scan, tmp_path, one_line_e
     with one_line_error("a.npz", "slice 1", "not finite"), open_scan(tmp_path / "a.npz") as opened:
         look_at(opened).slice(0)
     np.savez(tmp_path / "a.npz", data=data, trajectory=trajectory)
+    with one_line_error("a.npz", "--axes"), open_scan(tmp_path / "a.npz", ["coil", "row", "column"]):
+        pass
+    with one_line_error("a.npz", "--accelerate is 2.5", "whole"), open_scan(tmp_path / "a.npz") as opened:
+        look_at(opened, Choices(undersampling=Undersampling(2.5)))
     with one_line_error("a.npz", "--noise is corners"), open_scan(tmp_path / "a.npz") as opened:
         look_at(opened, Choices(noise="corners"))
