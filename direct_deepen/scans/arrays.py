@@ -35,7 +35,11 @@ def numpy_scan(path: Path, axes: Sequence[str] | None) -> Iterator[Scan]:
     """Open a ``.npy`` or ``.npz`` file: axes ([slice,] coil, row, column), or (row, column), unless others are told."""
     try:
         content: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-        arrays = {"kspace": content} if isinstance(content, np.ndarray) else dict(content)
+        if isinstance(content, np.ndarray):
+            arrays = {"kspace": content}
+        else:
+            with content:
+                arrays = dict(content)
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise DeepenError(f"{path}: no array of NumPy: {first_line(error)}") from error
     yield _scan(path, "NumPy", arrays, axes, _OF_NUMPY)
