@@ -130,6 +130,8 @@ def prepare(scan: Scan, choices: Choices | None = None) -> PreparedScan:
     """
     path, kspace = scan.path, scan.kspace
     require(len(kspace.shape) in (3, 4), f"{path}: kspace has shape {kspace.shape}; allowed: up to four axes")
+    told = f"{path}: its mask leaves no sample of k-space; allowed: a mask of what was measured"
+    require(scan.mask is None or bool(np.any(scan.mask)), told)
     measured = _measured_samples(kspace)
     mask = scan.mask if scan.mask is not None else _mask_of_zeros(kspace, measured)
     content: dict[str, Any] = {"kspace": kspace, "ismrmrd_header": scan.header}
@@ -141,7 +143,8 @@ def prepare(scan: Scan, choices: Choices | None = None) -> PreparedScan:
     masks = _repaired_masks(layout, measured if mask is None else mask, kspace.shape)
     sampled = np.any(masks & _repaired_masks(layout, measured, kspace.shape), axis=0)
     sampled[:, : layout.columns[0]] = sampled[:, layout.columns[1] :] = False
-    require(bool(sampled.any()), f"{path}: its mask leaves no sample of k-space; allowed: a mask of what was measured")
+    # Of padding, or of samples that are zero.
+    require(bool(sampled.any()), told)
     rows, shape = layout.field_of_view[0], sampled.shape
     if not (0 < rows < shape[0] and (masks == masks[:, :1]).all()):
         rows = shape[0]

@@ -119,6 +119,7 @@ def test_choices_that_cannot_be_are_one_line(kspace, tmp_path, one_line_error):
             prepare(scan_of(kspace[0], tmp_path), Choices(sensitivity_map=wrong)).slice(0)
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_mask_of_zeros_is_one_line(kspace, tmp_path, one_line_error):
     for mask in (np.zeros(64), np.zeros((64, 64), bool)):
         with one_line_error("a.npy", "mask"):
