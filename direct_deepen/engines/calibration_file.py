@@ -1,8 +1,8 @@
-"""The calibration that stands beside a checkpoint: one scale for its posteriors, and what it was fitted to."""
+"""The calibration that stands beside a checkpoint: factors of its posteriors, and what they were fitted to."""
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,19 @@ from direct_deepen.engines.configuration import read_yaml
 from direct_deepen.errors import DeepenError, require, require_positive
 from direct_deepen.files import write_text
 from direct_deepen.inference import Sampler
+from direct_deepen.posterior.posterior import Posterior
 
 _logger = logging.getLogger(__name__)
 
 _HEADER = """\
 # Written by `direct-deepen calibrate`. `direct predict` rescales the posterior samples of these weights about their
-# mean by std_scale. Rename or remove this file, and it does not.
+# mean by std_scale, and their k-space ring by ring by ring_scales. Rename or remove this file, and it does not.
 """
 
 
 @dataclass
 class Calibration:
-    """A fitted scale, and how the samples that it was fitted to were drawn."""
+    """Fitted factors, and how the samples that they were fitted to were drawn."""
 
     std_scale: float
     """s of :meth:`~direct_deepen.Posterior.rescaled`."""
@@ -42,6 +43,15 @@ class Calibration:
     seed: int
     direct_deepen_version: str
     torch_version: str
+    ring_scales: list[float] = field(default_factory=list)
+    """Of the same; empty in files of before there were any."""
+    guaranteed_scale: float | None = None
+    """How much wider intervals of the nominal level are to be for a guarantee, by
+    :func:`~direct_deepen.posterior.calibration.controlled_scale`; null where there were too few volumes."""
+
+    def corrected(self, posterior: Posterior) -> Posterior:
+        """Return a posterior with what was fitted."""
+        return posterior.rescaled(self.std_scale, self.ring_scales)
 
     def require_fit_to(self, path: Path, weights: Mapping[str, torch.Tensor], inference: Sampler) -> None:
         """Raise :class:`DeepenError` unless this calibration, read from ``path``, is one of these weights and settings.
@@ -80,6 +90,8 @@ def read_calibration(path: Path) -> Calibration:
         raise DeepenError(f"{path}: no calibration: {' '.join(str(error).split())}") from error
     assert isinstance(calibration, Calibration)
     require_positive(f"{path}: std_scale", calibration.std_scale)
+    for scale in calibration.ring_scales:
+        require_positive(f"{path}: ring_scales", scale)
     if "preconditioner" in calibration.sampling:
         # Langevin chains of before there was a choice of precision, and of noise.
         calibration.sampling.setdefault("convolutions", "float32")
@@ -87,12 +99,12 @@ def read_calibration(path: Path) -> Calibration:
     return calibration
 
 
-def fitted_scale(checkpoint: Path, inference: Sampler) -> float | None:
-    """Return the scale that ``direct-deepen calibrate`` left beside a checkpoint for this inference; None for none."""
+def fitted_calibration(checkpoint: Path, inference: Sampler) -> Calibration | None:
+    """Return what ``direct-deepen calibrate`` left beside a checkpoint for this inference; None for nothing."""
     path = calibration_path(checkpoint)
     if not path.is_file():
         return None
     calibration = read_calibration(path)
     calibration.require_fit_to(path, weights_of(checkpoint), inference)
     _logger.info("Posteriors are rescaled by %.4g, as %s says.", calibration.std_scale, path)
-    return calibration.std_scale
+    return calibration

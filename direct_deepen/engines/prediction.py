@@ -24,7 +24,7 @@ from direct_deepen.data.fastmri_file import require_masks_of_files
 from direct_deepen.data.inspection import Layout
 from direct_deepen.data.prewhitening import with_prewhitening
 from direct_deepen.data.volumes import looked_at
-from direct_deepen.engines.calibration_file import fitted_scale
+from direct_deepen.engines.calibration_file import Calibration, fitted_calibration
 from direct_deepen.engines.checkpoints import digest_of, require_trained_with, require_weights_of, training_energy_of
 from direct_deepen.engines.commands import (
     all_cores,
@@ -71,7 +71,7 @@ class Prediction(MRIModelEngine):
     inference: Inference
     convention: FourierConvention
     seed: int
-    std_scale: float | None = None
+    calibration: Calibration | None = None
     training_energy: tuple[float, float] | None = None
     """Mean and standard deviation of E per pixel of the object, of the images that training saw."""
     _output: Path | None = None
@@ -96,7 +96,8 @@ class Prediction(MRIModelEngine):
 
     def reconstruction(self, problem: Problem) -> Reconstruction:
         """Return the reconstruction of a batch, and what its posterior files hold."""
-        return reconstruct(problem, self.prior, self.inference, seed=self.seed, std_scale=self.std_scale)
+        correction = None if self.calibration is None else self.calibration.corrected
+        return reconstruct(problem, self.prior, self.inference, seed=self.seed, correction=correction)
 
     def _reconstruct(self, data: dict[str, Any]) -> torch.Tensor:
         if self._store is None or self._bar is None:
@@ -161,7 +162,7 @@ class Prediction(MRIModelEngine):
                     require_trained_with(str(checkpoint), self.settings.meaning(), INSTEAD)
                     self.training_energy = training_energy_of(str(checkpoint))
                     if isinstance(self.inference, Sampler):
-                        self.std_scale = fitted_scale(Path(str(checkpoint)), self.inference)
+                        self.calibration = fitted_calibration(Path(str(checkpoint)), self.inference)
                 marked = with_empty(with_prewhitening(dataset, self.settings.prewhitening), "inference.dataset")
                 with locked(self._folders()):
                     output = super().predict(marked, experiment_directory, checkpoint, *args, **kwargs)
@@ -171,7 +172,7 @@ class Prediction(MRIModelEngine):
         finally:
             if self._store is not None:
                 self._store.close()
-            self._output = self._store = self._bar = self.std_scale = self.training_energy = None
+            self._output = self._store = self._bar = self.calibration = self.training_energy = None
 
     def _folders(self) -> list[Path]:
         """Return the folders that are written to: of posterior files, and of those that DIRECT's command writes."""
@@ -224,7 +225,10 @@ class Prediction(MRIModelEngine):
         if isinstance(inference, Sampler):
             names = ("num_samples", "num_steps", "keep")
             attributes |= {name: getattr(inference, name) for name in names if hasattr(inference, name)}
-            attributes |= {"calibrated": self.std_scale is not None, "std_scale": self.std_scale or 1.0}
+            fitted = self.calibration
+            attributes |= {"calibrated": fitted is not None, "std_scale": 1.0 if fitted is None else fitted.std_scale}
+            if fitted is not None and fitted.ring_scales:
+                attributes["ring_scales"] = list(fitted.ring_scales)
             if inference.quantiles:
                 attributes["quantile_probabilities"] = list(inference.quantiles)
         return attributes

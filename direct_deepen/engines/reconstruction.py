@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +13,8 @@ from direct_deepen.physics.problem import Problem
 from direct_deepen.posterior import Posterior
 from direct_deepen.posterior.misfit import misfit
 from direct_deepen.priors.energy import DifferentiableEnergy
+
+type Correction = Callable[[Posterior], Posterior]
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Reconstruction:
 
 @torch.no_grad()
 def reconstruct(
-    problem: Problem, prior: nn.Module, inference: Inference, *, seed: int, std_scale: float | None = None
+    problem: Problem, prior: nn.Module, inference: Inference, *, seed: int, correction: Correction | None = None
 ) -> Reconstruction:
     """Reconstruct a batch: the image of an estimator, or the mean of a sampler's samples and what they say besides.
 
@@ -34,10 +37,10 @@ def reconstruct(
     the coil-combined image of full data.
 
     Every image has a generator of its own, seeded by ``seed``, the name of its file and its slice: the result depends
-    neither on its batch nor on its folder. ``std_scale`` is that of :meth:`~direct_deepen.Posterior.rescaled`.
+    neither on its batch nor on its folder. ``correction`` is what a calibration makes of posteriors.
     """
     if isinstance(inference, Sampler):
-        return _posterior_mean(problem, prior, inference, seed, std_scale)
+        return _posterior_mean(problem, prior, inference, seed, correction)
     assert isinstance(inference, Estimator)
     begin = time.perf_counter()
     estimate = inference.solve(problem, prior)
@@ -77,7 +80,7 @@ def _seen(problem: Problem, images: torch.Tensor) -> torch.Tensor:
 
 
 def _posterior_mean(
-    problem: Problem, prior: nn.Module, inference: Sampler, seed: int, std_scale: float | None
+    problem: Problem, prior: nn.Module, inference: Sampler, seed: int, correction: Correction | None
 ) -> Reconstruction:
     arrays, start = {"scale": problem.scale}, inference.prepare(problem, prior)
     if start is not None:
@@ -89,8 +92,8 @@ def _posterior_mean(
         image = None if start is None else start.image[i : i + 1]
         samples = _sample(part, prior, inference, seed, image)
         posterior = Posterior.from_samples(samples)
-        if std_scale is not None:
-            posterior = posterior.rescaled(std_scale)
+        if correction is not None:
+            posterior = correction(posterior)
         columns.append(_arrays(part, posterior, samples, inference, time.perf_counter() - begin))
     arrays |= {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
     return Reconstruction(arrays["mean"], arrays)

@@ -1,7 +1,8 @@
-"""A calibration from data and weights to a scale and tables: fitted on validation data, judged on test data."""
+"""A calibration from data and weights to factors and tables: fitted on validation data, judged on test data."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,20 +20,27 @@ from direct_deepen.errors import DeepenError, require
 from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
 from direct_deepen.evaluation.tables import interval_over_volumes, markdown_table
 from direct_deepen.inference import Inference, Sampler
+from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.posterior.calibration import (
     LEVELS,
     REMOVED,
+    Held,
     Sparsification,
-    attainable_coverage,
-    containing_level,
+    block_means,
+    controlled_scale,
+    correlation_ceiling,
     correlations,
-    coverage,
+    fit_ring_scales,
     fit_std_scale,
+    held,
+    needed_scales,
     object_pixels,
+    ring_powers,
     sparsification,
-    with_data_noise,
 )
+from direct_deepen.posterior.intervals import coverage
 from direct_deepen.posterior.posterior import Posterior
+from direct_deepen.posterior.rings import ring_bounds
 from direct_deepen.progress import progress_bar
 from direct_deepen.version import VERSION
 
@@ -44,13 +52,17 @@ CLEAN, DATA_NOISE, SAMPLE = "clean", "data noise", "own sample"
 """What intervals are to hold: the reference; the reference with the data noise that samples carry by construction; and,
 for comparison, a sample of a chain that is left out, which is what an exact posterior of this shape would have met."""
 OBJECT, EVERYWHERE = "object", "all"
+BLOCKS = {f"{size}×{size}": size for size in (2, 4, 8)}
+"""Means of blocks that lie in the object: their size by the name of the pixels."""
 BEFORE, AFTER = "before", "after"
 _BINS = 10
+_FEW = 3
+"""Blocks below which there is nothing to correlate."""
 
 
 @dataclass(frozen=True)
 class SampledSlice:
-    """One slice: its posterior and the magnitude of its reference, both with a batch of one, in scaled intensities."""
+    """One slice: its posterior and its reference, complex, both with a batch of one, in scaled intensities."""
 
     case: str
     posterior: Posterior
@@ -58,7 +70,7 @@ class SampledSlice:
 
 
 class Kind(NamedTuple):
-    """Before or after the scale; against which reference; on which pixels."""
+    """Before or after the factors; against which reference; on which pixels, or blocks of them."""
 
     stage: str
     reference: str
@@ -67,7 +79,7 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class Assessment:
-    """How a posterior does on the pixels of one slice.
+    """How a posterior does on the pixels, or blocks, of one slice.
 
     ``curve`` is the coverage at :data:`~direct_deepen.posterior.calibration.LEVELS`. ``binned_spread`` and
     ``binned_error`` are mean squares of standard deviation and error, in bins of as many pixels by rising standard
@@ -109,7 +121,7 @@ def sampled_slices(
                 key = fingerprint(case.problem, prior, inference, seed=seed)
                 sample = partial(sample_posterior, case.problem, prior, inference, seed=seed)
                 posterior = kept_posterior(folder / f"{name}.pt", key, sample)
-                yield SampledSlice(name, posterior, case.reference.abs().cpu())
+                yield SampledSlice(name, posterior, case.reference.cpu())
                 bar.update()
 
 
@@ -117,18 +129,31 @@ def sampled_slices(
 
 
 def fit(slices: Sequence[SampledSlice], prior: nn.Module, inference: Sampler, *, seed: int) -> Calibration:
-    """Fit the scale with which 90 % intervals hold 90 % of the references inside the object, see `fit_std_scale`."""
+    """Fit what corrects the samples of validation data.
+
+    First a factor for every ring of k-space, with which they have the power of the error (:func:`fit_ring_scales`),
+    then one for all, with which 90 % intervals hold 90 % of the pixels of the object (:func:`fit_std_scale`); and by
+    how much intervals have to be wider for a guarantee, where there are volumes enough (:func:`controlled_scale`).
+    """
     posteriors, references = [item.posterior for item in slices], [item.reference for item in slices]
-    scale = fit_std_scale(posteriors, references, level=FITTED_LEVEL, progress=True)
+    rings = fit_ring_scales(posteriors, references)
+    shaped = [posterior.rescaled(1.0, rings) for posterior in posteriors]
+    scale = fit_std_scale(shaped, references, level=FITTED_LEVEL)
+    needed: dict[str, list[torch.Tensor]] = {}
+    for item, posterior in zip(slices, shaped, strict=True):
+        inside = object_pixels(item.reference)
+        factors = needed_scales(posterior, item.reference, level=FITTED_LEVEL)[inside] / scale
+        needed.setdefault(_volume(item.case), []).append(factors)
     before = [
-        float(coverage(containing_level(item.posterior, item.reference)[object_pixels(item.reference)], [FITTED_LEVEL]))
-        for item in slices
+        float((_held(item.posterior, item.reference).containing <= FITTED_LEVEL).double().mean()) for item in slices
     ]
     return Calibration(
         std_scale=scale,
+        ring_scales=list(rings),
+        guaranteed_scale=controlled_scale([torch.cat(found) for found in needed.values()], level=FITTED_LEVEL),
         level=FITTED_LEVEL,
         coverage_before=float(np.mean(before)),
-        volumes=len({_volume(item.case) for item in slices}),
+        volumes=len(needed),
         slices=len(slices),
         weights_sha256=digest_of(prior.state_dict()),
         sampling=inference.sampling(),
@@ -138,52 +163,90 @@ def fit(slices: Sequence[SampledSlice], prior: nn.Module, inference: Sampler, *,
     )
 
 
+def _held(posterior: Posterior, reference: torch.Tensor) -> Held:
+    """Return what the intervals of the pixels of the object hold."""
+    return held(posterior, reference).at(object_pixels(reference))
+
+
 def _volume(case: str) -> str:
     return case.rpartition("#")[0]
 
 
-def assess(item: SampledSlice, std_scale: float, *, data_noise_std: float, seed: int) -> list[Assessment]:
-    """Assess a posterior before and after a scale, against all references, inside the object and everywhere."""
-    inside = object_pixels(item.reference)
+def assess(item: SampledSlice, calibration: Calibration, *, data_noise_std: float, seed: int) -> list[Assessment]:
+    """Assess a posterior before and after a calibration, against all references, for pixels and blocks."""
     volume, _, number = item.case.rpartition("#")
-    generator = named_generator(seed, (f"data noise of {volume}", int(number)), inside.device)
-    noisy = with_data_noise(item.reference, data_noise_std, generator)
+    generator = named_generator(seed, (f"data noise of {volume}", int(number)), item.reference.device)
+    noisy = item.reference + data_noise_std * complex_normal_like(item.reference, generator=generator)
     # A whole chain is left out: states of one chain are alike.
-    keep = item.posterior.diagnostics.keep
-    images = item.posterior.images
-    others = Posterior(images=images[keep:], diagnostics=item.posterior.diagnostics)
-    rescaled = item.posterior.rescaled(std_scale)
+    keep, images = item.posterior.diagnostics.keep, item.posterior.images
+    chains = images.unflatten(0, (-1, keep))
     compared = [
         (BEFORE, CLEAN, item.posterior, item.reference),
         (BEFORE, DATA_NOISE, item.posterior, noisy),
-        (BEFORE, SAMPLE, others, images[keep - 1].abs()),
-        (AFTER, CLEAN, rescaled, item.reference),
-        (AFTER, DATA_NOISE, rescaled, noisy),
+        (BEFORE, SAMPLE, Posterior.from_chains(chains[1:]), chains[0, -1]),
     ]
+    corrected = calibration.corrected(item.posterior)
+    compared += [(AFTER, CLEAN, corrected, item.reference), (AFTER, DATA_NOISE, corrected, noisy)]
+    inside = object_pixels(item.reference)
+    places = {OBJECT: inside, EVERYWHERE: torch.ones_like(inside)}
+    places |= {name: block_means(inside.double(), size) == 1 for name, size in BLOCKS.items()}
     return [
-        _assess(item.case, Kind(stage, name, where), posterior, reference, pixels)
+        _assess(item.case, Kind(stage, name, where), held(posterior, reference, BLOCKS.get(where, 1)).at(chosen))
         for stage, name, posterior, reference in compared
-        for where, pixels in ((OBJECT, inside), (EVERYWHERE, torch.ones_like(inside)))
+        for where, chosen in places.items()
+        if int(chosen.sum()) >= _FEW
     ]
 
 
-def _assess(case: str, kind: Kind, posterior: Posterior, reference: torch.Tensor, pixels: torch.Tensor) -> Assessment:
-    std = posterior.std[pixels].double()
-    error = (posterior.mean.abs() - reference)[pixels].abs().double()
-    curve = coverage(containing_level(posterior, reference)[pixels], LEVELS)
+def _assess(case: str, kind: Kind, found: Held) -> Assessment:
+    std = found.std.double()
+    error = (found.mean - found.reference).abs().double()
+    curve = coverage(found.containing, LEVELS)
     sparse = sparsification(std, error)
     pearson, spearman = correlations(std, error)
     statistics = {f"coverage_{100 * level:.0f}": float(curve[LEVELS.index(level)]) for level in REPORTED_LEVELS} | {
         "calibration_error": float((curve - torch.tensor(LEVELS, dtype=torch.float64)).abs().mean()),
         "pearson": pearson,
         "spearman": spearman,
+        "spearman_ceiling": correlation_ceiling(std),
         "ause": sparse.area,
         "spread_over_error": float(std.square().mean().sqrt() / error.square().mean().sqrt()),
     }
     spread, errors = (
-        torch.stack([values[part].square().mean() for part in std.argsort().chunk(_BINS)]) for values in (std, error)
+        torch.stack([values[part].square().mean() for part in std.argsort().tensor_split(_BINS)])
+        for values in (std, error)
     )
     return Assessment(case, kind, curve, sparse, spread, errors, statistics)
+
+
+@dataclass(frozen=True)
+class Rings:
+    """Power of the error of one slice by ring of k-space, and what samples predict of it, float64 (ring,) each."""
+
+    case: str
+    stage: str
+    bounds: list[float]
+    """Outer radii of the rings, cycles over the field of view."""
+    error: torch.Tensor
+    predicted: torch.Tensor
+
+
+def assess_rings(item: SampledSlice, calibration: Calibration) -> list[Rings]:
+    """Return the powers inside the object, against the reference as it is, before and after a calibration."""
+    corrected = calibration.corrected(item.posterior)
+    bounds = ring_bounds(*item.reference.shape[-2:])
+    return [
+        Rings(item.case, stage, bounds, *ring_powers(posterior, item.reference))
+        for stage, posterior in ((BEFORE, item.posterior), (AFTER, corrected))
+    ]
+
+
+def missed_beyond(item: SampledSlice, calibration: Calibration, factor: float) -> float:
+    """Return the share of the object outside 90 % intervals that are wider by a factor, after a calibration."""
+    corrected = calibration.corrected(item.posterior)
+    inside = object_pixels(item.reference)
+    needed = needed_scales(corrected, item.reference, level=calibration.level)[inside]
+    return float((needed > factor).double().mean())
 
 
 # ---- Tables
@@ -230,31 +293,88 @@ def sparsification_rows(assessments: Sequence[Assessment]) -> list[dict[str, Any
     return rows
 
 
-def calibration_report(assessments: Sequence[Assessment], calibration: Calibration, samples: int) -> str:
-    """Return the statistics before and after as tables in Markdown, one for the object and one for all pixels.
+def ring_rows(rings: Sequence[Rings]) -> list[dict[str, Any]]:
+    """Return the powers by ring: a row for every slice, stage and ring."""
+    return [
+        {"case": item.case, "stage": item.stage, "ring": bound, "error": error, "predicted": predicted}
+        for item in rings
+        for bound, error, predicted in zip(item.bounds, item.error.tolist(), item.predicted.tolist(), strict=True)
+    ]
 
-    ``samples`` of every posterior are behind them.
+
+def calibration_report(
+    assessments: Sequence[Assessment], rings: Sequence[Rings], calibration: Calibration, missed: Mapping[str, float]
+) -> str:
+    """Return the statistics before and after as tables in Markdown: of the object, of all pixels, by resolution.
+
+    ``missed`` is what :func:`missed_beyond` says of every slice for the guaranteed scale; empty where there is none.
     """
     parts = []
     for pixels, title in ((OBJECT, "Inside the object"), (EVERYWHERE, "All pixels")):
         rows = [
-            {"reference": kind.reference, "scale": f"{calibration.std_scale:.3f}" if kind.stage == AFTER else "none"}
-            | _cells(found)
-            for kind, found in _by_kind(assessments)
-            if kind.pixels == pixels
+            _named(kind) | _cells(found, _COLUMNS) for kind, found in _by_kind(assessments) if kind.pixels == pixels
         ]
         parts += [f"### {title}\n", markdown_table(rows)]
-    exact = ", ".join(f"{100 * attainable_coverage(level, samples):.1f}" for level in REPORTED_LEVELS)
+    parts += [
+        "### Means of blocks inside the object\n",
+        markdown_table(_resolution_rows(assessments)),
+        "### By ring of k-space\n",
+        markdown_table(_ratio_rows(rings)),
+    ]
     tested = select(assessments, BEFORE, CLEAN, OBJECT)
+    factors = ", ".join(f"{scale:.2f}" for scale in calibration.ring_scales)
     parts.append(
-        f"{len(tested)} test slices of {len({_volume(item.case) for item in tested})} volumes. Coverage of central "
-        f"intervals in per cent; ± is the 95 % interval of the mean over volumes. Independent samples of the exact "
-        f"posterior, {samples} of them, would cover {exact} %.\n"
-        f"Scale {calibration.std_scale:.4g}, fitted on {calibration.slices} validation slices of "
-        f"{calibration.volumes} volumes, where {calibration.level:.0%} intervals covered "
-        f"{100 * calibration.coverage_before:.1f} % of the object.\n"
+        f"{len(tested)} test slices of {len({_volume(item.case) for item in tested})} volumes. Coverage of intervals "
+        "in per cent; ± is the 95 % interval of the mean over volumes. By ring: power of the error over what samples "
+        "predict, outer radii in cycles over the field of view.\n"
+        f"Factors of the rings {factors}, and of all {calibration.std_scale:.4g}, fitted on {calibration.slices} "
+        f"validation slices of {calibration.volumes} volumes, where {calibration.level:.0%} intervals covered "
+        f"{100 * calibration.coverage_before:.1f} % of the object.\n{_guarantee(calibration, missed)}\n"
     )
     return "\n".join(parts)
+
+
+def _named(kind: Kind) -> dict[str, str]:
+    return {"reference": kind.reference, "factors": "fitted" if kind.stage == AFTER else "none"}
+
+
+def _resolution_rows(assessments: Sequence[Assessment]) -> list[dict[str, str]]:
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    names = {OBJECT: "pixel"} | {name: name for name in BLOCKS}
+    for kind, found in _by_kind(assessments):
+        if kind.pixels in names:
+            row = rows.setdefault((kind.stage, kind.reference), _named(kind))
+            row |= {f"{names[kind.pixels]} {title}": cell for title, cell in _cells(found, _AT_A_RESOLUTION).items()}
+    return list(rows.values())
+
+
+def _ratio_rows(rings: Sequence[Rings]) -> list[dict[str, str]]:
+    rows = []
+    for stage in (BEFORE, AFTER):
+        found = [item for item in rings if item.stage == stage]
+        bounds = max((item.bounds for item in found), key=len)
+        error, predicted = (np.zeros(len(bounds)) for _ in range(2))
+        for item in found:
+            error[: len(item.error)] += item.error.numpy()
+            predicted[: len(item.error)] += item.predicted.numpy()
+        ratios = {f"to {bound:.3g}": f"{ratio:.2f}" for bound, ratio in zip(bounds, error / predicted, strict=True)}
+        rows.append({"factors": "fitted" if stage == AFTER else "none"} | ratios)
+    return rows
+
+
+def _guarantee(calibration: Calibration, missed: Mapping[str, float]) -> str:
+    scale, level = calibration.guaranteed_scale, calibration.level
+    if scale is None:
+        return (
+            f"No guarantee: for {level:.0%} intervals of a further volume it takes "
+            f"{math.ceil(1 / (1 - level) - 1 - 1e-9)} validation volumes and more."
+        )
+    mean, half = interval_over_volumes({case: 100 * share for case, share in missed.items()})
+    return (
+        f"{scale:.3g} times as wide, {level:.0%} intervals miss, in the expectation over volumes drawn like these, at "
+        f"most {100 * (1 - level):.0f} % of the object of a further one (conformal risk control); of the test volumes "
+        f"they miss {mean:.1f} ± {half:.1f} %."
+    )
 
 
 _COLUMNS = {
@@ -264,15 +384,21 @@ _COLUMNS |= {
     "calibration error": ("calibration_error", 1, "{:.3f}"),
     "Pearson": ("pearson", 1, "{:.2f} ± {:.2f}"),
     "Spearman": ("spearman", 1, "{:.2f} ± {:.2f}"),
+    "of at most": ("spearman_ceiling", 1, "{:.2f}"),
     "AUSE": ("ause", 1, "{:.2f} ± {:.2f}"),
     "spread over error": ("spread_over_error", 1, "{:.2f}"),
 }
 """Columns of the report: a statistic, its unit, and how its mean over slices and interval over volumes are written."""
+_AT_A_RESOLUTION = {
+    "90 %": ("coverage_90", 100, "{:.1f} ± {:.1f}"),
+    "Spearman": ("spearman", 1, "{:.2f}"),
+    "of at most": ("spearman_ceiling", 1, "{:.2f}"),
+}
 
 
-def _cells(found: Sequence[Assessment]) -> dict[str, str]:
+def _cells(found: Sequence[Assessment], columns: Mapping[str, tuple[str, int, str]]) -> dict[str, str]:
     cells = {}
-    for title, (name, unit, form) in _COLUMNS.items():
+    for title, (name, unit, form) in columns.items():
         mean, half = interval_over_volumes({item.case: item.statistics[name] for item in found})
         cells[title] = form.format(unit * mean, unit * half)
     return cells

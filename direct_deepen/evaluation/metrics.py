@@ -7,7 +7,8 @@ import torch
 from skimage.metrics import structural_similarity
 
 from direct_deepen.errors import require
-from direct_deepen.posterior.calibration import coverage, object_pixels, predictive_level
+from direct_deepen.posterior.calibration import object_pixels
+from direct_deepen.posterior.intervals import containing_level, coverage
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def quality(image: torch.Tensor, reference: torch.Tensor) -> Quality:
 
 @dataclass(frozen=True)
 class PosteriorQuality:
-    """Mean standard deviation of the magnitude, and mean absolute error of the posterior mean, of one slice.
+    """Mean standard deviation of the part in phase, and mean absolute error of the posterior mean, of one slice.
 
     Inside the object, with the coverage there of the 90 % interval that samples predict for one more, and over all
     pixels; the coverage is not a number for a single chain.
@@ -59,10 +60,10 @@ class PosteriorQuality:
 def posterior_quality(
     mean: torch.Tensor, std: torch.Tensor, reference: torch.Tensor, *, num_chains: int
 ) -> PosteriorQuality:
-    """Compare mean, and standard deviation of the magnitude, of samples of ``num_chains`` chains with the reference."""
+    """Compare mean, and standard deviation of u, of samples of ``num_chains`` chains with the reference."""
     mean, reference = mean.abs(), reference.abs()
     inside, error = object_pixels(reference), (mean - reference).abs()
-    level = predictive_level(mean[inside], std[inside], reference[inside], num_chains=num_chains)
+    level = containing_level(mean[inside], std[inside], reference[inside], num_chains=num_chains)
     return PosteriorQuality(
         std=float(std[inside].mean()),
         error=float(error[inside].mean()),

@@ -9,7 +9,6 @@ from torch import nn
 from direct_deepen.engines.checkpoints import LOADING_ERRORS, digest_of, write_tensors
 from direct_deepen.inference import Sampler
 from direct_deepen.physics.problem import Problem
-from direct_deepen.posterior.diagnostics import diagnose
 from direct_deepen.posterior.posterior import Posterior
 
 
@@ -32,7 +31,7 @@ def kept_posterior(path: Path, key: str, sample: Callable[[], Posterior]) -> Pos
         content = torch.load(path, weights_only=True)
         if content["key"] == key:
             chains = content["images"].unflatten(0, (content["num_chains"], -1))
-            return Posterior(images=content["images"], diagnostics=diagnose(chains.abs()))
+            return Posterior.from_chains(chains)
     except LOADING_ERRORS:
         pass
     posterior = sample()

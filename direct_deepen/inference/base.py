@@ -78,7 +78,7 @@ class Sampler(Inference):
     max_images: int = setting(32, least=1)
     """Images given to the network at once."""
     quantiles: list[float] = field(default_factory=lambda: [0.05, 0.25, 0.5, 0.75, 0.95])
-    """Probabilities of the quantiles of the magnitude that are written; increasing, none for no quantiles."""
+    """Probabilities of the quantiles that are written, of u in phase with the mean; increasing, none for none."""
     save_samples: bool = False
     """Whether samples are written themselves: 8 bytes a pixel and sample, held in memory until the volume is done."""
 

@@ -40,7 +40,7 @@ class Chains:
     """Steps of every chain."""
     keep: int = 1
     """States kept of every chain: equally spaced after burn-in, the last one among them. Convergence diagnostics need
-    four or more."""
+    ten or more."""
     burn_in: int | None = None
     """Steps that are never kept; half of them by default, none for ``keep`` = ``num_steps``."""
     max_images: int = setting(32, least=1)

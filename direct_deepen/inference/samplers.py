@@ -34,8 +34,8 @@ class Langevin(Sampler, Map):
 
     num_steps: int = setting(100, least=1)
     """Steps of every chain."""
-    keep: int = setting(4, least=1)
-    """States kept of every chain; R̂ needs four."""
+    keep: int = setting(10, least=1)
+    """States kept of every chain; R̂ needs ten."""
     start: str = setting("map", choices=("sense", "noise", "map"))
     """``sense``, ``noise`` or ``map``: where the chains start."""
     step_size: float | None = setting(None, above=0)

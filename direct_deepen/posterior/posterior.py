@@ -1,7 +1,7 @@
 r"""A posterior given by samples: moments, intervals and diagnostics.
 
-What is looked at is a magnitude, but that of noise is never near zero: |Ex| stands beside no interval of |x| where there
-is little signal. So all real figures are of one number a pixel, the part of the image in phase with the mean,
+What is looked at is a magnitude, but that of noise is never near zero: |Ex| stands beside no interval of |x| where
+there is little signal. So all real figures are of one number a pixel, the part of the image in phase with the mean,
 
 .. math:: u = \mathrm{Re}(x \, \overline{\mathrm{E}x}) / |\mathrm{E}x|, \quad \mathrm{E}u = |\mathrm{E}x|,
 
@@ -19,6 +19,7 @@ from direct_deepen.errors import require, require_positive
 from direct_deepen.inference.samples import Samples
 from direct_deepen.posterior.diagnostics import Diagnostics, diagnose
 from direct_deepen.posterior.intervals import predictive_interval
+from direct_deepen.posterior.rings import scale_rings
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,19 @@ class Posterior:
         deviation = (self.images - self.mean).abs().square().sum(dim=0)
         return (deviation / (2 * max(1, len(self.images) - 1))).sqrt()
 
-    def rescaled(self, std_scale: float) -> "Posterior":
-        """Return the posterior whose samples are x̄ + s(x − x̄), with x̄ the mean and s = ``std_scale`` > 0.
+    def rescaled(self, std_scale: float, ring_scales: Sequence[float] = ()) -> "Posterior":
+        """Return the posterior whose samples are x̄ + s·R(x − x̄), with x̄ the mean and s = ``std_scale`` > 0.
 
-        The mean is unchanged, deviations and the distances of quantiles from it are s times as large. The diagnostics
-        are unchanged.
+        R multiplies k-space ring by ring (:func:`~direct_deepen.posterior.rings.scale_rings`); without ``ring_scales``
+        it is one. The mean is unchanged; without R deviations and the distances of quantiles from it are s times as
+        large. The diagnostics are unchanged.
         """
         require_positive("std_scale", std_scale)
         mean = self.mean
-        return Posterior(images=mean + std_scale * (self.images - mean), diagnostics=self.diagnostics)
+        deviations = std_scale * (self.images - mean)
+        if ring_scales:
+            deviations = scale_rings(deviations, ring_scales)
+        return Posterior(images=mean + deviations, diagnostics=self.diagnostics)
 
     def interval(self, level: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the ends of the interval that holds u of one more sample with probability ``level``.

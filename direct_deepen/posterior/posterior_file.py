@@ -7,14 +7,15 @@ dataset                             type    axes                          meanin
 =================================== ======= ============================= ============================================
 ``map``                             complex slice, row, column            MAP image
 ``mean``                            complex slice, row, column            posterior mean, the MMSE image
-``std``                             real    slice, row, column            standard deviation of the magnitude
+``std``                             real    slice, row, column            standard deviation of u, the part in phase
+                                                                          with ``mean``: what its magnitude shows
 ``std_complex``                     real    slice, row, column            standard deviation per real component
-``quantiles``                       real    slice, quantile, row, column  of the magnitude, at the probabilities of the
-                                                                          attribute ``quantile_probabilities``
+``quantiles``                       real    slice, quantile, row, column  of u, at the probabilities of the attribute
+                                                                          ``quantile_probabilities``
 ``samples``                         complex slice, sample, row, column    if ``model.inference.save_samples``; the
                                                                           states of a chain follow one another
-``split_r_hat``                     real    slice, row, column            convergence of the magnitude, near 1 is good
-``effective_sample_size``           real    slice, row, column            of the magnitude
+``split_r_hat``                     real    slice, row, column            convergence of u, near 1 is good
+``effective_sample_size``           real    slice, row, column            of u, for its mean
 ``image``                           complex slice, row, column            of systems that have neither MAP nor mean
 ``reference``                       complex slice, row, column            of all samples, where a trial left some out
 ``slice_number``                    integer slice                         number in the volume's file, from 0
@@ -34,7 +35,7 @@ dataset                             type    axes                          meanin
 
 The axes are dimension scales: ``xarray.open_dataset(path, engine="h5netcdf")`` names them. A file has the datasets of
 its method: ``mean`` and what follows from samples, ``map`` and its numbers where there is an energy to minimise,
-diagnostics where four or more states of a chain were kept. DIRECT's own file has the magnitude of ``mean``, ``map`` or
+diagnostics where ten or more states of a chain were kept. DIRECT's own file has the magnitude of ``mean``, ``map`` or
 ``image``, the first that is there.
 
 Attributes of the file:
@@ -48,6 +49,7 @@ Attributes of the file:
 ``quantile_probabilities``          of ``quantiles``
 ``calibrated``, ``std_scale``       whether ``direct-deepen calibrate`` was run for the weights, and the scale of the
                                     samples about their mean that it fitted; 1 where it was not (DEEPEN)
+``ring_scales``                     the scales of their k-space, ring by ring, that it fitted besides
 ``training_energy``                 mean and standard deviation of ``energy_per_pixel`` of the images that training
                                     saw; missing where the checkpoint has none
 ``seed``                            DIRECT's ``--seed``; torch's seed where no command of DIRECT ran

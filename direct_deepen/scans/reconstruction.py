@@ -97,7 +97,7 @@ class Method:
         return Langevin(
             num_samples=self.num_samples,
             num_steps=self.num_steps,
-            keep=min(4, self.num_steps),
+            keep=min(10, self.num_steps),
             save_samples=self.save_samples,
             preconditioner=0.25,
             averaged_noise=True,
@@ -149,7 +149,7 @@ class ReconstructedSlices:
 
     @property
     def std(self) -> np.ndarray:
-        """Standard deviation of the magnitude, real (slice, row, column); a :class:`DeepenError` without samples."""
+        """Standard deviation of u, real (slice, row, column); a :class:`DeepenError` without samples."""
         require("std" in self.arrays, "there is no standard deviation; allowed: num_samples of 2 and more")
         return self.arrays["std"]
 

@@ -13,6 +13,7 @@ import recorded
 import tiny_direct
 import torch
 import yaml
+from scipy.stats import t as student
 
 from direct_deepen.engines.calibration_file import read_calibration
 from direct_deepen.engines.reconstruction import named_generator, reconstruct, sample_posterior
@@ -20,16 +21,16 @@ from direct_deepen.engines.trained import load_system, load_trained
 from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
 from direct_deepen.pages import calibration_plots
 from direct_deepen.physics import SenseOperator, complex_normal
-from direct_deepen.posterior.calibration import LEVELS, containing_level, object_pixels
-from direct_deepen.posterior.diagnostics import diagnose
+from direct_deepen.posterior.calibration import LEVELS, held, object_pixels, ring_powers
 from direct_deepen.posterior.posterior import Posterior
+from direct_deepen.posterior.rings import scale_rings
 from direct_deepen.priors import ConvEnergy, QuadraticEnergy
 
 KINDS = [
     (stage, reference, pixels)
     for stage, references in (("before", ("clean", "data noise", "own sample")), ("after", ("clean", "data noise")))
     for reference in references
-    for pixels in ("object", "all")
+    for pixels in ("object", "all", "2×2", "4×4", "8×8")
 ]
 KIND = ("stage", "reference", "pixels")
 SHARES = tuple(round(0.05 * number, 2) for number in range(20))
@@ -92,21 +93,30 @@ def test_the_scale_that_fits_the_validation_data_stands_beside_the_checkpoint_an
     calibration.require_fit_to(run.sidecar, energy.state_dict(), inference)
     (validation,) = study.cases(study.validation)
     posterior = sample_posterior(validation.problem, energy, inference, seed=4)
-    reference = validation.reference.abs()
+    reference = validation.reference
     pixels = object_pixels(reference)
-    covered = containing_level(posterior.rescaled(calibration.std_scale), reference)[pixels] <= 0.9
-    # The share goes in steps of one pixel, and the scale is known to a thousandth.
-    assert float(covered.double().mean()) == pytest.approx(0.9, abs=0.01)
+    covered = held(calibration.corrected(posterior), reference).at(pixels).containing <= 0.9
+    # The share goes in steps of one pixel.
+    assert float(covered.double().mean()) == pytest.approx(0.9, abs=1 / int(pixels.sum()))
+    error, predicted = ring_powers(posterior.rescaled(1.0, calibration.ring_scales), reference)
+    # Up to the end of the fit, but for factors at their bounds.
+    free = np.array([0.26 < scale < 3.9 for scale in calibration.ring_scales])
+    assert free.any()
+    np.testing.assert_allclose((error / predicted).numpy()[free], 1, atol=0.05)
+    # One volume promises nothing.
+    assert calibration.guaranteed_scale is None
+    assert "No guarantee" in (run.output / "table.md").read_text()
 
     rows = rows_of(run.output / "cases.csv")
     cases = study.cases(study.test)
     assert [(row["stage"], row["reference"], row["pixels"]) for row in rows] == len(cases) * KINDS
-    posterior = sample_posterior(cases[0].problem, energy, inference, seed=4).rescaled(calibration.std_scale)
-    reference = cases[0].reference.abs()
+    posterior = calibration.corrected(sample_posterior(cases[0].problem, energy, inference, seed=4))
+    reference = posterior.in_phase(cases[0].reference)
     lower, upper = posterior.interval(0.95)
     share = ((lower <= reference) & (reference <= upper)).double().mean()
-    (row,) = [row for row in rows[: len(KINDS)] if (row["stage"], row["reference"], row["pixels"]) == KINDS[7]]
-    assert (row["case"], KINDS[7]) == ("a.h5#0", ("after", "clean", "all"))
+    kind = ("after", "clean", "all")
+    (row,) = [row for row in rows[: len(KINDS)] if (row["stage"], row["reference"], row["pixels"]) == kind]
+    assert row["case"] == "a.h5#0"
     assert float(row["coverage_95"]) == pytest.approx(float(share), abs=1e-3)
 
     curves = rows_of(run.output / "calibration_curve.csv")
@@ -125,19 +135,27 @@ def test_the_scale_that_fits_the_validation_data_stands_beside_the_checkpoint_an
             run.again(seed=5)
 
 
-def expected_figures(images, reference, pixels):
+def means_of_blocks(values, size):
+    """Means over blocks of the last two axes, cut into whole ones."""
+    rows, columns = (length // size for length in values.shape[-2:])
+    whole = values[..., : rows * size, : columns * size]
+    return whole.reshape(*whole.shape[:-2], rows, size, columns, size).mean(axis=(-3, -1))
+
+
+def expected_figures(images, reference, pixels, size, chains):
     """The columns of a row, and its sparsification curves, in NumPy from the definitions.
 
-    ``images``: complex (sample, row, column); ``reference``: magnitude; ``pixels``: those that count.
+    ``images``: complex (sample, row, column); ``reference``: complex; ``pixels``: those that count.
     """
-    magnitude = np.abs(images)
+    phase = np.exp(-1j * np.angle(images.mean(axis=0)))
+    values, target = (means_of_blocks(np.real(x * phase), size) for x in (images, reference))
+    whole = means_of_blocks(pixels.astype(float), size) == 1
+    mean, std = (found[whole] for found in (values.mean(axis=0), values.std(axis=0, ddof=1)))
+    error = np.abs(mean - target[whole])
 
     def coverage(level):
-        lower, upper = np.quantile(magnitude, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        return ((lower <= reference) & (reference <= upper))[pixels].mean()
+        return (error <= student.ppf((1 + level) / 2, chains - 1) * std * np.sqrt(1 + 1 / chains)).mean()
 
-    std = magnitude.std(axis=0, ddof=1)[pixels]
-    error = np.abs(np.abs(images.mean(axis=0)) - reference)[pixels]
     left = [max(1, round((1 - share) * error.size)) for share in SHARES]
     by_std, oracle = (
         np.array([kept[:number].mean() for number in left]) / error.mean()
@@ -156,11 +174,17 @@ def expected_figures(images, reference, pixels):
 
 
 def with_noise(case, std, seed):
-    """The magnitude of a reference with complex noise, drawn as the command draws it for this slice."""
-    reference = case.reference[0].abs()
+    """A reference with complex noise, drawn as the command draws it for this slice."""
+    reference = case.reference[0]
     generator = named_generator(seed, (f"data noise of {case.volume}", case.slice_number), torch.device("cpu"))
     noise = complex_normal((1, *reference.shape), generator=generator)[0]
-    return np.abs(reference.numpy().astype(float) + std * noise.numpy())
+    return reference.numpy().astype(complex) + std * noise.numpy()
+
+
+def corrected(images, calibration):
+    """Samples with the factors of a calibration: rings by the package, which has tests of its own."""
+    mean = images.mean(axis=0)
+    return mean + calibration.std_scale * scale_rings(torch.from_numpy(images - mean), calibration.ring_scales).numpy()
 
 
 def test_every_figure_is_that_of_the_samples_before_and_after_the_scale(run, study):
@@ -171,47 +195,55 @@ def test_every_figure_is_that_of_the_samples_before_and_after_the_scale(run, stu
     )
     run.configuration.write_text(yaml.safe_dump(config))
     assert run.again().code == 0
-    scale = read_calibration(run.sidecar).std_scale
-    assert abs(scale - 1) > 0.1
+    calibration = read_calibration(run.sidecar)
+    assert abs(max(calibration.ring_scales) - 1) > 0.1
     noise_std = 2 * inference.shared.noise_std
-    keep = inference.keep
+    keep, chains = inference.keep, inference.num_samples
 
     rows, curves = rows_of(run.output / "cases.csv"), {}
     for case in study.cases(study.test):
         name = f"{case.volume}#{case.slice_number}"
         kept = torch.load(run.output / "samples" / "test" / f"{name}.pt", weights_only=True)
         images = kept["images"][:, 0].numpy().astype(complex)
-        mean = images.mean(axis=0)
-        wide = mean + scale * (images - mean)
-        clean = case.reference[0].abs().numpy().astype(float)
+        wide = corrected(images, calibration)
+        clean = case.reference[0].numpy().astype(complex)
         noisy, other = (with_noise(case, std, 4) for std in (noise_std, 10 * noise_std))
         posteriors = {
-            ("before", "clean"): (images, clean),
-            ("before", "data noise"): (images, noisy),
+            ("before", "clean"): (images, clean, chains),
+            ("before", "data noise"): (images, noisy, chains),
             # The first chain is left out, and its last state is what is to be covered.
-            ("before", "own sample"): (images[keep:], np.abs(images[keep - 1])),
-            ("after", "clean"): (wide, clean),
-            ("after", "data noise"): (wide, noisy),
+            ("before", "own sample"): (images[keep:], images[keep - 1], chains - 1),
+            ("after", "clean"): (wide, clean, chains),
+            ("after", "data noise"): (wide, noisy, chains),
         }
+        inside, everywhere = abs(clean) > 0.05 * abs(clean).max(), np.ones(clean.shape, bool)
         for stage, reference, pixels in KINDS:
-            inside = clean > 0.05 * clean.max() if pixels == "object" else np.ones(clean.shape, bool)
-            (row,) = [
+            found = [
                 row
                 for row in rows
                 if (row["case"], row["stage"], row["reference"], row["pixels"]) == (name, stage, reference, pixels)
             ]
-            expected, by_std, oracle = expected_figures(*posteriors[stage, reference], inside)
+            size = {"object": 1, "all": 1}.get(pixels) or int(pixels[0])
+            chosen = everywhere if pixels == "all" else inside
+            if (means_of_blocks(chosen.astype(float), size) == 1).sum() < 3:
+                assert not found
+                continue
+            samples, target, number = posteriors[stage, reference]
+            expected, by_std, oracle = expected_figures(samples, target, chosen, size, number)
+            (row,) = found
             # Single precision, six digits, and at the end of an interval a pixel may fall to either side.
             assert {column: float(row[column]) for column in expected} == pytest.approx(expected, rel=1e-3, abs=2e-3)
             curves.setdefault((stage, reference, pixels), []).append((by_std, oracle))
         # The size of the noise matters by far more than that.
-        wrong, _, _ = expected_figures(images, other, np.ones(clean.shape, bool))
-        (row,) = [row for row in rows if (row["case"], *KINDS[3]) == (name, *(row[key] for key in KIND))]
+        wrong, _, _ = expected_figures(images, other, everywhere, 1, chains)
+        (row,) = [
+            row for row in rows if tuple(row[key] for key in ("case", *KIND)) == (name, "before", "data noise", "all")
+        ]
         assert abs(wrong["coverage_50"] - float(row["coverage_50"])) > 0.02
 
     found = rows_of(run.output / "sparsification.csv")
     # Those of the object first.
-    kinds = sorted(KINDS, key=lambda kind: kind[2] != "object")
+    kinds = sorted(curves, key=lambda kind: kind[2] != "object")
     assert [(*(row[key] for key in KIND), float(row["removed"])) for row in found] == [
         (*kind, share) for kind in kinds for share in SHARES
     ]
@@ -228,7 +260,7 @@ def test_a_picture_that_fails_loses_nothing_of_what_was_sampled(run, monkeypatch
         run.again(slices=1)
     assert read_calibration(run.sidecar).slices == 1
     written = {path.name for path in run.output.iterdir()}
-    assert written == {"samples", "table.md", "cases.csv", "calibration_curve.csv", "sparsification.csv"}
+    assert written == {"samples", "table.md", "cases.csv", "calibration_curve.csv", "sparsification.csv", "rings.csv"}
 
 
 def test_the_same_seed_gives_the_same_tables_and_another_seed_others(run):
@@ -325,14 +357,13 @@ def test_kept_samples_are_used_again_under_the_same_key_unless_the_file_is_damag
     path, drawn = tmp_path / "samples" / "a.h5#0.pt", []
 
     def sample():
-        images = draw(3, 4, 1, 5, 5, seed=len(drawn), dtype=torch.complex64)
-        drawn.append(Posterior(images=images.flatten(0, 1), diagnostics=diagnose(images.abs())))
+        drawn.append(Posterior.from_chains(draw(3, 10, 1, 5, 5, seed=len(drawn), dtype=torch.complex64)))
         return drawn[-1]
 
     first, again = kept_posterior(path, "key", sample), kept_posterior(path, "key", sample)
     assert len(drawn) == 1
     assert torch.equal(again.images, first.images)
-    assert (again.diagnostics.num_chains, again.diagnostics.keep) == (3, 4)
+    assert (again.diagnostics.num_chains, again.diagnostics.keep) == (3, 10)
     assert torch.equal(again.diagnostics.split_r_hat, first.diagnostics.split_r_hat)
     kept_posterior(path, "other", sample)
     assert len(drawn) == 2

@@ -8,7 +8,7 @@ import torch
 from skimage.metrics import normalized_root_mse, peak_signal_noise_ratio, structural_similarity
 
 from direct_deepen.evaluation.metrics import posterior_quality, quality
-from direct_deepen.posterior.calibration import coverage, predictive_level
+from direct_deepen.posterior.intervals import containing_level, coverage
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_an_interval_of_few_samples_holds_ninety_per_cent_of_what_they_are_drawn
     draws = torch.randn(samples + 1, 40000, generator=torch.Generator().manual_seed(samples))
     mean, std = draws[1:].mean(dim=0), draws[1:].std(dim=0)
     # 40000 pixels: a standard error of 0.0015.
-    held, narrow = (predictive_level(mean, width * std, draws[0], num_chains=samples) for width in (1.0, 0.5))
+    held, narrow = (containing_level(mean, width * std, draws[0], num_chains=samples) for width in (1.0, 0.5))
     assert coverage(held, [0.5, 0.9]).tolist() == pytest.approx([0.5, 0.9], abs=0.01)
     assert float(coverage(narrow, [0.9])) < 0.8
 

@@ -117,7 +117,9 @@ def test_convergence_figures_are_those_of_arviz(correlation, length):
         # Its bound is N·log₁₀N.
         expected = min(chains * 2 * (length // 2), array_stats.ess(one, method="mean"))
         assert float(effective_sample_size(states)[pixel]) == pytest.approx(expected, rel=1e-9), pixel
-        assert float(split_r_hat(states)[pixel]) == pytest.approx(array_stats.rhat(one, method="split"), rel=1e-9), pixel
+        assert float(split_r_hat(states)[pixel]) == pytest.approx(array_stats.rhat(one, method="split"), rel=1e-9), (
+            pixel
+        )
 
 
 def test_effective_sample_size_of_chains_that_disagree_is_small():
