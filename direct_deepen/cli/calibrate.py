@@ -88,5 +88,5 @@ def run(args: argparse.Namespace) -> None:
     path = args.output / "pretrained.calibration.yaml" if args.checkpoint is None else calibration_path(args.checkpoint)
     write_calibration(path, calibration)
     # Last of all: hours of sampling are not to be lost to a picture.
-    plot_calibration(assessments, args.output / "calibration.png")
+    plot_calibration(assessments, rings, args.output / "calibration.png")
     print(f"{table}\nwrote {args.output}\nwrote {path}")

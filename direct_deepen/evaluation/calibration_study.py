@@ -351,15 +351,20 @@ def _resolution_rows(assessments: Sequence[Assessment]) -> list[dict[str, str]]:
 def _ratio_rows(rings: Sequence[Rings]) -> list[dict[str, str]]:
     rows = []
     for stage in (BEFORE, AFTER):
-        found = [item for item in rings if item.stage == stage]
-        bounds = max((item.bounds for item in found), key=len)
-        error, predicted = (np.zeros(len(bounds)) for _ in range(2))
-        for item in found:
-            error[: len(item.error)] += item.error.numpy()
-            predicted[: len(item.error)] += item.predicted.numpy()
-        ratios = {f"to {bound:.3g}": f"{ratio:.2f}" for bound, ratio in zip(bounds, error / predicted, strict=True)}
-        rows.append({"factors": "fitted" if stage == AFTER else "none"} | ratios)
+        cells = {f"to {bound:.3g}": f"{ratio:.2f}" for bound, ratio in zip(*ratios_by_ring(rings, stage), strict=True)}
+        rows.append({"factors": "fitted" if stage == AFTER else "none"} | cells)
     return rows
+
+
+def ratios_by_ring(rings: Sequence[Rings], stage: str) -> tuple[list[float], list[float]]:
+    """Return outer radii of the rings, and the power of the error over what samples predict, summed over slices."""
+    found = [item for item in rings if item.stage == stage]
+    bounds = max((item.bounds for item in found), key=len)
+    error, predicted = (np.zeros(len(bounds)) for _ in range(2))
+    for item in found:
+        error[: len(item.error)] += item.error.numpy()
+        predicted[: len(item.error)] += item.predicted.numpy()
+    return bounds, (error / predicted).tolist()
 
 
 def _guarantee(calibration: Calibration, missed: Mapping[str, float]) -> str:

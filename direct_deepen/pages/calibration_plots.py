@@ -10,13 +10,16 @@ from matplotlib.axes import Axes
 from direct_deepen.evaluation.calibration_study import (
     AFTER,
     BEFORE,
+    BLOCKS,
     CLEAN,
     DATA_NOISE,
     EVERYWHERE,
     OBJECT,
     SAMPLE,
     Assessment,
+    Rings,
     mean_over,
+    ratios_by_ring,
     select,
 )
 from direct_deepen.pages.drawing import blank_figure, write_figure
@@ -33,20 +36,23 @@ _LOOK: dict[Any, Any] = {
 _IDEAL: dict[str, Any] = {"color": "0.6", "linewidth": 1, "linestyle": ":"}
 
 
-def plot_calibration(assessments: Sequence[Assessment], path: Path) -> None:
+def plot_calibration(assessments: Sequence[Assessment], rings: Sequence[Rings], path: Path) -> None:
     """Draw what a calibration found, means over slices.
 
-    Coverage against the nominal level, inside the object and on all pixels; error against standard deviation in bins,
-    and the sparsification curves, both inside the object against the reference as it is.
+    Coverage against the nominal level, inside the object and on all pixels; coverage of 90 % intervals of means of
+    blocks, and power of the error over that of samples by ring of k-space; error against standard deviation in bins,
+    and the sparsification curves. The last four are inside the object, against the reference as it is.
     """
     with rc_context(_LOOK):
-        figure = blank_figure(8.4, 7.6)
-        (inside, everywhere), (reliability, sparse) = figure.subplots(2, 2).tolist()
+        figure = blank_figure(12.6, 7.6)
+        (inside, blocks, reliability), (everywhere, by_ring, sparse) = figure.subplots(2, 3).tolist()
         _calibration_curves(inside, assessments, OBJECT, "Coverage inside the object")
         _calibration_curves(everywhere, assessments, EVERYWHERE, "Coverage on all pixels")
+        _by_block(blocks, assessments)
+        _by_ring(by_ring, rings)
         _reliability(reliability, assessments)
         _sparsification_curves(sparse, assessments)
-        for axes in (inside, everywhere, reliability, sparse):
+        for axes in (inside, everywhere, blocks, by_ring, reliability, sparse):
             axes.legend()
         write_figure(figure, path)
 
@@ -69,6 +75,31 @@ def _calibration_curves(axes: Axes, assessments: Sequence[Assessment], pixels: s
         axes.plot([100 * level for level in LEVELS], 100 * curve, **_style(reference, stage))
     axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", title=title)
     axes.set(xlabel="nominal level of the interval (%)", ylabel="pixels inside the interval (%)")
+
+
+def _by_block(axes: Axes, assessments: Sequence[Assessment]) -> None:
+    axes.axhline(90, label="ideal", **_IDEAL)
+    level = LEVELS.index(0.9)
+    for reference, stage in _KINDS[:3]:
+        found = {name: select(assessments, stage, reference, name) for name in (OBJECT, *BLOCKS)}
+        shares = {BLOCKS.get(name, 1): items for name, items in found.items() if items}
+        covered = [100 * float(mean_over(items, lambda item: item.curve)[level]) for items in shares.values()]
+        axes.plot(list(shares), covered, marker="o", markersize=3, **_style(reference, stage))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([1, *BLOCKS.values()], labels=["pixel", *BLOCKS])
+    axes.set(ylim=(0, 100), title="90 % intervals of means of blocks, inside the object")
+    axes.set(xlabel="block", ylabel="blocks inside the interval (%)")
+
+
+def _by_ring(axes: Axes, rings: Sequence[Rings]) -> None:
+    axes.axhline(1.0, label="ideal", **_IDEAL)
+    for stage in (BEFORE, AFTER):
+        bounds, ratios = ratios_by_ring(rings, stage)
+        axes.plot(ratios, marker="o", markersize=3, **_style(CLEAN, stage))
+        axes.set_xticks(range(len(bounds)), labels=[f"{bound:.3g}" for bound in bounds])
+    axes.set_yscale("log")
+    axes.set(title="Power of the error over that of samples, by ring")
+    axes.set(xlabel="outer radius, cycles over the field of view", ylabel="ratio; 1 is right")
 
 
 def _reliability(axes: Axes, assessments: Sequence[Assessment]) -> None:

@@ -139,7 +139,8 @@ def ring_powers(posterior: Posterior, reference: torch.Tensor) -> tuple[torch.Te
         \frac{1 + 1/S}{S' - 1} \sum_j \sum_{k \in ring} |F w(x_j - \bar x)|^2
 
     w is one inside the object, falls off over its edge, and is zero in air, where a reference has the noise of the
-    measurement and samples that of training; S are chains and S' samples. Complex (batch, height, width), summed over the batch.
+    measurement and samples that of training; S are chains and S' samples. Complex (batch, height, width), of which the
+    batch is summed over.
     """
     weight = _tapered(object_pixels(reference))
     rings, count = ring_numbers(*reference.shape[-2:], device=reference.device), len(posterior.images)

@@ -14,14 +14,15 @@ import yaml
 from direct_deepen.engines.calibration_file import (
     Calibration,
     calibration_path,
-    fitted_scale,
+    fitted_calibration,
     read_calibration,
     write_calibration,
 )
 from direct_deepen.engines.checkpoints import digest_of, weights_of
 from direct_deepen.engines.settings import system_of
 
-SCALE = 2.5
+SCALE, OF_RINGS = 2.5, 1.5
+TOTAL = SCALE * OF_RINGS
 
 
 @pytest.fixture
@@ -42,6 +43,7 @@ def calibrated(tmp_path, checkpoint, mean_config):
         seed=3,
         direct_deepen_version="0",
         torch_version="0",
+        ring_scales=[OF_RINGS, OF_RINGS],
     )
     write_calibration(calibration_path(copied), calibration)
     return SimpleNamespace(
@@ -70,10 +72,10 @@ OF_BEFORE = {
 def test_a_calibration_of_an_earlier_version_is_read_and_fits(calibrated, one_line_error, newer):
     content = yaml.safe_load(calibrated.path.read_text())
     calibrated.path.write_text(yaml.safe_dump(content | {"sampling": OF_BEFORE | newer}))
-    assert fitted_scale(calibrated.checkpoint, calibrated.inference) == SCALE
+    assert fitted_calibration(calibrated.checkpoint, calibrated.inference).std_scale == SCALE
     for key, value in {"num_steps": 9, "convolutions": "bfloat16", "averaged_noise": True}.items():
         with one_line_error("model_8.calibration.yaml", key):
-            fitted_scale(calibrated.checkpoint, replace(calibrated.inference, **{key: value}))
+            fitted_calibration(calibrated.checkpoint, replace(calibrated.inference, **{key: value}))
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,7 @@ def test_a_calibration_of_an_earlier_version_is_read_and_fits(calibrated, one_li
         ("std_scale: 2.5", "", ["no calibration", "std_scale"]),
         ("std_scale: 2.5", "std_scale: 2.5\nother: 1", ["no calibration", "other"]),
         ("std_scale: 2.5", "std_scale: [", ["no YAML"]),
+        ("- 1.5", "- -1.5", ["ring_scales is -1.5", "> 0"]),
     ],
 )
 def test_a_damaged_calibration_is_refused(calibrated, one_line_error, before, after, words):
@@ -109,7 +112,7 @@ def test_the_digest_depends_on_names_types_shapes_and_values_alone():
 def test_all_that_the_spread_depends_on_is_compared(calibrated, mean_config, one_line_error):
     def fitted(changes):
         section = tiny_direct.changed(mean_config["model"], changes)
-        return fitted_scale(calibrated.checkpoint, system_of(section).inference)
+        return fitted_calibration(calibrated.checkpoint, system_of(section).inference).std_scale
 
     assert fitted({}) == SCALE
     others = {
@@ -140,14 +143,15 @@ def test_predict_rescales_the_posterior_and_says_so(tmp_path, calibrated, mean_c
     (found, attributes), (before, plain) = content(output), content(mean_prediction)
     assert (plain["calibrated"], plain["std_scale"]) == (False, 1.0)
     assert (attributes["calibrated"], attributes["std_scale"]) == (True, SCALE)
+    assert list(attributes["ring_scales"]) == [OF_RINGS, OF_RINGS]
+    assert "ring_scales" not in plain
     # Single precision: the mean is taken out and added again.
-    np.testing.assert_allclose(found["std_complex"], SCALE * before["std_complex"], rtol=1e-3)
+    np.testing.assert_allclose(found["std_complex"], TOTAL * before["std_complex"], rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(found["mean"], before["mean"], atol=1e-5 * np.abs(before["mean"]).max())
     np.testing.assert_array_equal(found["map"], before["map"])
-    # The magnitude follows from the samples; where it is far from zero it scales as they do.
-    bright = np.abs(before["mean"]) > 20 * SCALE * before["std_complex"]
-    assert bright.any()
-    np.testing.assert_allclose(found["std"][bright], SCALE * before["std"][bright], rtol=0.05)
+    np.testing.assert_allclose(found["std"], TOTAL * before["std"], rtol=1e-3, atol=1e-6)
+    away = found["quantiles"] - np.abs(found["mean"])[:, None], before["quantiles"] - np.abs(before["mean"])[:, None]
+    np.testing.assert_allclose(away[0], TOTAL * away[1], rtol=1e-3, atol=1e-4 * np.abs(away[0]).max())
 
 
 def test_predict_refuses_the_calibration_of_other_weights(
