@@ -45,6 +45,9 @@ class Langevin(Sampler, Map):
     averaged_noise: bool = False
     """Whether the noise of a step is the mean of two draws: the deviation of samples then does not depend on τ, as far
     as the cost is quadratic."""
+    antithetic: bool = False
+    """Whether every second chain has the noise of the one before, negated: the mean then has hardly any error of its
+    own, and as many chains say half as much of the deviation."""
     convolutions: str = setting("float32", choices=("float32", "bfloat16"))
     """``float32``, or ``bfloat16``: precision of the convolutions in the gradients of the chains. MAP keeps float32."""
 
@@ -85,7 +88,9 @@ class Langevin(Sampler, Map):
             noise_std=noise_std,
             init=start if start is not None and self.start == "map" else self.start,
             init_std=self.shared.noise_start_std,
-            chains=Chains(self.num_samples, self.num_steps, self.keep, max_images=self.max_images),
+            chains=Chains(
+                self.num_samples, self.num_steps, self.keep, max_images=self.max_images, antithetic=self.antithetic
+            ),
             step=LangevinStep(self.step_size, preconditioner=self.preconditioner, averaged_noise=self.averaged_noise),
             generator=generator,
             progress=True,

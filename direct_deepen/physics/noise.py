@@ -19,25 +19,36 @@ class ChainGenerators:
 
     generators: Sequence[Sequence[torch.Generator]]
     """By chain and image of the batch."""
+    signs: Sequence[int]
+    """By chain: 1, or -1 for one whose normal numbers are negated."""
 
     @classmethod
-    def from_one(cls, generator: torch.Generator, num_chains: int, batch: int) -> Self:
-        """Return generators seeded by one draw of a generator, the number of the chain, and that of the image."""
+    def from_one(cls, generator: torch.Generator, num_chains: int, batch: int, *, antithetic: bool = False) -> Self:
+        """Return generators seeded by one draw of a generator, the number of the chain, and that of the image.
+
+        ``antithetic``: every second chain draws what the one before draws, and negates it where it is normal.
+        """
         device = generator.device
         drawn = int(torch.randint(2**62, (), generator=generator, device=device))
+        mirrored = [antithetic and chain % 2 == 1 for chain in range(num_chains)]
 
         def seeded(chain: int, image: int) -> torch.Generator:
-            digest = hashlib.sha256(f"{drawn}/{chain}/{image}".encode()).digest()
+            digest = hashlib.sha256(f"{drawn}/{chain - mirrored[chain]}/{image}".encode()).digest()
             return torch.Generator(device).manual_seed(int.from_bytes(digest[:7]))
 
-        return cls([[seeded(chain, image) for image in range(batch)] for chain in range(num_chains)])
+        generators = [[seeded(chain, image) for image in range(batch)] for chain in range(num_chains)]
+        return cls(generators, [-1 if second else 1 for second in mirrored])
 
     def __getitem__(self, chains: slice) -> Self:
-        return type(self)(self.generators[chains])
+        return type(self)(self.generators[chains], self.signs[chains])
 
     def normal(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         """Draw real standard normal numbers of a shape (chain, batch, ...), on the device of the generators."""
-        return self._filled(torch.Tensor.normal_, shape, dtype)
+        numbers = self._filled(torch.Tensor.normal_, shape, dtype)
+        for chain, sign in zip(numbers, self.signs, strict=True):
+            if sign < 0:
+                chain.neg_()
+        return numbers
 
     def uniform(self) -> torch.Tensor:
         """Draw a number between zero and one for every image of every chain, float64 (chain, batch)."""

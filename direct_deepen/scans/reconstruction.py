@@ -101,6 +101,7 @@ class Method:
             save_samples=self.save_samples,
             preconditioner=0.25,
             averaged_noise=True,
+            antithetic=True,
             **shared,
         )
 

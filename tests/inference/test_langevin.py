@@ -439,6 +439,18 @@ def test_with_averaged_noise_neither_groups_nor_other_chains_change_a_chain(samp
     assert other.gradient_evaluations == few.gradient_evaluations
 
 
+@pytest.mark.parametrize("max_images", [1, 4, 32])
+def test_of_antithetic_chains_the_first_are_what_they_are_by_themselves_and_the_second_of_other_noise(
+    sample, max_images
+):
+    plain, pairs = sample(num_samples=5), sample(num_samples=5, antithetic=True, max_images=max_images)
+    chains, own = pairs.by_chain()[:, -1], plain.by_chain()[:, -1]
+    # Only sums round otherwise in batches of another shape.
+    torch.testing.assert_close(chains[::2], own[::2], rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(chains[1::2], own[1::2])
+    assert not torch.allclose(chains[1::2], chains[:-1:2])
+
+
 def test_a_group_and_its_old_keywords_together_are_refused(sample, one_line_error):
     with one_line_error("num_steps", "chains", "Chains"):
         sample(chains=Chains())

@@ -123,6 +123,30 @@ def test_stationary_distribution_has_the_mean_of_the_posterior_and_the_variance_
     assert_standard_normal(deviations)
 
 
+@pytest.mark.parametrize("averaged_noise", [False, True])
+def test_of_a_quadratic_cost_pairs_of_antithetic_chains_have_the_exact_mean_and_its_variance(posterior, averaged_noise):
+    truth = posterior(6, 6)
+    samples = langevin(
+        truth.A,
+        truth.kspace,
+        truth.energy,
+        noise_std=NOISE_STD,
+        generator=torch.Generator().manual_seed(0),
+        init=truth.mean.reshape(1, 6, 6),
+        chains=Chains(400, 60, max_images=400, antithetic=True),
+        step=LangevinStep(0.5, averaged_noise=averaged_noise),
+    )
+    pairs = samples.images.unflatten(0, (-1, 2))
+    exact = truth.mean.reshape(1, 6, 6)
+    # Noise of 0.1, which cancels up to rounding; that of two chains with noise of their own does not.
+    torch.testing.assert_close(pairs.mean(dim=1), exact.expand_as(pairs[:, 0]), rtol=0, atol=1e-12)
+    assert float((pairs[::2, 0] + pairs[1::2, 0] - 2 * exact).abs().mean()) > 0.01
+    # Firsts, and seconds, are samples like any others.
+    variance = truth.target_variance() if averaged_noise else truth.stationary_variance(0.5)
+    for one in pairs.unbind(dim=1):
+        assert_standard_normal(truth.whitened(one, variance))
+
+
 def test_step_bias_is_visible_at_this_number_of_samples(posterior):
     # What the tests here could miss: the target itself is dozens of standard errors away from what the chain with τ = ¼
     # gives.
