@@ -2,8 +2,8 @@
 
     python -m projects.calibration.mean_and_map runs/calibration/phantom/2d4x/seed_0 TEST
 
-FOLDER is one calibration of `projects.calibration.run`, whose samples of TEST are used again. The mean of S chains has the
-error of the exact mean, and a Monte-Carlo error whose power is V/S, V that of the chain means about their mean:
+FOLDER is one calibration of `projects.calibration.run`, whose samples of TEST are used again. The mean of S chains has
+the error of the exact mean, and a Monte-Carlo error whose power is V/S, V that of the chain means about their mean:
 MSE(∞) = MSE(S) − V/S, without a bias. Writes mean_and_map.md there.
 """
 
@@ -60,7 +60,8 @@ def main() -> None:
         with torch.no_grad():
             most_probable = inference.solve(case.problem, prior).image
         peak = float(case.reference.abs().max()) ** 2
-        for name, error in {"MAP": mean_square(most_probable, case.reference), **errors(chains, case.reference)}.items():
+        squares = {"MAP": mean_square(most_probable, case.reference)} | errors(chains, case.reference)
+        for name, error in squares.items():
             found.setdefault(name, []).append(float(10 * torch.log10(torch.tensor(peak / error))))
     rows = [
         {"image": name, "PSNR (dB)": f"{sum(values) / len(values):.2f}", "slices": len(values)}

@@ -2,10 +2,12 @@
 
     python -m projects.calibration.report runs/calibration projects/calibration/results
 
-Writes results.csv, a row a slice, seed, stage and size of block, rings.csv, and tables.md.
+Writes results.csv, a row a slice, seed, stage and size of block, rings.csv, tables.md, and the picture of every set
+with the mask 2d4x and the first seed.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ def coverage_rows(cases: pandas.DataFrame) -> list[dict[str, Any]]:
     """Return coverage of 90 % intervals by size of block, in per cent; ± is over volumes, of means over seeds."""
     rows = []
     for key, found in cases.groupby(_KEY, sort=False):
-        row: dict[str, Any] = _named(key)
+        row: dict[str, Any] = _named(key) | {"slices": found["case"].nunique()}
         for pixels in (OBJECT, *BLOCKS):
             values = found[found["pixels"] == pixels].groupby("case")["coverage_90"].mean()
             mean, half = interval_over_volumes({case: 100 * value for case, value in values.items()})
@@ -83,6 +85,8 @@ def main() -> None:
     for name, found in rings.groupby("set", sort=False):
         parts += [f"### Power of the error over that of samples, by ring: {name}\n", markdown_table(ring_rows(found))]
     write_text(args.results / "tables.md", "\n".join(parts))
+    for picture in sorted(args.runs.glob("*/2d4x/seed_0/calibration.png")):
+        shutil.copyfile(picture, args.results / f"{picture.parts[-4]}_2d4x.png")
     print("\n".join(parts))
 
 

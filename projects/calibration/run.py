@@ -1,6 +1,6 @@
 """Do intervals of regions hold? `direct-deepen calibrate` on several sets of data, masks and seeds.
 
-    python -m projects.calibration.run runs/calibration --set phantom configs/pretrained_2d4x_posterior.yaml VALIDATION TEST
+    python -m projects.calibration.run runs/calibration --set NAME CONFIGURATION VALIDATION TEST
     python -m projects.calibration.report runs/calibration projects/calibration/results
 
 A set is a configuration, whose weights are those that come with the package, and two folders of volumes. Its masks are
