@@ -14,6 +14,7 @@ from direct_deepen.physics import (
 )
 from direct_deepen.posterior.misfit import Misfit, misfit
 from direct_deepen.posterior.posterior import Posterior
+from direct_deepen.posterior.region import Region
 from direct_deepen.priors import ConvEnergy, DifferentiableEnergy, Energy, QuadraticEnergy, SumEnergy, at_noise
 from direct_deepen.priors.pretrained import available_pretrained, load_pretrained, pretrained_provenance
 from direct_deepen.scans.reconstruction import reconstruct_kspace
@@ -35,6 +36,7 @@ __all__ = [
     "Misfit",
     "Posterior",
     "QuadraticEnergy",
+    "Region",
     "Samples",
     "SenseOperator",
     "Stopping",

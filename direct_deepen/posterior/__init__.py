@@ -1,6 +1,7 @@
-"""The posterior from samples: moments, intervals, convergence, calibration, and its file."""
+"""The posterior from samples: moments, intervals, regions, convergence, calibration, and its file."""
 
 from direct_deepen.posterior.diagnostics import Diagnostics
 from direct_deepen.posterior.posterior import Posterior
+from direct_deepen.posterior.region import Region
 
-__all__ = ["Diagnostics", "Posterior"]
+__all__ = ["Diagnostics", "Posterior", "Region"]

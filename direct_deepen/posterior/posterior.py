@@ -11,7 +11,7 @@ magnitude image over it, and a sample farther from the mean by a factor is so in
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -19,6 +19,7 @@ from direct_deepen.errors import require, require_positive
 from direct_deepen.inference.samples import Samples
 from direct_deepen.posterior.diagnostics import Diagnostics, diagnose
 from direct_deepen.posterior.intervals import predictive_interval
+from direct_deepen.posterior.region import Region, region_weights
 from direct_deepen.posterior.rings import scale_rings
 
 
@@ -89,6 +90,18 @@ class Posterior:
         """
         return predictive_interval(self.mean.abs(), self.std, level, num_chains=self.diagnostics.num_chains)
 
+    def region(self, mask: Any) -> Region:
+        """Return the mean of u over a region, sample by sample.
+
+        ``mask`` is boolean, or weights of zero and above, (height, width), one for all images of the batch: a tensor or
+        an array. A :class:`DeepenError` for another shape, and for weights that are negative, not finite, or zero
+        everywhere.
+        """
+        weights = region_weights(mask, self.images)
+        inside = weights > 0
+        pixels = self.images[..., inside]
+        return Region(in_phase(pixels, pixels.mean(dim=0)) @ weights[inside], self.diagnostics.num_chains)
+
     def quantiles(self, probabilities: Sequence[float]) -> torch.Tensor:
         """Return quantiles of u, interpolated linearly between samples: real (quantile, batch, height, width)."""
         allowed = all(0 <= probability <= 1 for probability in probabilities)
@@ -100,7 +113,7 @@ class Posterior:
 
 
 def in_phase(images: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """Return Re(x·conj(m))/|m| of complex images (..., batch, height, width); the real part where m is zero."""
+    """Return Re(x·conj(m))/|m| of complex images (..., *pixels) with m (*pixels); the real part where m is zero."""
     size = mean.abs()
     direction = torch.where(size > 0, mean / torch.where(size > 0, size, 1.0), 1.0)
     return images.real * direction.real + images.imag * direction.imag
