@@ -52,6 +52,7 @@ def test_every_file_the_readme_names_exists():
         "benchmark",
         "calibrate",
         "posterior",
+        "region",
         "landscape",
         "doctor",
         "report",

@@ -14,6 +14,7 @@ from direct_deepen.cli import (
     phantom,
     posterior,
     reconstruct,
+    region,
     report,
     simulate,
 )
@@ -30,7 +31,7 @@ Training and prediction are DIRECT's own commands:
 
 
 _COMMANDS = (
-    doctor, reconstruct, posterior, phantom, simulate, configure, benchmark, calibrate, landscape, report,
+    doctor, reconstruct, posterior, region, phantom, simulate, configure, benchmark, calibrate, landscape, report,
 )  # fmt: skip
 
 _OUTPUTS = ("output", "out", "html", "csv", "nifti")
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         calibrate,
         reconstruct,
         posterior,
+        region,
         landscape,
         report,
     ):

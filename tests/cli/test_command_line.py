@@ -24,6 +24,7 @@ from direct_deepen.cli.main import main
                 "benchmark",
                 "calibrate",
                 "posterior",
+                "region",
                 "landscape",
                 "report",
                 "doctor",

@@ -1,6 +1,8 @@
 """A full disk: every command ends with one line that names the file, and leaves no part of one."""
 
+import numpy as np
 import pytest
+from sampled_file import draw_samples, write_sampled
 
 from direct_deepen.data.phantom import volume as phantom_volume
 
@@ -15,6 +17,13 @@ def posterior_picture(study, out):
 
 def posterior_nifti(study, out):
     return ["posterior", str(study.prediction / "a.posterior.h5"), "--nifti", str(out / "image.nii.gz")]
+
+
+def region(study, out):
+    labels = out.with_name("labels.npy")
+    np.save(labels, np.ones((8, 9), dtype=np.uint8))
+    path = write_sampled(out.with_name("a.posterior.h5"), draw_samples(1, 3, 1, 8, 9), chains=3)
+    return ["region", str(path), "--mask", str(labels), "--csv", str(out / "regions.csv")]
 
 
 def landscape(study, out):
@@ -43,6 +52,7 @@ COMMANDS = {
     posterior: "page.html",
     posterior_picture: "slice.png",
     posterior_nifti: "image_map.nii.gz",
+    region: "regions.csv",
     landscape: "landscape.png",
     calibrate: "validation",
     report: "report.html",
@@ -54,8 +64,9 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
 def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, study, run_command, full_disk, command):
     out = tmp_path / "out"
+    arguments = command(study, out)
     with full_disk():
-        result = run_command(command(study, out))
+        result = run_command(arguments)
     assert result.code == 2
     (line,) = result.errors
     assert line.startswith(f"direct-deepen: error: {out}")
