@@ -3,6 +3,7 @@
 It is told what to do by the DevTools protocol, through two pipes: https://chromedevtools.github.io/devtools-protocol.
 """
 
+import base64
 import json
 import os
 import select
@@ -60,6 +61,14 @@ def visit(page: Path, script: str = "") -> Visit:
     The script is the body of an asynchronous function. It may call ``find(selector)``, ``key(name)``, ``images()``,
     those of the panels, and ``loaded()``, and it notes what it sees in ``seen``.
     """
+    with opened(page) as tab:
+        seen = tab.run(script)
+        return Visit(seen, tab.console())
+
+
+@contextmanager
+def opened(page: Path) -> Iterator["Tab"]:
+    """Open a page and keep it open, to act as a reader does with mouse, fingers and keys."""
     with _browser() as browser:
         target = browser.call("Target.createTarget", url="about:blank")["targetId"]
         browser.session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -68,9 +77,57 @@ def visit(page: Path, script: str = "") -> Visit:
         browser.call("Page.setLifecycleEventsEnabled", enabled=True)
         loader = browser.call("Page.navigate", url=page.resolve().as_uri())["loaderId"]
         browser.wait_for("Page.lifecycleEvent", loaderId=loader, name="load")
-        result = browser.call("Runtime.evaluate", expression=_SCRIPT % script, awaitPromise=True, returnByValue=True)
+        yield Tab(browser)
+
+
+class Tab:
+    """An open page. Places are pixels of the window, as (x, y)."""
+
+    def __init__(self, browser: "_Browser") -> None:
+        self._browser = browser
+
+    def run(self, script: str) -> dict[str, Any]:
+        """Run a script, as :func:`visit` does, and return what it noted."""
+        expression = _SCRIPT % script
+        result = self._browser.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
-        return Visit(result["result"]["value"], [text for event in browser.events if (text := _console_text(event))])
+        return dict(result["result"]["value"])
+
+    def console(self) -> list[str]:
+        """What stands on the console by now."""
+        return [text for event in self._browser.events if (text := _console_text(event))]
+
+    def drag(self, *places: tuple[float, float], drop: bool = True) -> None:
+        """Press the mouse at the first place, move it along all others, and let go; of one place, a click."""
+        self._mouse("mouseMoved", places[0])
+        self._mouse("mousePressed", places[0], button="left", clickCount=1)
+        for place in places[1:]:
+            self._mouse("mouseMoved", place, button="left", buttons=1)
+        if drop:
+            self._mouse("mouseReleased", places[-1], button="left", clickCount=1)
+
+    def swipe(self, *places: tuple[float, float]) -> None:
+        """Put a finger on the first place, move it along all others, and take it away."""
+        for kind, (x, y) in zip(["touchStart"] + ["touchMove"] * (len(places) - 1), places, strict=True):
+            self._browser.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y}])
+        self._browser.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def press(self, key: str, text: str = "") -> None:
+        """Press a key and let go of it; ``text`` is what it types."""
+        self._browser.call("Input.dispatchKeyEvent", type="keyDown", key=key, **({"text": text} if text else {}))
+        self._browser.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def resize(self, width: int, height: int) -> None:
+        """Show the page in a window of another size."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._browser.call("Emulation.setDeviceMetricsOverride", **size)
+
+    def screenshot(self) -> bytes:
+        """Return what is seen, PNG."""
+        return base64.b64decode(self._browser.call("Page.captureScreenshot")["data"])
+
+    def _mouse(self, kind: str, place: tuple[float, float], **options: Any) -> None:
+        self._browser.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], **options)
 
 
 def _console_text(event: dict[str, Any]) -> str | None:
