@@ -3,7 +3,7 @@
 Of a posterior file: MAP, posterior mean, standard deviation, outer quantiles, and samples if they were saved. With the
 data it was made from, also the reference of `direct-deepen benchmark` and the error, on the scale of the standard
 deviation. Prints the numbers of every slice; writes one slice as PNG, the volume as a page that any browser shows
-without a network, or NIfTI images.
+without a network, or NIfTI images. Where the file has samples, the page tells the mean of any rectangle.
 """
 
 import argparse
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     """Show a posterior file."""
     from direct_deepen.pages.html_page import write_view
     from direct_deepen.pages.posterior_view import posterior_view
+    from direct_deepen.pages.region_samples import read_region_samples
 
     compared = args.cfg is not None
     require(compared == (args.data_root is not None), "allowed: --cfg and --data-root together, or neither")
@@ -55,7 +56,9 @@ def run(args: argparse.Namespace) -> None:
         kept = volume.arrays.get(REFERENCE)
         own = None if kept is None else np.abs(kept)
         references = _references(volume, args.cfg, args.data_root) if compared else own
-    view = posterior_view(volume, references)
+    with stage("samples of the page"):
+        regions = None if args.html is None else read_region_samples(args.file)
+    view = posterior_view(volume, references, regions)
     count = len(view.labels)
     shown = (count + 1) // 2 if args.slice is None else args.slice
     require(1 <= shown <= count, f"--slice is {shown}; allowed: 1 to {count}")

@@ -143,6 +143,7 @@ def _outputs(path: Path, folder: Path) -> list[Path]:
 
     from direct_deepen.pages.html_page import write_view
     from direct_deepen.pages.posterior_view import posterior_view
+    from direct_deepen.pages.region_samples import read_region_samples
     from direct_deepen.pages.summary import summary
     from direct_deepen.posterior.nifti import write_nifti
     from direct_deepen.posterior.posterior_file import REFERENCE, read_posterior
@@ -155,8 +156,9 @@ def _outputs(path: Path, folder: Path) -> list[Path]:
         print(told)
     stem = folder / volume.path.name.removesuffix(".posterior.h5")
     reference = volume.arrays.get(REFERENCE)
-    view = posterior_view(volume, None if reference is None else np.abs(reference))
     with stage("picture and page"):
+        regions = read_region_samples(path)
+        view = posterior_view(volume, None if reference is None else np.abs(reference), regions)
         count = len(view.labels)
         written = write_view(
             view, [(count - 1) // 2], stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.html")

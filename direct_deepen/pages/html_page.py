@@ -23,8 +23,8 @@ def render(template: str, **content: Any) -> str:
     )  # fmt: skip
     environment.filters |= {"json": _json, "png": _data_uri, "number": number_text}
     assets = resources.files("direct_deepen.pages") / "assets"
-    style, script = ((assets / name).read_text(encoding="utf-8") for name in ("page.css", "viewer.js"))
-    return environment.get_template(template).render(style=style, script=script, **content)
+    style, *scripts = ((assets / name).read_text("utf-8") for name in ("page.css", "region.js", "viewer.js"))
+    return environment.get_template(template).render(style=style, script="".join(scripts), **content)
 
 
 def write_view(view: View, numbers: Sequence[int], picture: Path | None, page: Path | None) -> list[Path]:
@@ -40,12 +40,14 @@ def view_page(view: View) -> str:
     """Return a page through which one scrolls slice by slice: slider, buttons, arrow keys, mouse wheel.
 
     Where the pixels of the panels are those of an image, pointing at one marks the place in all of them and shows their
-    values there. A click enlarges a panel.
+    values there. A click enlarges a panel. Where the view has samples, dragging a rectangle shows the mean over it and
+    its interval.
     """
     maps = dict.fromkeys(panel.colours for panel in view.panels if panel.limit is not None)
     content = {
         "labels": view.labels,
         "statistics": view.statistics,
+        "regions": None if view.regions is None else view.regions.content(),
         "palettes": {name: [f"#{bytes(colour).hex()}" for colour in palette(name)] for name in maps},
         "panels": [
             {

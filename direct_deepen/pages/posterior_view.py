@@ -8,6 +8,7 @@ import torch
 from direct_deepen.errors import require
 from direct_deepen.evaluation.metrics import quality
 from direct_deepen.pages.drawing import MOST_UNCERTAIN, brightness_limit
+from direct_deepen.pages.region_samples import RegionSamples
 from direct_deepen.pages.view import Panel, View
 from direct_deepen.posterior.posterior_file import PosteriorVolume, doubts_of
 
@@ -43,11 +44,13 @@ _ATTRIBUTES = {
 }
 
 
-def posterior_view(volume: PosteriorVolume, references: np.ndarray | None = None) -> View:
+def posterior_view(
+    volume: PosteriorVolume, references: np.ndarray | None = None, regions: RegionSamples | None = None
+) -> View:
     """Return the view of a volume: magnitudes on one scale, error and standard deviation on another.
 
     What the file lacks is left out. ``references`` are magnitudes of the fully sampled images, real (slice, row,
-    column), in the units of the data.
+    column), in the units of the data. ``regions`` are the samples of the file for a page.
     """
     estimates = {TITLES[name]: np.abs(volume.arrays[name]) for name in volume.estimates()}
     slices, rows, columns = shape = next(iter(estimates.values())).shape
@@ -60,6 +63,8 @@ def posterior_view(volume: PosteriorVolume, references: np.ndarray | None = None
     about = {title: _text(attributes[name]) for name, title in _ATTRIBUTES.items() if name in attributes}
     if "quantile_probabilities" in attributes:
         about["quantiles"] = ", ".join(_percentages(volume))
+    if regions is not None and regions.note:
+        about["regions"] = regions.note
     return View(
         title=volume.name,
         panels=_panels(volume, estimates, references),
@@ -71,6 +76,7 @@ def posterior_view(volume: PosteriorVolume, references: np.ndarray | None = None
         explanation=f"{slices} slices of {rows}×{columns}; magnitudes, in the units of the data",
         about=about,
         configuration=str(attributes.get("configuration", "")),
+        regions=regions,
     )
 
 
@@ -85,7 +91,11 @@ def _panels(volume: PosteriorVolume, estimates: Mapping[str, np.ndarray], refere
         uncertain["standard deviation"] = arrays["std"]
     if "quantiles" in arrays:
         names = _percentages(volume)
-        drawn = {f"{names[place]} quantile": arrays["quantiles"][:, place] for place in sorted({0, len(names) - 1})}
+        # Those of air reach below zero, which no panel shows.
+        drawn = {
+            f"{names[place]} quantile": np.maximum(arrays["quantiles"][:, place], 0.0)
+            for place in sorted({0, len(names) - 1})
+        }
     if "samples" in arrays:
         samples = np.abs(arrays["samples"]).swapaxes(0, 1)
         drawn |= {f"sample {number}": images for number, images in enumerate(samples, start=1)}

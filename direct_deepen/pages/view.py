@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from direct_deepen.errors import require
 from direct_deepen.pages.drawing import blank_figure, draw_image, indexed_png, number_text, write_figure
+from direct_deepen.pages.region_samples import RegionSamples
 
 PANELS_A_ROW = 5
 
@@ -55,7 +56,7 @@ class View:
     """What a page scrolls through, a picture shows, and a terminal prints: of every slice all panels and statistics.
 
     ``statistics`` belong to a slice, ``about`` to the whole; both are names and values. ``explanation`` is what one
-    needs to know to read it, ``configuration`` how it was made.
+    needs to know to read it, ``configuration`` how it was made. Of ``regions`` a page knows the mean of any rectangle.
     """
 
     title: str
@@ -65,6 +66,7 @@ class View:
     explanation: str = ""
     about: Mapping[str, str] = field(default_factory=dict)
     configuration: str = ""
+    regions: RegionSamples | None = None
 
     def __post_init__(self) -> None:
         counts = {len(self.labels), len(self.statistics), *(len(panel.images) for panel in self.panels)}

@@ -19,7 +19,7 @@ def kspace():
 def test_a_file_becomes_images_a_page_and_a_table(kspace, tmp_path, capsys):
     np.save(tmp_path / "head.npy", kspace)
     arguments = ["reconstruct", str(tmp_path / "head.npy"), "--out", str(tmp_path / "out")]
-    fast = ["--samples", "2", "--steps", "4", "--accelerate", "2", "--mask", "2d"]
+    fast = ["--samples", "2", "--steps", "4", "--accelerate", "2", "--mask", "2d", "--save-samples"]
     assert main([*arguments, *fast]) == 0
     told = capsys.readouterr().out
     assert "NumPy, axes slice, coil, row, column, 2 slices of 64×64" in told
@@ -35,6 +35,7 @@ def test_a_file_becomes_images_a_page_and_a_table(kspace, tmp_path, capsys):
     # The figures of the terminal are those of the page.
     psnr = re.search(r"slice 1: map ([\d.]+) dB", told)[1]
     assert f"{psnr} dB" in (tmp_path / "out" / "head.html").read_text(encoding="utf-8")
+    assert '<form class="region"' in (tmp_path / "out" / "head.html").read_text(encoding="utf-8")
     # `posterior` shows the same file with the reference that is in it.
     capsys.readouterr()
     assert main(["posterior", str(volume.path)]) == 0

@@ -9,7 +9,7 @@ let active = null;
 
 function startViewer(root) {
   const content = JSON.parse(root.querySelector("script").textContent);
-  const slider = root.querySelector("input");
+  const slider = root.querySelector("input[type=range]");
   const label = root.querySelector(".label");
   const statistics = root.querySelector(".statistics");
   const panels = [...root.querySelectorAll(".panel")];
@@ -19,6 +19,7 @@ function startViewer(root) {
   let current = 0;
   let wheel = 0;
   let pointed = null;
+  let showRegion = () => {};
 
   function show(slice) {
     current = Math.min(last, Math.max(0, slice));
@@ -32,6 +33,7 @@ function startViewer(root) {
       images[i].alt = `${panel.title}, ${content.labels[current]}`;
     });
     statistics.replaceChildren(...Object.entries(content.statistics[current]).map(term));
+    showRegion(current);
   }
 
   // Values are read off the pixels: the number of a colour in its palette is the value in 255ths of the limit.
@@ -75,6 +77,11 @@ function startViewer(root) {
     show(current + Math.sign(wheel));
     wheel = 0;
   }, { passive: false });
+  // Before the panels hear of clicks, which a drag is not.
+  if (content.regions !== null) {
+    const shown = panels.filter((_, i) => content.panels[i].limit !== null);
+    showRegion = startRegion(root, content.regions, shown.map((panel) => panel.querySelector(".picture")));
+  }
   panels.forEach((panel, i) => {
     images[i].addEventListener("load", () => showValue(i));
     const button = panel.querySelector(".picture");
@@ -85,7 +92,7 @@ function startViewer(root) {
     button.addEventListener("pointermove", point);
     button.addEventListener("pointerleave", leave);
   });
-  const viewer = { slider, move: (steps) => show(current + steps) };
+  const viewer = { move: (steps) => show(current + steps) };
   for (const kind of ["pointerenter", "focusin"]) root.addEventListener(kind, () => { active = viewer; });
   active ??= viewer;
   show(0);
@@ -116,9 +123,9 @@ function term([name, value]) {
 }
 
 document.addEventListener("keydown", (event) => {
-  // The slider moves by itself.
+  // The slider moves by itself, and within a field of numbers the mark.
   if (!(event.key in KEYS) || event.ctrlKey || event.altKey || event.metaKey) return;
-  if (active === null || event.target === active.slider) return;
+  if (active === null || event.target instanceof HTMLInputElement) return;
   active.move(KEYS[event.key]);
   event.preventDefault();
 });
