@@ -15,6 +15,7 @@ VOLUME = "all"
 """What stands for the slice of rows over several."""
 
 type Row = dict[str, str | int | float | None]
+"""A row by the names of its columns."""
 
 
 @dataclass(frozen=True)
