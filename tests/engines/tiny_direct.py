@@ -43,6 +43,11 @@ SLICES = 2
 
 def committed(name: str) -> dict[str, Any]:
     """A configuration of ``configs/``."""
+    return copy.deepcopy(_parsed(name))
+
+
+@cache
+def _parsed(name: str) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
     return content
 
@@ -215,6 +220,16 @@ def defaults(kind: Any, *arguments: Any, **keywords: Any) -> Any:
     return pickle.loads(_defaults(kind))
 
 
+OmegaConf.structured = staticmethod(defaults)
+
+
+def defaults_not_to_be_copied(kind: Any, *arguments: Any, **keywords: Any) -> Any:
+    """The same, where parts are put in as they are: DIRECT puts in what nobody else has, and copies it every time."""
+    config = defaults(kind, *arguments, **keywords)
+    config._set_flag("no_deepcopy_set_nodes", True)
+    return config
+
+
 @contextmanager
 def process_as_before() -> Iterator[None]:
     """Undo what DIRECT does to the process it runs in: logs, SIGINT, seeds. A warning about our code is an error."""
@@ -240,14 +255,14 @@ def process_as_before() -> Iterator[None]:
             JSONWriter.__init__ = known
             # DIRECT collects garbage at every batch: a tenth of a second among all that tests have imported.
             gc.collect = lambda *_: 0
-            OmegaConf.structured = staticmethod(defaults)
+            OmegaConf.structured = staticmethod(defaults_not_to_be_copied)
             yield
     finally:
         if affinity is not None:
             os.sched_getaffinity = affinity
         JSONWriter.__init__ = begin
         gc.collect = collect
-        OmegaConf.structured = staticmethod(_structured)
+        OmegaConf.structured = staticmethod(defaults)
         # DIRECT leaves them open where a training ends with an error: their end would be a warning in another test.
         for writer in writers:
             writer.close()
