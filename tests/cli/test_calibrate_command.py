@@ -77,6 +77,12 @@ def run(tmp_path, study, run_command):
     )
 
 
+@pytest.fixture
+def no_picture(monkeypatch):
+    """Where tables alone are looked at: the picture takes as long as all that it shows."""
+    monkeypatch.setattr(calibration_plots, "plot_calibration", lambda *_: None)
+
+
 def test_the_scale_that_fits_the_validation_data_stands_beside_the_checkpoint_and_figures_are_of_the_test_data(
     run, study
 ):
@@ -187,6 +193,7 @@ def corrected(images, calibration):
     return mean + calibration.std_scale * scale_rings(torch.from_numpy(images - mean), calibration.ring_scales).numpy()
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_every_figure_is_that_of_the_samples_before_and_after_the_scale(run, study):
     inference = load_system(run.configuration).inference
     # Neither that of training nor its default, so that it has to come from the configuration.
@@ -263,6 +270,7 @@ def test_a_picture_that_fails_loses_nothing_of_what_was_sampled(run, monkeypatch
     assert written == {"samples", "table.md", "cases.csv", "calibration_curve.csv", "sparsification.csv", "rings.csv"}
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_the_same_seed_gives_the_same_tables_and_another_seed_others(run):
     def tables(seed):
         shutil.rmtree(run.output, ignore_errors=True)
@@ -280,6 +288,7 @@ def test_the_same_seed_gives_the_same_tables_and_another_seed_others(run):
     assert sampled() != first_sampled
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_at_most_so_many_slices_are_sampled_spread_over_the_volumes(run):
     sampled = []
     with recorded.listening(recorded.BEFORE_SAMPLES, lambda problem: sampled.append(problem.names[0])):
