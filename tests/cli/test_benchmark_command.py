@@ -2,12 +2,11 @@
 
 import csv
 import json
-import multiprocessing
 from contextlib import chdir
 from pathlib import Path
 
 import h5py
-import killed_process  # noqa: F401  (what processes are copies of)
+import killed_process
 import numpy as np
 import pytest
 import tiny_direct
@@ -150,11 +149,11 @@ def test_a_trained_method_is_scored_with_its_samples(tmp_path, study):
 @pytest.mark.usefixtures("in_folder")
 def test_the_same_seed_samples_the_same_and_another_seed_another(tmp_path, study):
     def sampled(folder, seed):
-        run_one(study.write(tmp_path / "study.yaml", "deepen", seed=seed), tmp_path / folder)
+        run_one(study.write(tmp_path / "study.yaml", "deepen", seed=seed, test="validation"), tmp_path / folder)
         return content(tmp_path / folder / "images.h5") | content(tmp_path / folder / "std.h5")
 
     first, again, other = sampled("first", 1), sampled("again", 1), sampled("other", 2)
-    assert list(first) == [f"deepen/{label}" for label in LABELS]
+    assert list(first) == ["deepen/v.h5#0"]
     for label, mine in first.items():
         np.testing.assert_array_equal(mine, again[label])
         assert not np.array_equal(mine, other[label])
@@ -167,7 +166,7 @@ def test_what_is_tuned_is_the_best_on_validation_data(tmp_path, study):
     for values in ([0.2], [5], [0.2, 5]):
         tuned = {"deepen": method | {"tune": {"key": "inference.prior_weight", "values": values}}}
         # Tuned on the test data themselves, so that the best can be told from the rows.
-        rows = run_one(study.write(tmp_path / "study.yaml", methods=tuned, validation="test"), tmp_path / "run")
+        rows = run_one(study.write(tmp_path / "study.yaml", methods=tuned, test="validation"), tmp_path / "run")
         scores[tuple(values)] = rows["psnr"].mean()
         if len(values) == 2:
             assert rows["tuned"][0] == max(values, key=lambda value: scores[value,])
@@ -271,8 +270,7 @@ def test_any_model_of_direct_takes_part_by_its_configuration_alone(tmp_path, stu
 @pytest.mark.usefixtures("in_folder")
 def test_runs_that_are_done_are_kept_and_one_that_fails_loses_no_other(tmp_path, study, run_command, monkeypatch):
     # Four processes that need not import DIRECT; a new one is that of the next test.
-    copies = multiprocessing.get_context("forkserver")
-    monkeypatch.setattr("direct_deepen.evaluation.benchmark.multiprocessing.get_context", lambda method: copies)
+    killed_process.fork_runs_of_benchmarks(monkeypatch)
     broken = {"broken": study.methods()["deepen"] | {"checkpoint": "none.pt"}}
     others = {name: study.methods()[name] for name in ("zero_filled", "predicted")}
     path = study.write(tmp_path / "study.yaml", methods=broken | others, reference="predicted_map")

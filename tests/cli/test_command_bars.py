@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 
+import killed_process
 import pytest
 import tiny_direct
 import yaml
@@ -57,6 +58,7 @@ def commands(study, folder):
 def test_a_command_shows_how_far_it_is(study, tmp_path, monkeypatch, command):
     arguments, bars = commands(study, tmp_path)[command]
     monkeypatch.chdir(study.folder)
+    killed_process.fork_runs_of_benchmarks(monkeypatch)
     terminal = as_standard_error(monkeypatch)
     monkeypatch.setattr(sys, "stdout", terminal)
     assert main([command, *arguments]) == 0

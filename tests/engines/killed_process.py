@@ -4,6 +4,7 @@ Processes are copies of a server that has imported DIRECT: what they do takes a 
 """
 
 import builtins
+import gc
 import io
 import json
 import multiprocessing
@@ -14,15 +15,27 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 CALL = "call"
 """The kind of a moment that is no file operation: the call of any Python function."""
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
+CONTEXT = multiprocessing.get_context("forkserver")
+"""Makes the copies."""
+
+CONTEXT.set_forkserver_preload(
     ["pytest", "direct.train", "direct.predict", "torch.utils.tensorboard", "direct_deepen.engines.engine"]
 )
+
+
+def fork_runs_of_benchmarks(patch: pytest.MonkeyPatch) -> None:
+    """Give the runs of a benchmark copies of that server: a new process each takes what importing DIRECT takes."""
+    patch.setattr(
+        "direct_deepen.evaluation.benchmark.multiprocessing", SimpleNamespace(get_context=lambda method: CONTEXT)
+    )
 
 
 @dataclass(frozen=True)
@@ -59,34 +72,44 @@ class Record:
     operations
         Kind and size of every file operation, in order.
     calls
-        Number of calls of Python functions.
+        Number of calls of Python functions, if they were to be counted: that takes as long again as what they do.
     """
 
     operations: list[tuple[str, int]]
     calls: int
 
 
-def train(run: Path, config: dict[str, Any], data: Path, *, kill: Kill | None = None) -> Record | None:
+def train(
+    run: Path, config: dict[str, Any], data: Path, *, kill: Kill | None = None, count_calls: bool = False
+) -> Record | None:
     """Run ``direct train --resume`` in another process; None if it was killed.
 
     Beside the run lie ``<name>.log``, what it said, and ``<name>.samples``, a line of JSON for every iteration.
     """
-    return _run(_train, run, (config, data), kill)
+    return _run(_train, run, (config, data), kill, count_calls)
 
 
 def predict(
-    output: Path, config: dict[str, Any], data: Path, checkpoint: Path, *, kill: Kill | None = None
+    output: Path,
+    config: dict[str, Any],
+    data: Path,
+    checkpoint: Path,
+    *,
+    kill: Kill | None = None,
+    count_calls: bool = False,
 ) -> Record | None:
     """Run ``direct predict`` in another process; None if it was killed.
 
     Beside the output lie ``<name>.log``, what it said, and ``<name>.samples``, a line of JSON for every batch that was
     reconstructed: pairs of file and slice.
     """
-    return _run(_predict, output, (config, data, checkpoint), kill)
+    return _run(_predict, output, (config, data, checkpoint), kill, count_calls)
 
 
-def _run(action: Callable[..., None], run: Path, arguments: tuple[Any, ...], kill: Kill | None) -> Record | None:
-    process = _CONTEXT.Process(target=_in_process, args=(action, run, arguments, kill))
+def _run(
+    action: Callable[..., None], run: Path, arguments: tuple[Any, ...], kill: Kill | None, count_calls: bool
+) -> Record | None:
+    process = CONTEXT.Process(target=_in_process, args=(action, run, arguments, kill, count_calls))
     process.start()
     process.join(120)
     if kill is not None and process.exitcode == (-signal.SIGKILL if kill.signal == signal.SIGKILL else 130):
@@ -96,9 +119,13 @@ def _run(action: Callable[..., None], run: Path, arguments: tuple[Any, ...], kil
     return Record([(kind, size) for kind, size in operations], calls)
 
 
-def _in_process(action: Callable[..., None], run: Path, arguments: tuple[Any, ...], kill: Kill | None) -> None:
+def _in_process(
+    action: Callable[..., None], run: Path, arguments: tuple[Any, ...], kill: Kill | None, count_calls: bool
+) -> None:
     import torch
 
+    # What the server has imported is not looked through for garbage: looking at it copies it.
+    gc.freeze()
     torch.set_num_threads(1)
     # Locks of processes that are killed would be reported as lost; those of this kind have no name to lose.
     multiprocessing.set_start_method("fork", force=True)
@@ -107,7 +134,7 @@ def _in_process(action: Callable[..., None], run: Path, arguments: tuple[Any, ..
     os.dup2(log, 1)
     os.dup2(log, 2)
     watch = _Watch(run)
-    action(run, *arguments, lambda: watch.begin(kill))
+    action(run, *arguments, lambda: watch.begin(kill, count_calls))
     run.with_suffix(".record").write_text(json.dumps([watch.operations, watch.calls]))
 
 
@@ -153,12 +180,14 @@ class _Watch:
         self._kill: Kill | None = None
         self._seen = 0
 
-    def begin(self, kill: Kill | None) -> None:
-        """Begin to count."""
+    def begin(self, kill: Kill | None, count_calls: bool) -> None:
+        """Begin to count; calls if that is asked for, or one of them is the last."""
         self._kill = kill
         self._open, self._replace, self._remove = open, os.replace, os.unlink
         builtins.open = io.open = self._opened
         os.replace, os.unlink = self._replaced, self._removed
+        if not count_calls and (kill is None or kill.kind != CALL):
+            return
         monitoring = sys.monitoring
         monitoring.use_tool_id(monitoring.PROFILER_ID, "kill")
         monitoring.register_callback(monitoring.PROFILER_ID, monitoring.events.PY_START, self._called)

@@ -26,7 +26,7 @@ def config():
 def whole(tmp_path_factory, config, volumes):
     """The uninterrupted run, and what it did."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    return SimpleNamespace(run=run, record=train(run, config, volumes))
+    return SimpleNamespace(run=run, record=train(run, config, volumes, count_calls=True))
 
 
 def drawn_kills(record, count):
