@@ -1,6 +1,5 @@
 """A prediction of which something fails: what is finished is on disk, and what is not is said."""
 
-import multiprocessing
 import os
 import signal
 import tracemalloc
@@ -12,6 +11,7 @@ import pytest
 import tiny_direct
 import torch
 from direct.utils.writers import write_output_to_h5
+from killed_process import CONTEXT
 from test_bad_inputs import KSPACE, with_value, write
 
 from direct_deepen.data.cases import inference_dataset
@@ -150,9 +150,8 @@ def hold(folder, ready, end):
 @contextmanager
 def in_another_process(action, path):
     """The process that has done something, until it is killed."""
-    context = multiprocessing.get_context("forkserver")
-    ready, end = context.Event(), context.Event()
-    other = context.Process(target=action, args=(path, ready, end))
+    ready, end = CONTEXT.Event(), CONTEXT.Event()
+    other = CONTEXT.Process(target=action, args=(path, ready, end))
     other.start()
     assert ready.wait(60)
     try:
