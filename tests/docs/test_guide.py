@@ -15,6 +15,8 @@ from contextlib import chdir
 from pathlib import Path
 
 import direct.train
+import h5py
+import killed_process
 import numpy as np
 import pytest
 import scan_files
@@ -43,11 +45,15 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._read: set[Path] = set()
         self._done: set[str] = set()
         self.names: dict[str, object] = {}
 
     def read(self, page: Path) -> None:
-        """Do all that a page says; every page begins with a fresh Python."""
+        """Do all that a page says, once; every page begins with a fresh Python."""
+        if page in self._read:
+            return
+        self._read.add(page)
         self.names = {"__name__": "__main__"}
         for block in blocks(page):
             self._do(block)
@@ -162,6 +168,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
     with pytest.MonkeyPatch.context() as patch, chdir(folder):
         patch.setattr("direct_deepen.data.phantom.write_phantoms", write_phantoms)
+        killed_process.fork_runs_of_benchmarks(patch)
         write_images(folder / "images")
         write_scans(folder)
         # As after `export PYTHONPATH=outside`; a folder that is not there yet would never be looked into.
@@ -175,6 +182,20 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 @pytest.mark.parametrize("stem", STEMS)
 def test_what_the_page_says_can_be_done(reader, stem):
     reader.read(GUIDE / f"{stem}.md")
+
+
+@pytest.mark.parametrize(
+    ("page", "name"), [("own_energy", "experts"), ("own_objective", "robust"), ("own_sampler", "kinetic")]
+)
+def test_a_part_from_outside_trains_predicts_is_calibrated_and_drawn(reader, page, name):
+    reader.read(GUIDE / f"{page}.md")
+    runs = reader.folder / "runs"
+    (prediction,) = (runs / f"{name}_test").glob("*.posterior.h5")
+    with h5py.File(prediction) as file:
+        assert np.isfinite(file["mean"][()]).all()
+        assert (file["std"][()] > 0).mean() > 0.5
+    assert (runs / name / "model_7.calibration.yaml").is_file()
+    assert (runs / f"{name}.html").is_file()
 
 
 @pytest.mark.parametrize("page", ["own_energy", "own_objective", "own_sampler"])

@@ -1,49 +1,18 @@
-"""The three axes hold: an energy, an objective and a sampler from outside run with every command."""
+"""The three axes hold: an energy, an objective and a sampler from outside. The guide runs them with every command."""
 
-from contextlib import chdir
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
-import tiny_direct
 import torch
-import yaml
 from experts import FieldOfExperts
 from kinetic import KineticLangevin
 
 from direct_deepen import SenseOperator
-from direct_deepen.cli.main import main
 from direct_deepen.parts import SharedSettings
 from direct_deepen.physics.problem import Problem
 
 FOLDER = Path(__file__).parent
 PARTS = ("experts", "robust", "kinetic")
-
-
-@pytest.fixture(scope="module")
-def volumes(tmp_path_factory):
-    return tiny_direct.write_volumes(tmp_path_factory.mktemp("outside") / "volumes", ["a", "b"])
-
-
-@pytest.mark.parametrize("name", PARTS)
-def test_a_part_from_outside_trains_predicts_is_calibrated_and_drawn(tmp_path, volumes, name):
-    path = FOLDER / f"{name}.yaml"
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    run = tiny_direct.direct_train(tmp_path, config, volumes)
-    checkpoint = run / "model_7.pt"
-    output = tiny_direct.direct_predict(tmp_path / "predicted", config, volumes, checkpoint)
-    with h5py.File(output / "a.posterior.h5") as file:
-        assert np.isfinite(file["mean"][()]).all()
-        assert (file["std"][()] > 0).mean() > 0.5
-    # DIRECT seeds the mask of a volume by its path: with the name alone it is the same in every run.
-    data = ["--cfg", str(path), "--data-root", volumes.name]
-    fitted = ["--checkpoint", str(checkpoint), "--validation-root", volumes.name, "--slices", "1"]
-    with chdir(volumes.parent):
-        assert main(["calibrate", str(tmp_path / "calibrated"), *data, *fitted]) == 0
-        assert main(["landscape", str(checkpoint), *data, "--html", str(tmp_path / "landscape.html")]) == 0
-    assert (run / "model_7.calibration.yaml").is_file()
-    assert (tmp_path / "landscape.html").is_file()
 
 
 @pytest.mark.parametrize("name", PARTS)
