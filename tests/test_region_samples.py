@@ -147,7 +147,7 @@ def test_a_page_without_samples_is_as_it_was(tmp_path, path, samples):
 def test_a_page_says_what_was_left_out(path, monkeypatch):
     monkeypatch.setattr(region_samples, "MOST_SAMPLES", 4)
     page = view_page(posterior_view(read_posterior(path), regions=read_region_samples(path)))
-    assert "<dt>regions</dt><dd>4 of 12 samples</dd>" in page
+    assert "<dt>intervals of regions</dt><dd>not calibrated: may hold less than they say; 4 of 12 samples</dd>" in page
     assert '<form class="region"' in page
 
 

@@ -65,9 +65,12 @@ def run(args: argparse.Namespace) -> None:
                 labels = read_labels(args.mask, Grid.of(samples.shape, samples.attributes))
         with stage("regions"):
             rows = region_rows(samples, labels, level=args.level, numbers=numbers, relative_to=args.relative_to)
+        calibrated = bool(samples.attributes.get("calibrated", False))
         chains, units = samples.num_chains, str(samples.attributes.get("units", "")).rpartition(": ")[2]
     print(f"{args.file}: {100 * args.level:g} % intervals, of {chains} chains; in units {units or 'of the file'}")
     print(markdown_table(rows, _FORMATS), end="")
+    if not calibrated:
+        print("Not calibrated: intervals of regions may hold much less than they say (direct-deepen calibrate).")
     if doubts := misfit_text(args.file):
         print(doubts)
     if args.csv is not None:

@@ -63,8 +63,10 @@ def posterior_view(
     about = {title: _text(attributes[name]) for name, title in _ATTRIBUTES.items() if name in attributes}
     if "quantile_probabilities" in attributes:
         about["quantiles"] = ", ".join(_percentages(volume))
-    if regions is not None and regions.note:
-        about["regions"] = regions.note
+    if regions is not None:
+        uncalibrated = "" if attributes.get("calibrated", False) else "not calibrated: may hold less than they say"
+        notes = [note for note in (uncalibrated, regions.note) if note]
+        about |= {"intervals of regions": "; ".join(notes)} if notes else {}
     return View(
         title=volume.name,
         panels=_panels(volume, estimates, references),

@@ -79,6 +79,7 @@ def test_every_label_of_every_slice_has_a_row_and_of_the_volume(sampled, run, ca
     assert_row(rows[4], fourth, 6)
     printed = capsys.readouterr().out
     assert "90 % intervals, of 5 chains" in printed
+    assert "Not calibrated" in printed
     assert f"| 2 | 4 | 6 | {float(rows[2]['mean']):.5g} |" in printed
 
 

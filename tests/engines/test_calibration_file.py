@@ -62,7 +62,7 @@ def test_a_calibration_lies_beside_its_checkpoint_and_is_read_as_it_was_written(
 
 
 OF_BEFORE = {
-    "noise_std": 0.01, "noise_start_std": 0.1, "prior_weight": 1.0, "num_samples": 3, "num_steps": 8, "keep": 4,
+    "noise_std": 0.01, "noise_start_std": 0.1, "prior_weight": 1.0, "num_samples": 3, "num_steps": 12, "keep": 10,
     "start": "map", "step_size": None, "preconditioner": None,
 }  # fmt: skip
 """What files of before the inferences were parts say of sampling; those of before there was a choice of precision."""

@@ -111,7 +111,7 @@ SMALL = {
     "proximal_iteration": {"max_iterations": 9},
     "unrolled_gradient": {},
     "equilibrium": {"data_weight_factor": 0.5},
-    "langevin": {"num_samples": 3, "num_steps": 8, "keep": 4, "max_iterations": 6},
+    "langevin": {"num_samples": 3, "num_steps": 12, "keep": 10, "max_iterations": 6},
     "diffusion_sampling": {"num_samples": 3, "num_steps": 12},
     "annealed_langevin": {"num_samples": 3, "num_levels": 3, "inner_steps": 2},
 }

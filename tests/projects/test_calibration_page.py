@@ -1,68 +1,47 @@
 """What the page on calibration says is what the committed results hold."""
 
-import csv
-import re
-
-import numpy as np
+import pandas
 import pytest
 import tiny_direct
 
-from direct_deepen.engines.calibration_file import read_calibration
-from projects.comparison import run
+from projects.calibration.report import coverage_rows, ring_rows
 
 PROJECT = tiny_direct.REPOSITORY / "projects" / "calibration"
-RESULTS = sorted((PROJECT / "results").glob("*/cases.csv"))
-ALLOWED = (0.85, 0.95)
-"""What the page says was aimed at."""
+RESULTS = PROJECT / "results"
 
 
-@pytest.fixture(params=RESULTS, ids=lambda path: path.parent.name)
-def folder(request):
-    return request.param.parent
+@pytest.fixture(scope="module")
+def cases():
+    return pandas.read_csv(RESULTS / "results.csv")
 
 
-def coverages(folder, stage):
-    """Coverage of 90 % intervals inside the object, against the reference as it is, by slice."""
-    with (folder / "cases.csv").open(newline="", encoding="utf-8") as file:
-        rows = [
-            row
-            for row in csv.DictReader(file)
-            if (row["stage"], row["reference"], row["pixels"]) == (stage, "clean", "object")
-        ]
-    assert rows
-    assert len({row["case"] for row in rows}) == len(rows)
-    return {row["case"]: float(row["coverage_90"]) for row in rows}
-
-
-def test_there_are_results_of_the_phantoms_and_of_the_weights_of_the_package():
-    assert [path.parent.name for path in RESULTS] == ["phantom", "pretrained"]
-
-
-def test_intervals_of_90_per_cent_hold_as_much_of_the_object_on_test_volumes_once_they_are_scaled(folder):
-    mean = np.mean(list(coverages(folder, "after").values()))
-    assert ALLOWED[0] <= mean <= ALLOWED[1]
-    # Nearer to the level than without the scale, or the scale would be of no use.
-    assert abs(mean - 0.9) < abs(np.mean(list(coverages(folder, "before").values())) - 0.9)
-
-
-def test_the_scale_was_fitted_on_other_volumes(folder):
-    seeds = {name: seed for seed, name in enumerate(run.VOLUMES, start=1)}
-    # Phantoms are named by the seed of their set.
-    assert {case.split("_")[1] for case in coverages(folder, "after")} == {f"{seeds['test']:03d}"}
-    (path,) = folder.glob("*.calibration.yaml")
-    calibration = read_calibration(path)
-    assert calibration.level == 0.9
-    assert calibration.volumes == run.VOLUMES["validation"][0]
-
-
-def test_the_tables_of_the_page_are_those_of_the_results(folder):
-    table = (folder / "table.md").read_text(encoding="utf-8")
-    inside = table.partition("### All pixels")[0]
-    (path,) = folder.glob("*.calibration.yaml")
-    scale = f"{read_calibration(path).std_scale:.3f}"
+def test_the_tables_of_the_page_are_those_of_the_results(cases):
     page = (PROJECT / "README.md").read_text(encoding="utf-8")
-    for stage, printed in (("before", "none"), ("after", scale)):
-        (line,) = re.findall(rf"^\| clean \| {re.escape(printed)} .*$", inside, flags=re.MULTILINE)
-        shown = float(line.split("|")[4].split("±")[0])
-        assert shown == pytest.approx(100 * np.mean(list(coverages(folder, stage).values())), abs=0.06)
-        assert line in page
+    tables = (RESULTS / "tables.md").read_text(encoding="utf-8")
+    for rows in (coverage_rows(cases), ring_rows(pandas.read_csv(RESULTS / "rings.csv"))):
+        assert rows
+        for row in rows:
+            line = [line for line in tables.splitlines() if line.split(" | ")[:3] == _start(row)]
+            assert any(all(str(cell) in found for cell in row.values()) for found in line)
+    for line in tables.splitlines():
+        if line.startswith("| "):
+            assert line in page
+
+
+def _start(row):
+    return [f"| {row['set']}", row["mask"], row["factors"]]
+
+
+def test_regions_that_intervals_missed_are_held_once_rings_are_fitted(cases):
+    means = cases.groupby(["set", "mask", "stage", "pixels"])["coverage_90"].mean()
+    for (group, mask), found in means.groupby(level=["set", "mask"]):
+        by_stage = found.droplevel(["set", "mask"]).unstack("stage")
+        distance = (by_stage - 0.9).abs().mean()
+        assert distance["after"] < distance["before"], (group, mask)
+
+
+def test_what_was_fitted_on_was_not_tested_on(cases):
+    # Phantoms are named by the seed of their set, heads by their subject.
+    phantoms = {case.split("_")[1] for case in cases[cases["set"] == "phantom"]["case"]}
+    heads = {case.split("_")[2] for case in cases[cases["set"] == "head"]["case"]}
+    assert (phantoms, heads) == ({"003"}, {"patient09", "patient20"})
