@@ -9,7 +9,8 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from PIL import Image
 
 from direct_deepen.posterior.label_map import read_labels, rectangle
-from direct_deepen.posterior.nifti import Grid, write_nifti
+from direct_deepen.posterior.nifti import write_nifti
+from direct_deepen.posterior.placement import Grid
 from direct_deepen.posterior.posterior_file import PosteriorVolume
 
 SHAPE = SLICES, ROWS, COLUMNS = 3, 12, 10
@@ -47,7 +48,7 @@ def test_what_is_drawn_on_a_written_image_falls_on_the_pixels_it_shows(tmp_path,
     drawn = nibabel.Nifti1Image(np.asarray(shown.dataobj).astype(kind), shown.affine, shown.header)
     drawn.set_data_dtype(kind)
     nibabel.save(drawn, tmp_path / "mask.nii")
-    found = read_labels(tmp_path / "mask.nii", Grid.of(SHAPE, attributes))
+    found = read_labels(tmp_path / "mask.nii", Grid.of(Path("a.posterior.h5"), SHAPE, attributes))
     np.testing.assert_array_equal(found, labels)
 
 
@@ -57,7 +58,7 @@ def test_axes_that_were_turned_since_are_turned_back(tmp_path, labels, axes):
     shown = nibabel.load(written(tmp_path / "a.nii", attributes, labels))
     turn = ornt_transform(nibabel.io_orientation(shown.affine), axcodes2ornt(axes))
     nibabel.save(shown.as_reoriented(turn), tmp_path / "mask.nii.gz")
-    found = read_labels(tmp_path / "mask.nii.gz", Grid.of(SHAPE, attributes))
+    found = read_labels(tmp_path / "mask.nii.gz", Grid.of(Path("a.posterior.h5"), SHAPE, attributes))
     np.testing.assert_array_equal(found, labels)
 
 
@@ -68,12 +69,12 @@ def test_a_mask_that_lies_elsewhere_is_refused(tmp_path, labels, one_line_error)
     moved[2, 3] += 4.0
     nibabel.save(nibabel.Nifti1Image(shown.get_fdata(), moved), tmp_path / "mask.nii")
     with one_line_error("mask.nii", "4 mm", "--nifti"):
-        read_labels(tmp_path / "mask.nii", Grid.of(SHAPE, attributes))
+        read_labels(tmp_path / "mask.nii", Grid.of(Path("a.posterior.h5"), SHAPE, attributes))
 
 
 def test_cropping_and_its_inverse_are_those_of_the_written_images(labels):
     for size in ([7, 5], [8, 4], [20, 3], [12, 10]):
-        grid = Grid.of(SHAPE, {"reconstruction_size": size})
+        grid = Grid.of(Path("a.posterior.h5"), SHAPE, {"reconstruction_size": size})
         cropped = grid.cropped(labels + 1)
         assert cropped.shape[1:] == grid.cropped_shape == (min(size[0], ROWS), min(size[1], COLUMNS))
         whole = grid.whole(cropped)
@@ -105,20 +106,22 @@ def _in_palette(array: np.ndarray) -> Image.Image:
 def test_a_mask_of_one_slice_is_that_of_all(tmp_path, labels, kind):
     one = labels.max(axis=0)
     WRITERS[kind](tmp_path / f"mask.{kind}", one)
-    found = read_labels(tmp_path / f"mask.{kind}", Grid.of(SHAPE, {}))
+    found = read_labels(tmp_path / f"mask.{kind}", Grid.of(Path("a.posterior.h5"), SHAPE, {}))
     np.testing.assert_array_equal(found, np.stack([one] * SLICES))
     # What is cropped as the NIfTI images are is taken for what it shows.
-    grid = Grid.of(SHAPE, CROPPED)
+    grid = Grid.of(Path("a.posterior.h5"), SHAPE, CROPPED)
     WRITERS[kind](tmp_path / f"mask.{kind}", grid.cropped(one))
     np.testing.assert_array_equal(read_labels(tmp_path / f"mask.{kind}", grid), found)
 
 
 def test_masks_of_all_slices_and_of_truth_values(tmp_path, labels):
     np.save(tmp_path / "a.npy", labels > 0)
-    np.testing.assert_array_equal(read_labels(tmp_path / "a.npy", Grid.of(SHAPE, {})), labels > 0)
+    np.testing.assert_array_equal(
+        read_labels(tmp_path / "a.npy", Grid.of(Path("a.posterior.h5"), SHAPE, {})), labels > 0
+    )
     image = nibabel.Nifti1Image(labels.max(axis=0).T.astype(np.uint8), None)
     nibabel.save(image, tmp_path / "a.nii")
-    found = read_labels(tmp_path / "a.nii", Grid.of(SHAPE, ATTRIBUTES["placed"]))
+    found = read_labels(tmp_path / "a.nii", Grid.of(Path("a.posterior.h5"), SHAPE, ATTRIBUTES["placed"]))
     np.testing.assert_array_equal(found, np.stack([labels.max(axis=0)] * SLICES))
 
 
@@ -164,14 +167,14 @@ def test_what_is_no_mask_is_refused_in_one_line(tmp_path, one_line_error, name):
     file, write, words = REFUSED[name]
     write(tmp_path / file)
     with one_line_error(str(tmp_path / file), *words):
-        read_labels(tmp_path / file, Grid.of(SHAPE, CROPPED))
+        read_labels(tmp_path / file, Grid.of(Path("a.posterior.h5"), SHAPE, CROPPED))
 
 
 def test_the_grid_of_a_file_without_attributes_is_the_whole(labels):
-    grid = Grid.of(SHAPE, {})
+    grid = Grid.of(Path("a.posterior.h5"), SHAPE, {})
     assert grid.affine is None
     assert grid.cropped_shape == (ROWS, COLUMNS)
     np.testing.assert_array_equal(grid.cropped(labels), labels)
     # Where a corner was cut away, the first pixel lies elsewhere.
-    placed = Grid.of(SHAPE, ATTRIBUTES["cropped and placed"])
+    placed = Grid.of(Path("a.posterior.h5"), SHAPE, ATTRIBUTES["cropped and placed"])
     np.testing.assert_allclose(placed.affine[:, 3], AFFINE @ [2, 2, 0, 1])

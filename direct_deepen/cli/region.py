@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     """Print the table of regions, and write it."""
     from direct_deepen.evaluation.tables import markdown_table, write_csv
     from direct_deepen.posterior.label_map import read_labels, rectangle
-    from direct_deepen.posterior.nifti import Grid
+    from direct_deepen.posterior.placement import Grid
     from direct_deepen.posterior.posterior_file import misfit_text
     from direct_deepen.posterior.region_table import region_rows
     from direct_deepen.posterior.saved_samples import open_samples
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
             if args.mask is None:
                 labels = rectangle(args.rectangle, samples.shape)
             else:
-                labels = read_labels(args.mask, Grid.of(samples.shape, samples.attributes))
+                labels = read_labels(args.mask, Grid.of(args.file, samples.shape, samples.attributes))
         with stage("regions"):
             rows = region_rows(samples, labels, level=args.level, numbers=numbers, relative_to=args.relative_to)
         calibrated = bool(samples.attributes.get("calibrated", False))

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from direct_deepen.errors import DeepenError, first_line, require
-from direct_deepen.posterior.nifti import Grid, read_drawn
+from direct_deepen.posterior.nifti import read_drawn
+from direct_deepen.posterior.placement import Grid
 
 
 def read_labels(path: Path, grid: Grid) -> np.ndarray:
