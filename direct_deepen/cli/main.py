@@ -34,7 +34,7 @@ _COMMANDS = (
     doctor, reconstruct, posterior, region, phantom, simulate, configure, benchmark, calibrate, landscape, report,
 )  # fmt: skip
 
-_OUTPUTS = ("output", "out", "html", "csv", "nifti")
+_OUTPUTS = ("output", "out", "html", "csv", "nifti", "dicom")
 """Arguments that name what is written; paths in all others are read."""
 
 

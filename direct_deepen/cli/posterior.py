@@ -3,7 +3,7 @@
 Of a posterior file: MAP, posterior mean, standard deviation, outer quantiles, and samples if they were saved. With the
 data it was made from, also the reference of `direct-deepen benchmark` and the error, on the scale of the standard
 deviation. Prints the numbers of every slice; writes one slice as PNG, the volume as a page that any browser shows
-without a network, or NIfTI images. Where the file has samples, the page tells the mean of any rectangle.
+without a network, NIfTI images, or DICOM series. Where the file has samples, the page tells the mean of any rectangle.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import numpy as np
 
 from direct_deepen.cli.verbosity import stage
 from direct_deepen.errors import require
+from direct_deepen.posterior.dicom import write_dicom
 from direct_deepen.posterior.nifti import write_nifti
 from direct_deepen.posterior.posterior_file import REFERENCE, PosteriorVolume, read_posterior
 from direct_deepen.progress import progress_bar
@@ -39,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NII",
         help="NAME.nii.gz: write NAME_map.nii.gz and so on, magnitudes with size and voxels of the header of the data "
         "where it has them, orientation unknown (needs the extra: pip install 'direct-deepen[nifti]')",
+    )
+    parser.add_argument(
+        "--dicom",
+        type=Path,
+        metavar="FOLDER",
+        help="write a DICOM series of the reconstruction (mean, or MAP where there is none) and one of the standard "
+        "deviation, without a patient (needs the extra: pip install 'direct-deepen[dicom]')",
     )
 
 
@@ -69,6 +77,11 @@ def run(args: argparse.Namespace) -> None:
     if args.nifti is not None:
         with stage("NIfTI"):
             written += write_nifti(volume, args.nifti)
+    if args.dicom is not None:
+        with stage("DICOM"):
+            write_dicom(volume, args.dicom)
+        # Of files for every slice the folder.
+        written.append(args.dicom)
     for path in written:
         print(f"wrote {path}")
 

@@ -2,7 +2,8 @@
 
 Reads fastMRI's HDF5, ISMRMRD (MRD), BART's .cfl with .hdr, .npy, .npz and .mat by their content; finds sampled
 positions, calibration region, oversampling, noise, coil maps and scale, and says in a table what it found and chose.
-Writes, to a folder, the posterior file, NIfTI images, a picture, and a page that any browser shows without a network.
+Writes, to a folder, the posterior file, NIfTI images, DICOM series if asked for, a picture, and a page that any browser
+shows without a network.
 """
 
 import argparse
@@ -73,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which, with --accelerate (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--save-samples", action="store_true", help="write the samples into the posterior file too")
+    parser.add_argument(
+        "--dicom",
+        action="store_true",
+        help="also DICOM series of the reconstruction and its standard deviation, in <name>_dicom of the folder (needs "
+        "the extra: pip install 'direct-deepen[dicom]')",
+    )
     parser.add_argument("--snr", action="store_true", help="images in units of the noise per real component")
 
 
@@ -108,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
         print(_heading(prepared))
         with stage("reconstruction"):
             path = Run(prepared, prior, method, args.out, snr=args.snr).reconstruct(numbers)
-    for written in [path, *_outputs(path, args.out)]:
+    for written in [path, *_outputs(path, args.out, dicom=args.dicom)]:
         print(f"wrote {written}")
 
 
@@ -137,7 +144,7 @@ def _heading(prepared: "PreparedScan | PreparedTrajectory") -> str:
     return "\n".join([*lines, *(f"  {remark}" for remark in scan.remarks)])
 
 
-def _outputs(path: Path, folder: Path) -> list[Path]:
+def _outputs(path: Path, folder: Path, *, dicom: bool) -> list[Path]:
     import numpy as np
     import yaml  # type: ignore[import-untyped]
 
@@ -145,6 +152,7 @@ def _outputs(path: Path, folder: Path) -> list[Path]:
     from direct_deepen.pages.posterior_view import posterior_view
     from direct_deepen.pages.region_samples import read_region_samples
     from direct_deepen.pages.summary import summary
+    from direct_deepen.posterior.dicom import write_dicom
     from direct_deepen.posterior.nifti import write_nifti
     from direct_deepen.posterior.posterior_file import REFERENCE, read_posterior
 
@@ -165,4 +173,8 @@ def _outputs(path: Path, folder: Path) -> list[Path]:
         )
     with stage("NIfTI"):
         written += write_nifti(volume, stem.with_name(f"{stem.name}.nii.gz"))
+    if dicom:
+        with stage("DICOM"):
+            write_dicom(volume, stem.with_name(f"{stem.name}_dicom"))
+        written.append(stem.with_name(f"{stem.name}_dicom"))
     return written

@@ -26,6 +26,10 @@ def region(study, out):
     return ["region", str(path), "--mask", str(labels), "--csv", str(out / "regions.csv")]
 
 
+def posterior_dicom(study, out):
+    return ["posterior", str(study.prediction / "a.posterior.h5"), "--dicom", str(out / "series")]
+
+
 def landscape(study, out):
     return [
         "landscape", str(study.checkpoint), "--cfg", str(study.configuration), "--data-root", study.test.name,
@@ -53,6 +57,7 @@ COMMANDS = {
     posterior_picture: "slice.png",
     posterior_nifti: "image_map.nii.gz",
     region: "regions.csv",
+    posterior_dicom: "mean_0001.dcm",
     landscape: "landscape.png",
     calibrate: "validation",
     report: "report.html",

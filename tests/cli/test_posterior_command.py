@@ -61,6 +61,14 @@ def test_with_its_data_a_file_is_compared_with_the_references_of_the_score(tmp_p
     assert found == pytest.approx(expected, abs=0.006)
 
 
+def test_series_of_a_prediction_have_its_mean_and_its_deviation(tmp_path, run_command, posterior):
+    result = run_command(["posterior", str(posterior), "--dicom", str(tmp_path / "series")])
+    assert (result.code, result.errors) == (0, [])
+    assert result.output.endswith(f"wrote {tmp_path / 'series'}\n")
+    names = sorted(path.name for path in (tmp_path / "series").iterdir())
+    assert names == [f"{kind}_000{number}.dcm" for kind in ("mean", "std") for number in (1, 2)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -68,6 +76,7 @@ def test_with_its_data_a_file_is_compared_with_the_references_of_the_score(tmp_p
         (["--cfg", "posterior.yaml"], ["--cfg", "--data-root"]),
         (["--cfg", "posterior.yaml", "--data-root", "validation"], ["a.h5", "no such volume"]),
         (["--nifti", "brain.mgz"], ["brain.mgz", ".nii"]),
+        (["--dicom", "posterior.yaml"], ["posterior.yaml", "cannot be written"]),
     ],
 )
 def test_bad_arguments_get_one_line(study, run_command, posterior, arguments, words):

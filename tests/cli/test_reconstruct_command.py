@@ -19,19 +19,21 @@ def kspace():
 def test_a_file_becomes_images_a_page_and_a_table(kspace, tmp_path, capsys):
     np.save(tmp_path / "head.npy", kspace)
     arguments = ["reconstruct", str(tmp_path / "head.npy"), "--out", str(tmp_path / "out")]
-    fast = ["--samples", "2", "--steps", "4", "--accelerate", "2", "--mask", "2d", "--save-samples"]
+    fast = ["--samples", "2", "--steps", "4", "--accelerate", "2", "--mask", "2d", "--save-samples", "--dicom"]
     assert main([*arguments, *fast]) == 0
     told = capsys.readouterr().out
     assert "NumPy, axes slice, coil, row, column, 2 slices of 64×64" in told
     for name in ("sampling", "noise level", "coil maps", "prior"):
         assert re.search(rf"^  {name} +\S", told, re.MULTILINE), name
-    names = ["posterior.h5", "png", "html", "map.nii.gz", "mean.nii.gz", "std.nii.gz"]
+    names = ["posterior.h5", "png", "html", "map.nii.gz", "mean.nii.gz", "std.nii.gz", "dicom"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
-        f"head{'_' if 'nii' in name else '.'}{name}" for name in names
+        f"head{'_' if 'nii' in name or name == 'dicom' else '.'}{name}" for name in names
     )
     volume = read_posterior(tmp_path / "out" / "head.posterior.h5")
     image = nibabel.load(tmp_path / "out" / "head_mean.nii.gz")
     np.testing.assert_allclose(np.asarray(image.dataobj).T, np.abs(volume.arrays["mean"]), rtol=1e-6)
+    assert len(list((tmp_path / "out" / "head_dicom").glob("mean_*.dcm"))) == len(volume.arrays["mean"]) == 2
+    assert f"wrote {tmp_path / 'out' / 'head_dicom'}\n" in told
     # The figures of the terminal are those of the page.
     psnr = re.search(r"slice 1: map ([\d.]+) dB", told)[1]
     assert f"{psnr} dB" in (tmp_path / "out" / "head.html").read_text(encoding="utf-8")
