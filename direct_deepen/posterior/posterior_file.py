@@ -60,7 +60,8 @@ Attributes of the file:
 ``voxel_size``                      and slice in mm, field of view over matrix. Neither where it does not say
 ``name``                            of the file that was reconstructed, where its ending is not ``.h5``
 ``affine``                          4×4, row by row, from column, row and slice of the images to millimetres right,
-                                    anterior, superior; missing where the file does not say
+                                    anterior, superior; missing where the file does not say, or slices are of several
+                                    series
 ``weights_sha256``                  of all weights that were used
 ``device``                          ``cpu`` or ``cuda``
 ``direct_deepen_version``,          versions of the packages

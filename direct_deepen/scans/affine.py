@@ -12,14 +12,16 @@ _EVENLY = 0.01
 def affine_of(prepared: PreparedScan | PreparedTrajectory, numbers: list[int]) -> np.ndarray | None:
     """Return the matrix from (column, row, slice) of images to millimetres right, anterior, superior, 4×4.
 
-    None where the file has no positions or no voxel size, or the slices, of those of the first series, are not evenly
-    spaced. A file's positions are left, posterior, superior, of the pixel (rows // 2, columns // 2).
+    None where the file has no positions or no voxel size, slices are of several series, which alternate or begin anew,
+    or they are not evenly spaced. A file's positions are left, posterior, superior, of the pixel (rows // 2,
+    columns // 2).
     """
     scan, size = prepared.scan, prepared.voxel_size
     if len(scan.positions) == 0 or size is None:
         return None
-    firsts = [number for number in numbers if not scan.places or scan.places[number][1] == scan.places[numbers[0]][1]]
-    positions = [scan.positions[number] for number in firsts]
+    if scan.places and len({scan.places[number][1] for number in numbers}) > 1:
+        return None
+    positions = [scan.positions[number] for number in numbers]
     first = positions[0]
     centres = np.stack([position.centre for position in positions])
     steps = np.diff(centres, axis=0)

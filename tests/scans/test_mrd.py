@@ -11,6 +11,7 @@ from scan_files import acquisition, lines_of, mrd_header, write_mrd
 from direct_deepen.physics.fourier import fft2, ifft2
 from direct_deepen.posterior.nifti import write_nifti
 from direct_deepen.posterior.posterior_file import read_posterior
+from direct_deepen.scans.affine import affine_of
 from direct_deepen.scans.preparation import Choices, prepare
 from direct_deepen.scans.reading import open_scan
 from direct_deepen.scans.reconstruction import Method, Run, pretrained_prior
@@ -196,6 +197,26 @@ def test_a_point_is_where_the_scanner_had_it(opened, tmp_path, oversampling):
         place = nibabel.affines.apply_affine(image.affine, (*brightest, number))
         np.testing.assert_allclose(place * [-1, -1, 1], point, atol=0.01)
     assert nibabel.affines.voxel_sizes(image.affine) == pytest.approx((2, 2, 6))
+
+
+def test_slices_of_several_series_have_no_common_place(opened, kspace):
+    """They alternate with the series, so that no step leads from each to the next."""
+    found = []
+    for number in range(2):
+        for contrast in range(2):
+            lines = lines_of(
+                kspace[number : number + 1], contrast=contrast, position=(0.0, 0.0, 6.0 * number),
+                read_dir=(0.0, 1.0, 0.0), phase_dir=(1.0, 0.0, 0.0), slice_dir=(0.0, 0.0, 1.0),
+            )  # fmt: skip
+            for line in lines:
+                line.idx.slice = number
+            found += lines
+    with open_scan(opened(found, mrd_header(64, 64, field_of_view=(128.0, 128.0, 5.0)))) as scan:
+        prepared = prepare(scan)
+        assert scan.places == ((0, 0), (0, 1), (1, 0), (1, 1))
+        assert affine_of(prepared, [0, 1, 2, 3]) is None
+        affine = affine_of(prepared, [1, 3])
+    np.testing.assert_allclose(affine[:3, 2], [0, 0, 6])
 
 
 # ---- What is refused
