@@ -239,6 +239,8 @@ def sheared_affine() -> np.ndarray:
     ("volume", "words"),
     [
         (volume_of("std"), ("holds none of map, mean, image",)),
+        (replace(volume_of("mean"), arrays={"mean": np.zeros((2, 3))}), ("mean", "(2, 3)")),
+        (replace(volume_of("mean"), arrays={"mean": np.full((1, 2, 3), b"a")}), ("mean", "|S1")),
         (changed("affine", sheared_affine()), ("rows and columns", "cosine 0.0")),
         (changed("affine", np.zeros(16)), ("affine", "inverted")),
         (changed("affine", np.full(16, np.nan)), ("affine", "16 finite numbers")),

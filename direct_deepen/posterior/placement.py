@@ -80,11 +80,13 @@ def placed_images(volume: PosteriorVolume, name: str) -> PlacedImages:
     Its size is that of the attribute ``reconstruction_size``, and the place moves with the corner. Attributes that are
     no place, and a dataset of another shape are a :class:`DeepenError`.
     """
-    whole, attributes = np.abs(volume.arrays[name]), volume.attributes
+    stored, attributes = volume.arrays[name], volume.attributes
     require(
-        whole.ndim == 3 and whole.size > 0,
-        f"{volume.path}: {name} has the shape {whole.shape}; allowed: (slice, row, column)",
+        stored.dtype.kind in "cf" and stored.ndim == 3 and stored.size > 0,
+        f"{volume.path}: {name} holds {stored.dtype} of shape {stored.shape}; allowed: real or complex (slice, row, "
+        "column)",
     )
+    whole = np.abs(stored)
     grid = Grid.of(volume.path, whole.shape, attributes)
     voxel_size = None
     if "voxel_size" in attributes:

@@ -4,11 +4,13 @@ import h5py
 import ismrmrd
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from scan_files import acquisition, lines_of, mrd_header, write_mrd
 
 from direct_deepen.physics.fourier import fft2, ifft2
+from direct_deepen.posterior.dicom import write_dicom
 from direct_deepen.posterior.nifti import write_nifti
 from direct_deepen.posterior.posterior_file import read_posterior
 from direct_deepen.scans.affine import affine_of
@@ -197,6 +199,14 @@ def test_a_point_is_where_the_scanner_had_it(opened, tmp_path, oversampling):
         place = nibabel.affines.apply_affine(image.affine, (*brightest, number))
         np.testing.assert_allclose(place * [-1, -1, 1], point, atol=0.01)
     assert nibabel.affines.voxel_sizes(image.affine) == pytest.approx((2, 2, 6))
+    # DICOM has the coordinates of the scanner.
+    for point, written in zip(points, write_dicom(read_posterior(path), tmp_path / "series"), strict=True):
+        dataset = pydicom.dcmread(written)
+        row, column = np.unravel_index(dataset.pixel_array.argmax(), dataset.pixel_array.shape)
+        along, down = np.array(dataset.ImageOrientationPatient, dtype=float).reshape(2, 3)
+        height, width = dataset.PixelSpacing
+        place = np.array(dataset.ImagePositionPatient, dtype=float) + column * width * along + row * height * down
+        np.testing.assert_allclose(place, point, atol=0.01)
 
 
 def test_slices_of_several_series_have_no_common_place(opened, kspace):
