@@ -14,8 +14,6 @@ from direct_deepen.posterior import Posterior
 from direct_deepen.posterior.misfit import misfit
 from direct_deepen.priors.energy import DifferentiableEnergy
 
-type Correction = Callable[[Posterior], Posterior]
-
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -29,7 +27,12 @@ class Reconstruction:
 
 @torch.no_grad()
 def reconstruct(
-    problem: Problem, prior: nn.Module, inference: Inference, *, seed: int, correction: Correction | None = None
+    problem: Problem,
+    prior: nn.Module,
+    inference: Inference,
+    *,
+    seed: int,
+    correction: Callable[[Posterior], Posterior] | None = None,
 ) -> Reconstruction:
     """Reconstruct a batch: the image of an estimator, or the mean of a sampler's samples and what they say besides.
 
@@ -80,7 +83,11 @@ def _seen(problem: Problem, images: torch.Tensor) -> torch.Tensor:
 
 
 def _posterior_mean(
-    problem: Problem, prior: nn.Module, inference: Sampler, seed: int, correction: Correction | None
+    problem: Problem,
+    prior: nn.Module,
+    inference: Sampler,
+    seed: int,
+    correction: Callable[[Posterior], Posterior] | None,
 ) -> Reconstruction:
     arrays, start = {"scale": problem.scale}, inference.prepare(problem, prior)
     if start is not None:
