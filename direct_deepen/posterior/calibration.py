@@ -30,8 +30,8 @@ REMOVED = tuple(step / 20 for step in range(20))
 _ROUNDS, _CLOSE = 10, 0.02
 """Of the fit of ring factors, and what it ends with: the edge of the object carries power from ring to ring."""
 _ROUNDING = 1e-9
-_LARGEST = 4.0
-"""Factor of a ring, or one over it, that is not exceeded: of little power much comes from the rings beside."""
+_SMALLEST, _LARGEST = 0.25, 16.0
+"""Bounds of the factor of a ring. Of little power much comes from the rings beside, whatever its factor."""
 _EXTREME = 10.0
 """Factor beyond which what is fitted has nothing to do with the samples."""
 
@@ -171,7 +171,7 @@ def _tapered(inside: torch.Tensor) -> torch.Tensor:
 def fit_ring_scales(posteriors: Sequence[Posterior], references: Sequence[torch.Tensor]) -> tuple[float, ...]:
     """Return the factors of :meth:`Posterior.rescaled` with which samples have, in every ring, the power of the error.
 
-    Powers are those of :func:`ring_powers`, summed over posteriors of one image each. Factors are a quarter to four,
+    Powers are those of :func:`ring_powers`, summed over posteriors of one image each. Factors are a quarter to 16,
     and may be too near to one at these ends. A :class:`DeepenError` if samples have no power.
     """
     count = max(num_rings(*reference.shape[-2:]) for reference in references)
@@ -183,7 +183,7 @@ def fit_ring_scales(posteriors: Sequence[Posterior], references: Sequence[torch.
             for sums, powers in zip((errors, predicted), found, strict=True):
                 sums[: len(powers)] += powers.numpy()
         require(bool((predicted > 0).all()), "samples have no spread in a ring of k-space; allowed: chains that differ")
-        scales = np.clip(scales * np.sqrt(errors / predicted), 1 / _LARGEST, _LARGEST)
+        scales = np.clip(scales * np.sqrt(errors / predicted), _SMALLEST, _LARGEST)
         if np.abs(errors / predicted - 1).max() < _CLOSE:
             break
     return tuple(scales.tolist())

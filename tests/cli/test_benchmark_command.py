@@ -135,8 +135,8 @@ def test_a_trained_method_is_scored_with_its_samples(tmp_path, study):
     assert list(rows["case"]) == LABELS
     assert set(rows.columns) >= COLUMNS
     assert rows["psnr"].between(10, 60).all()
-    # Its own posterior of three chains, of which four states each are kept.
-    assert (rows["num_samples"] == 12).all()
+    # Its own posterior of three chains, of which ten states each are kept.
+    assert (rows["num_samples"] == 30).all()
     assert (rows[["seconds", "sample_seconds", "std", "error"]] > 0).all(axis=None)
     assert (rows["gradient_evaluations"] > 3 * rows["sample_evaluations"]).all()
     assert (rows["sample_evaluations"] > 1).all()
@@ -203,7 +203,7 @@ def test_a_method_and_its_problem_have_the_same_scale(tmp_path, study, one_line_
 def test_a_setting_keeps_its_type(tmp_path, study):
     engine = tiny_direct.build_engine(tmp_path, yaml.safe_load(study.configuration.read_text()))
     before = engine.settings
-    for key, value in (("num_steps", 5), ("start", "noise"), ("prior_weight", 2.0)):
+    for key, value in (("num_steps", 15), ("start", "noise"), ("prior_weight", 2.0)):
         engine.configure(f"inference.{key}", value)
         found = getattr(engine.inference, key)
         assert found == value
@@ -311,7 +311,7 @@ def test_runs_that_are_done_are_kept_and_one_that_fails_loses_no_other(tmp_path,
     results = gather(found, output).set_index(["method", "case"])
     for method, image in shown.images.items():
         assert results["psnr"][method, shown.case] == pytest.approx(quality(image, shown.reference).psnr, abs=1e-3)
-    assert (results["num_samples"].dropna() == 12).all()
+    assert (results["num_samples"].dropna() == 30).all()
 
 
 @pytest.mark.usefixtures("in_folder")

@@ -153,11 +153,12 @@ def test_moments_and_quantiles_are_those_of_the_samples_that_are_saved_on_reques
     inference = config["model"]["inference"]
     assert samples.shape == (IMAGE[0], inference["num_samples"] * inference["keep"], *IMAGE[1:])
     peak = np.abs(samples).max()
-    quantiles = np.quantile(np.abs(samples), [0.1, 0.8], axis=1)
-    # Single precision.
+    real = np.real(samples * np.exp(-1j * np.angle(arrays["mean"]))[:, None])
+    quantiles = np.quantile(real, [0.1, 0.8], axis=1)
+    # Single precision; the phase of the mean is known less well where that is small.
     np.testing.assert_allclose(arrays["mean"], samples.mean(axis=1), rtol=0, atol=1e-6 * peak)
-    np.testing.assert_allclose(arrays["std"], np.abs(samples).std(axis=1, ddof=1), rtol=0, atol=1e-6 * peak)
-    np.testing.assert_allclose(arrays["quantiles"], np.moveaxis(quantiles, 0, 1), rtol=0, atol=1e-6 * peak)
+    np.testing.assert_allclose(arrays["std"], real.std(axis=1, ddof=1), rtol=0, atol=1e-5 * peak)
+    np.testing.assert_allclose(arrays["quantiles"], np.moveaxis(quantiles, 0, 1), rtol=0, atol=1e-5 * peak)
     # The units are those of the file: the mean is that of a prediction without such a factor, but for rounding.
     np.testing.assert_allclose(arrays["mean"], arrays_of(mean_prediction)["mean"], rtol=0, atol=3e-3 * peak)
 

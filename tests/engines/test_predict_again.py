@@ -139,7 +139,7 @@ def test_another_prediction_is_computed_anew_and_the_log_says_what_is_another(
     tmp_path, mean_config, volumes, checkpoint, whole, reconstructed, copy_of, caplog
 ):
     changes = {
-        "model.inference.num_steps": 9,
+        "model.inference.num_steps": 13,
         "model.inference.noise_std": 0.011,
         "inference.dataset.transforms.masking.accelerations": [3.0],
     }

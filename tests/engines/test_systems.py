@@ -40,7 +40,7 @@ LAST, CHECKPOINT = 7, 5
 
 def mean_of_chains(A, b, prior, start, generator):
     image = mm_map(A, b, prior, init=start, max_iterations=MAP_ITERATIONS).image
-    options = {"num_samples": 3, "num_steps": 8, "keep": 4, "init": image, "generator": generator}
+    options = {"num_samples": 3, "num_steps": 12, "keep": 10, "init": image, "generator": generator}
     return langevin(A, b, prior, noise_std=0.01, **options).images.mean(dim=0)
 
 
@@ -255,7 +255,7 @@ def test_prediction_is_the_inference_of_the_system_with_the_trained_prior(system
         assert float((found - expected[0]).norm() / expected.norm()) < tolerance
 
 
-EVALUATIONS = {"deepen": 3 * (8 + 2), "dps": 3 * 12, "alps": 3 * 3 * 2}
+EVALUATIONS = {"deepen": 3 * (12 + 2), "dps": 3 * 12, "alps": 3 * 3 * 2}
 """Of a posterior; a chain evaluates at its start, and once for its first step size, too."""
 
 

@@ -38,10 +38,11 @@ def test_regions_that_intervals_missed_are_held_once_rings_are_fitted(cases):
         by_stage = found.droplevel(["set", "mask"]).unstack("stage")
         distance = (by_stage - 0.9).abs().mean()
         assert distance["after"] < distance["before"], (group, mask)
+        # What the page says was aimed at.
+        assert by_stage["after"].between(0.85, 0.95).all(), (group, mask)
 
 
 def test_what_was_fitted_on_was_not_tested_on(cases):
-    # Phantoms are named by the seed of their set, heads by their subject.
-    phantoms = {case.split("_")[1] for case in cases[cases["set"] == "phantom"]["case"]}
-    heads = {case.split("_")[2] for case in cases[cases["set"] == "head"]["case"]}
-    assert (phantoms, heads) == ({"003"}, {"patient09", "patient20"})
+    # Phantoms are named by the seed of their set.
+    assert set(cases["set"]) == {"phantom"}
+    assert {case.split("_")[1] for case in cases["case"]} == {"003"}
