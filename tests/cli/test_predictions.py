@@ -63,8 +63,8 @@ def test_map_and_mean_are_scored_as_scikit_image_does_with_what_the_file_says_of
                 assert row[name] == pytest.approx(arrays[f"{part}_{name}"], rel=1e-4)
             assert row["parameters"] == 298
             assert np.isnan(row["peak_memory_mb"])
-        # Three chains, four states of each.
-        assert row["num_samples"] == 12
+        # Three chains, ten states of each.
+        assert row["num_samples"] == 30
         assert row["sample_evaluations"] == pytest.approx(arrays["posterior_gradient_evaluations"] / 3, rel=1e-4)
         std = arrays["std"].mean() / float(case.problem.scale)
         assert row["std_everywhere"] == pytest.approx(std, rel=1e-4)
