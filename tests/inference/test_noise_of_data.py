@@ -136,10 +136,10 @@ def test_a_noisy_scan_is_denoised_and_its_intervals_hold(noisy):
         return quality(image[0], truth[0]).psnr, coverage(samples, truth)
 
     plain, right = tried(trained, 0.01), tried(at_noise(trained, noise_std), noise_std)
-    # Measured: 24.0 and 27.8 dB, 0.30 and 0.81 of the pixels of the head in intervals of 90 %. One slice, one seed: a
+    # Measured: 24.0 and 27.6 dB, 0.41 and 0.90 of the pixels of the head in intervals of 90 %. One slice, one seed: a
     # decibel and a tenth are left for other arithmetic.
     assert plain[0] < 25 < 26.8 < right[0]
-    assert plain[1] < 0.4 < 0.7 < right[1]
+    assert plain[1] < 0.5 < 0.8 < right[1]
 
 
 def test_a_prior_of_all_noise_levels_is_refused_with_what_makes_an_energy_of_it(one_line_error, random_operator):
