@@ -14,8 +14,7 @@ of these weights are then rescaled. Rename or remove the file to predict without
 come with the package are calibrated, and the file goes to OUT.
 
 Writes table.md, cases.csv (a row a slice), calibration_curve.csv, sparsification.csv, rings.csv, calibration.png, and
-samples/: a
-run that is cut short goes on where it was.
+samples/: a run that is cut short goes on where it was.
 """
 
 import argparse
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
             assessments += calibration_study.assess(item, calibration, data_noise_std=noise_std, seed=args.seed)
             rings += calibration_study.assess_rings(item, calibration)
             if calibration.guaranteed_scale is not None:
-                missed[item.case] = calibration_study.missed_beyond(item, calibration, calibration.guaranteed_scale)
+                missed[item.case] = calibration_study.missed_beyond(item, calibration.guaranteed_scale)
     write_csv(args.output / "cases.csv", calibration_study.case_rows(assessments))
     write_csv(args.output / "calibration_curve.csv", calibration_study.curve_rows(assessments))
     write_csv(args.output / "sparsification.csv", calibration_study.sparsification_rows(assessments))

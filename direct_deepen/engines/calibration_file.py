@@ -46,8 +46,8 @@ class Calibration:
     ring_scales: list[float] = field(default_factory=list)
     """Of the same; empty in files of before there were any."""
     guaranteed_scale: float | None = None
-    """How much wider intervals of the nominal level are to be for a guarantee, by
-    :func:`~direct_deepen.posterior.calibration.controlled_scale`; null where there were too few volumes."""
+    """How much wider than those of the samples as they were drawn, without factors, intervals of the nominal level are
+    to be for a guarantee: :func:`~direct_deepen.posterior.calibration.controlled_scale`. Null for too few volumes."""
 
     def corrected(self, posterior: Posterior) -> Posterior:
         """Return a posterior with what was fitted."""

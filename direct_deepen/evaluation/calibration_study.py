@@ -132,21 +132,18 @@ def fit(slices: Sequence[SampledSlice], prior: nn.Module, inference: Sampler, *,
     """Fit what corrects the samples of validation data.
 
     First a factor for every ring of k-space, with which they have the power of the error (:func:`fit_ring_scales`),
-    then one for all, with which 90 % intervals hold 90 % of the pixels of the object (:func:`fit_std_scale`); and by
-    how much intervals have to be wider for a guarantee, where there are volumes enough (:func:`controlled_scale`).
+    then one for all, with which 90 % intervals hold 90 % of the pixels of the object (:func:`fit_std_scale`). And by
+    how much intervals have to be wider for a guarantee, where there are volumes enough (:func:`controlled_scale`):
+    those of the samples as they were drawn, as these volumes have had a part in the factors, and a further one has not.
     """
     posteriors, references = [item.posterior for item in slices], [item.reference for item in slices]
     rings = fit_ring_scales(posteriors, references)
     shaped = [posterior.rescaled(1.0, rings) for posterior in posteriors]
     scale = fit_std_scale(shaped, references, level=FITTED_LEVEL)
     needed: dict[str, list[torch.Tensor]] = {}
-    for item, posterior in zip(slices, shaped, strict=True):
-        inside = object_pixels(item.reference)
-        factors = needed_scales(posterior, item.reference, level=FITTED_LEVEL)[inside] / scale
-        needed.setdefault(_volume(item.case), []).append(factors)
-    before = [
-        float((_held(item.posterior, item.reference).containing <= FITTED_LEVEL).double().mean()) for item in slices
-    ]
+    for item in slices:
+        needed.setdefault(_volume(item.case), []).append(_needed(item))
+    before = [float((scales <= 1).double().mean()) for found in needed.values() for scales in found]
     return Calibration(
         std_scale=scale,
         ring_scales=list(rings),
@@ -163,9 +160,9 @@ def fit(slices: Sequence[SampledSlice], prior: nn.Module, inference: Sampler, *,
     )
 
 
-def _held(posterior: Posterior, reference: torch.Tensor) -> Held:
-    """Return what the intervals of the pixels of the object hold."""
-    return held(posterior, reference).at(object_pixels(reference))
+def _needed(item: SampledSlice) -> torch.Tensor:
+    """Return by which factor the intervals of the pixels of the object have to be wider, real (pixel,)."""
+    return needed_scales(item.posterior, item.reference, level=FITTED_LEVEL)[object_pixels(item.reference)]
 
 
 def _volume(case: str) -> str:
@@ -177,13 +174,13 @@ def assess(item: SampledSlice, calibration: Calibration, *, data_noise_std: floa
     volume, _, number = item.case.rpartition("#")
     generator = named_generator(seed, (f"data noise of {volume}", int(number)), item.reference.device)
     noisy = item.reference + data_noise_std * complex_normal_like(item.reference, generator=generator)
-    # A whole chain is left out: states of one chain are alike.
-    keep, images = item.posterior.diagnostics.keep, item.posterior.images
-    chains = images.unflatten(0, (-1, keep))
+    # A whole chain is left out, and its mirror image: states of one chain are alike.
+    chains = item.posterior.images.unflatten(0, (-1, item.posterior.diagnostics.keep))
+    left_out = 2 if calibration.sampling.get("antithetic", False) else 1
     compared = [
         (BEFORE, CLEAN, item.posterior, item.reference),
         (BEFORE, DATA_NOISE, item.posterior, noisy),
-        (BEFORE, SAMPLE, Posterior.from_chains(chains[1:]), chains[0, -1]),
+        (BEFORE, SAMPLE, Posterior.from_chains(chains[left_out:]), chains[0, -1]),
     ]
     corrected = calibration.corrected(item.posterior)
     compared += [(AFTER, CLEAN, corrected, item.reference), (AFTER, DATA_NOISE, corrected, noisy)]
@@ -241,12 +238,9 @@ def assess_rings(item: SampledSlice, calibration: Calibration) -> list[Rings]:
     ]
 
 
-def missed_beyond(item: SampledSlice, calibration: Calibration, factor: float) -> float:
-    """Return the share of the object outside 90 % intervals that are wider by a factor, after a calibration."""
-    corrected = calibration.corrected(item.posterior)
-    inside = object_pixels(item.reference)
-    needed = needed_scales(corrected, item.reference, level=calibration.level)[inside]
-    return float((needed > factor).double().mean())
+def missed_beyond(item: SampledSlice, factor: float) -> float:
+    """Return the share of the object outside 90 % intervals of samples as they were drawn, wider by a factor."""
+    return float((_needed(item) > factor).double().mean())
 
 
 # ---- Tables
@@ -376,8 +370,9 @@ def _guarantee(calibration: Calibration, missed: Mapping[str, float]) -> str:
         )
     mean, half = interval_over_volumes({case: 100 * share for case, share in missed.items()})
     return (
-        f"{scale:.3g} times as wide, {level:.0%} intervals miss, in the expectation over volumes drawn like these, at "
-        f"most {100 * (1 - level):.0f} % of the object of a further one (conformal risk control); of the test volumes "
+        f"{scale:.3g} times as wide, {level:.0%} intervals of the samples as they were drawn miss, in the expectation "
+        f"over volumes drawn like these, at most {100 * (1 - level):.0f} % of the object of a further one (conformal risk "
+        f"control); of the test volumes "
         f"they miss {mean:.1f} ± {half:.1f} %."
     )
 
@@ -413,6 +408,6 @@ def require_sampler(inference: Inference) -> Sampler:
     """Return the inference of a configuration; it is to sample, and enough to leave a chain out."""
     if not isinstance(inference, Sampler):
         raise DeepenError(f"model.inference.name: {type(inference).__name__} draws no samples; allowed: a sampler")
-    count = inference.num_samples
-    require(count >= 3, f"model.inference.num_samples is {count}; allowed for a calibration: 3 or more")
+    count, least = inference.num_samples, 4 if inference.sampling().get("antithetic", False) else 3
+    require(count >= least, f"model.inference.num_samples is {count}; allowed for a calibration: {least} or more")
     return inference

@@ -30,6 +30,7 @@ REMOVED = tuple(step / 20 for step in range(20))
 _ROUNDS, _CLOSE = 10, 0.02
 """Of the fit of ring factors, and what it ends with: the edge of the object carries power from ring to ring."""
 _ROUNDING = 1e-9
+"""Of a budget that is zero: (1 − 0.9)·10 − 1 is below it."""
 _SMALLEST, _LARGEST = 0.25, 16.0
 """Bounds of the factor of a ring. Of little power much comes from the rings beside, whatever its factor."""
 _EXTREME = 10.0
@@ -231,9 +232,10 @@ def controlled_scale(needed: Sequence[torch.Tensor], *, level: float) -> float |
 
     .. math:: \hat s = \inf\Big\{s : \frac{1}{n + 1} \Big(\sum_i L_i(s) + 1\Big) \le 1 - level\Big\}.
 
-    It needs nothing of the posterior, but that the n volumes and the further one are exchangeable: drawn alike, in any
-    order. ``needed`` has, of every volume, the scales that its pixels need, real (pixel,). Of fewer than 1/(1 − level)
-    − 1 volumes none can promise that.
+    It needs nothing of the posterior, but that the n volumes and the further one are exchangeable: drawn alike, in
+    any order, and none with a part in how its intervals came about, such as in factors that were fitted to it.
+    ``needed`` has, of every volume, the scales that its pixels need, real (pixel,). Of fewer than 1/(1 − level) − 1
+    volumes none can promise that.
     """
     count = len(needed)
     budget = (1 - level) * (count + 1) - 1 + _ROUNDING

@@ -6,7 +6,9 @@ with mean m and standard deviation s of S samples and the quantile t of Student'
 of a normal distribution, which holds its share however few samples there are (Hahn and Meeker, Statistical intervals,
 1991, section 4.7). Quantiles of S samples, whose ends are themselves uncertain, hold (S − 1)/(S + 1) of it. S counts
 chains, as states of one chain are not independent: where 4 of correlation 0.9 are kept of each of 8 chains, 90 % hold
-90 %, which counted by states were 85 %; where they are independent, 94 %.
+90 %, which counted by states were 85 %; where they are independent, 94 %. Of antithetic pairs the mean is better known
+than that of as many independent chains, and the deviation less well: at 90 % the one makes up for the other (four
+pairs: 90.2 %, eight: 90.0 %).
 """
 
 from collections.abc import Sequence

@@ -8,6 +8,7 @@ with the mask 2d4x and the first seed.
 
 import argparse
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +33,27 @@ def read(folder: Path, name: str) -> pandas.DataFrame:
 
 def coverage_rows(cases: pandas.DataFrame) -> list[dict[str, Any]]:
     """Return coverage of 90 % intervals by size of block, in per cent; ± is over volumes, of means over seeds."""
-    rows = []
-    for key, found in cases.groupby(_KEY, sort=False):
-        row: dict[str, Any] = _named(key) | {"slices": found["case"].nunique()}
-        for pixels in (OBJECT, *BLOCKS):
-            values = found[found["pixels"] == pixels].groupby("case")["coverage_90"].mean()
-            mean, half = interval_over_volumes({case: 100 * value for case, value in values.items()})
-            row["pixel" if pixels == OBJECT else pixels] = f"{mean:.1f} ± {half:.1f}"
-        rows.append(row)
-    return rows
+
+    def cell(found: pandas.DataFrame) -> str:
+        shares = found.groupby("case")["coverage_90"].mean()
+        mean, half = interval_over_volumes({case: 100 * share for case, share in shares.items()})
+        return f"{mean:.1f} ± {half:.1f}"
+
+    return _by_block(cases, cell)
 
 
 def correlation_rows(cases: pandas.DataFrame) -> list[dict[str, Any]]:
     """Return Spearman's correlation of deviation and error by size of block, and the highest of such deviations."""
+    return _by_block(cases, lambda f: f"{f['spearman'].mean():.2f} of {f['spearman_ceiling'].mean():.2f}")
+
+
+def _by_block(cases: pandas.DataFrame, cell: Callable[[pandas.DataFrame], str]) -> list[dict[str, Any]]:
+    """Return a row for every set, mask and stage, with a cell for every size of block."""
     rows = []
     for key, found in cases.groupby(_KEY, sort=False):
-        row: dict[str, Any] = _named(key)
+        row: dict[str, Any] = _named(key) | {"slices": found["case"].nunique()}
         for pixels in (OBJECT, *BLOCKS):
-            means = found[found["pixels"] == pixels][["spearman", "spearman_ceiling"]].mean()
-            row["pixel" if pixels == OBJECT else pixels] = f"{means.iloc[0]:.2f} of {means.iloc[1]:.2f}"
+            row["pixel" if pixels == OBJECT else pixels] = cell(found[found["pixels"] == pixels])
         rows.append(row)
     return rows
 

@@ -18,10 +18,11 @@ from scipy.stats import t as student
 from direct_deepen.engines.calibration_file import read_calibration
 from direct_deepen.engines.reconstruction import named_generator, reconstruct, sample_posterior
 from direct_deepen.engines.trained import load_system, load_trained
+from direct_deepen.evaluation.calibration_study import SampledSlice, fit, missed_beyond
 from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
 from direct_deepen.pages import calibration_plots
 from direct_deepen.physics import SenseOperator, complex_normal
-from direct_deepen.posterior.calibration import LEVELS, held, object_pixels, ring_powers
+from direct_deepen.posterior.calibration import LEVELS, held, needed_scales, object_pixels, ring_powers
 from direct_deepen.posterior.posterior import Posterior
 from direct_deepen.posterior.rings import scale_rings
 from direct_deepen.priors import ConvEnergy, QuadraticEnergy
@@ -256,6 +257,23 @@ def test_every_figure_is_that_of_the_samples_before_and_after_the_scale(run, stu
     ]
     means = np.concatenate([np.mean(curves[kind], axis=0).T for kind in kinds])
     np.testing.assert_allclose([[float(row["by_std"]), float(row["oracle"])] for row in found], means, rtol=5e-3)
+
+
+def test_the_guarantee_is_of_samples_without_the_factors_that_were_fitted_to_the_same_volumes(study, draw):
+    prior = load_trained(study.checkpoint, study.configuration)
+    inference = load_system(study.configuration).inference
+    slices = []
+    for seed in range(0, 18, 2):
+        mean = 10 + torch.zeros(1, 16, 16, dtype=torch.complex128)
+        samples = Posterior.from_images(mean + draw(12, 1, 16, 16, seed=seed))
+        slices.append(SampledSlice(f"{seed}.h5#0", samples, mean + 2 * draw(1, 16, 16, seed=seed + 1)))
+    calibration = fit(slices, prior, inference, seed=0)
+    assert calibration.volumes == 9
+    # Nine volumes allow no miss: the largest that any pixel needs, of samples that are half as wide as the error.
+    needed = [needed_scales(item.posterior, item.reference, level=0.9) for item in slices]
+    assert calibration.guaranteed_scale == pytest.approx(float(torch.stack(needed).max()))
+    assert max(missed_beyond(item, calibration.guaranteed_scale) for item in slices) == 0
+    assert fit(slices[:8], prior, inference, seed=0).guaranteed_scale is None
 
 
 def test_a_picture_that_fails_loses_nothing_of_what_was_sampled(run, monkeypatch):

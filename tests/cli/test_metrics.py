@@ -94,6 +94,15 @@ def test_an_interval_of_few_samples_holds_ninety_per_cent_of_what_they_are_drawn
     assert float(coverage(narrow, [0.9])) < 0.8
 
 
+@pytest.mark.parametrize("pairs", [4, 8])
+def test_of_antithetic_pairs_an_interval_holds_ninety_per_cent_as_well(pairs):
+    draws = torch.randn(pairs + 1, 40000, generator=torch.Generator().manual_seed(pairs))
+    samples = torch.cat([draws[1:], -draws[1:]])
+    held = containing_level(samples.mean(dim=0), samples.std(dim=0), draws[0], num_chains=2 * pairs)
+    # 90.2 and 90.0 %, with a standard error of 0.15 %.
+    assert float(coverage(held, [0.9])) == pytest.approx(0.9, abs=0.008)
+
+
 def test_states_of_one_chain_are_not_counted_as_independent():
     generator = torch.Generator().manual_seed(0)
 
