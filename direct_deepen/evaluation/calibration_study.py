@@ -371,9 +371,8 @@ def _guarantee(calibration: Calibration, missed: Mapping[str, float]) -> str:
     mean, half = interval_over_volumes({case: 100 * share for case, share in missed.items()})
     return (
         f"{scale:.3g} times as wide, {level:.0%} intervals of the samples as they were drawn miss, in the expectation "
-        f"over volumes drawn like these, at most {100 * (1 - level):.0f} % of the object of a further one (conformal risk "
-        f"control); of the test volumes "
-        f"they miss {mean:.1f} ± {half:.1f} %."
+        f"over volumes drawn like these, at most {100 * (1 - level):.0f} % of the object of a further one (conformal "
+        f"risk control); of the test volumes they miss {mean:.1f} ± {half:.1f} %."
     )
 
 
