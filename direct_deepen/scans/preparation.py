@@ -29,6 +29,7 @@ from direct_deepen.scans.undersampling import Undersampling, draw_mask
 
 MOST_COILS = 16
 """Coils that are left by compression."""
+_NOT_FINITE = "kspace holds a value that is not finite; allowed: finite numbers"
 _PADDED = 0.9
 """Share of a side of k-space below which what is measured is surrounded by zeros, and not just by gaps of a mask."""
 _AGREEING = 2.0
@@ -143,8 +144,10 @@ def prepare(scan: Scan, choices: Choices | None = None) -> PreparedScan:
     masks = _repaired_masks(layout, measured if mask is None else mask, kspace.shape)
     sampled = np.any(masks & _repaired_masks(layout, measured, kspace.shape), axis=0)
     sampled[:, : layout.columns[0]] = sampled[:, layout.columns[1] :] = False
-    # Of padding, or of samples that are zero.
-    require(bool(sampled.any()), told)
+    if not sampled.any():
+        # Of padding, or of samples that are zero, or no numbers.
+        finite = all(bool(np.isfinite(kspace[number]).all()) for number in range(len(kspace)))
+        raise DeepenError(told if finite else f"{path}: {_NOT_FINITE}")
     rows, shape = layout.field_of_view[0], sampled.shape
     if not (0 < rows < shape[0] and (masks == masks[:, :1]).all()):
         rows = shape[0]
@@ -258,7 +261,7 @@ def _measured(prepared: PreparedScan, number: int, stored: Any = None) -> tuple[
     layout = prepared.layout
     kspace = layout.repaired(np.asarray((prepared.scan.kspace if stored is None else stored)[number]))
     kspace = kspace[None] if kspace.ndim == 2 else kspace
-    require(bool(np.isfinite(kspace).all()), "kspace holds a value that is not finite; allowed: finite numbers")
+    require(bool(np.isfinite(kspace).all()), _NOT_FINITE)
     shape = kspace.shape[-2:]
     sampled = (kspace != 0).any(axis=0)
     if prepared.mask is not None and stored is None:

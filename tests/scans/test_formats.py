@@ -199,11 +199,13 @@ def test_sizes_of_bart_are_held_to_what_there_is(tmp_path, kspace, one_line_erro
         pass
 
 
-@pytest.mark.parametrize("wrong", ["zero", "nan", "image", "order", "noise"])
+@pytest.mark.parametrize("wrong", ["zero", "nan", "nothing but nan", "image", "order", "noise"])
 def test_data_that_are_wrong_are_one_line(tmp_path, kspace, one_line_error, wrong):
     changed, words = kspace.copy(), ()
     if wrong == "zero":
         changed[:], words = 0, ("kspace is zero",)
+    elif wrong == "nothing but nan":
+        changed[:], words = np.nan, ("not finite",)
     elif wrong == "nan":
         changed[1, 0, 3, 3], words = np.nan, ("slice 2", "not finite")
     elif wrong == "image":
