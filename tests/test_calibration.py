@@ -8,6 +8,7 @@ import torch
 from scipy.stats import norm
 
 from direct_deepen.physics.fourier import fft2
+from direct_deepen.physics.rings import ring_bounds, scale_rings
 from direct_deepen.posterior.calibration import (
     LEVELS,
     REMOVED,
@@ -24,7 +25,6 @@ from direct_deepen.posterior.calibration import (
 )
 from direct_deepen.posterior.intervals import coverage
 from direct_deepen.posterior.posterior import Posterior
-from direct_deepen.posterior.rings import ring_bounds, scale_rings
 
 
 def generator(seed=0):

@@ -1,7 +1,8 @@
 """The problems of a DIRECT configuration's inference dataset, one slice at a time."""
 
+import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -122,6 +123,7 @@ def cases(
     dataset: Any,
     *,
     volume: str | None = None,
+    chosen: Container[int] | None = None,
     coil_maps: str = "direct",
     cache: Path | None = None,
     device: str = "cpu",
@@ -130,7 +132,8 @@ def cases(
 
     Those without are counted in one line of the log.
 
-    ``volume`` is the name of a file whose slices alone are wanted; ``coil_maps`` and ``cache`` are those of
+    ``volume`` is the name of a file whose slices alone are wanted; of what there is, ``chosen`` has the numbers, in
+    that order from 0, of what is yielded, by default all. ``coil_maps`` and ``cache`` are those of
     :func:`~direct_deepen.data.coil_maps.coil_maps_of_batch`. Intensities are scaled as its configuration says.
 
     Raises
@@ -141,8 +144,11 @@ def cases(
     slices = without_empty(dataset, "inference.dataset", volume)
     paths = sorted(path for path in slices.volume_indices if volume in (None, Path(path).name))
     require(len(paths) > 0, f"{volume}: no such volume in the data")
+    numbers = itertools.count()
     for path in paths:
         for index in slices.volume_indices[path]:
+            if chosen is not None and next(numbers) not in chosen:
+                continue
             batch = dict_to_device(default_collate([slices[index]]), device)
             maps = coil_maps_of_batch(batch, coil_maps, cache)
             problem = problem_from_batch(batch, maps, scale_kind=dataset.intensity_scale)

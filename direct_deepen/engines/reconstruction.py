@@ -42,6 +42,7 @@ def reconstruct(
     Every image has a generator of its own, seeded by ``seed``, the name of its file and its slice: the result depends
     neither on its batch nor on its folder. ``correction`` is what a calibration makes of posteriors.
     """
+    problem = inference.with_noise(problem, prior)
     if isinstance(inference, Sampler):
         return _posterior_mean(problem, prior, inference, seed, correction)
     assert isinstance(inference, Estimator)

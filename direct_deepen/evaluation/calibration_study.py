@@ -21,6 +21,7 @@ from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
 from direct_deepen.evaluation.tables import interval_over_volumes, markdown_table
 from direct_deepen.inference import Inference, Sampler
 from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.physics.rings import ring_bounds
 from direct_deepen.posterior.calibration import (
     LEVELS,
     REMOVED,
@@ -40,7 +41,6 @@ from direct_deepen.posterior.calibration import (
 )
 from direct_deepen.posterior.intervals import coverage
 from direct_deepen.posterior.posterior import Posterior
-from direct_deepen.posterior.rings import ring_bounds
 from direct_deepen.progress import progress_bar
 from direct_deepen.version import VERSION
 
@@ -115,14 +115,13 @@ def sampled_slices(
     chosen = {number * len(dataset) // count for number in range(count)}
     _logger.info("%s: %i of %i slices, %s", label, count, len(dataset), inference.sampling())
     with progress_bar(name=label, unit="slice", total=count) as bar:
-        for number, case in enumerate(cases(dataset, coil_maps=coil_maps, cache=folder, device=device)):
-            if number in chosen:
-                name = f"{case.volume}#{case.slice_number}"
-                key = fingerprint(case.problem, prior, inference, seed=seed)
-                sample = partial(sample_posterior, case.problem, prior, inference, seed=seed)
-                posterior = kept_posterior(folder / f"{name}.pt", key, sample)
-                yield SampledSlice(name, posterior, case.reference.cpu())
-                bar.update()
+        for case in cases(dataset, chosen=chosen, coil_maps=coil_maps, cache=folder, device=device):
+            name = f"{case.volume}#{case.slice_number}"
+            key = fingerprint(case.problem, prior, inference, seed=seed)
+            sample = partial(sample_posterior, case.problem, prior, inference, seed=seed)
+            posterior = kept_posterior(folder / f"{name}.pt", key, sample)
+            yield SampledSlice(name, posterior, case.reference.cpu())
+            bar.update()
 
 
 # ---- Fit and assessment

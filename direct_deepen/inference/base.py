@@ -32,9 +32,15 @@ class Inference(Part, ABC):
 
     def noise_std_of(self, problem: Problem) -> torch.Tensor:
         """Return ε of the posterior of every image, given or estimated, real (batch,)."""
+        if problem.noise_std is not None:
+            return problem.noise_std
         if self.noise_level == "estimated":
             return 2**0.5 * estimated_noise_std(problem.masked_kspace, problem.A.sampling_mask)
         return torch.full_like(problem.scale, self.posterior_noise_std)
+
+    def with_noise(self, problem: Problem, prior: nn.Module) -> Problem:
+        """Return the problem with data weighted for the noise that this inference finds them to have; as it is."""
+        return problem
 
     def sense(self, problem: Problem) -> torch.Tensor:
         """Return the SENSE solution of the configuration, complex (batch, height, width)."""

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 from direct_deepen.errors import require
 from direct_deepen.inference.base import Estimate, Estimator, inferences, learned
 from direct_deepen.inference.iterations import FixedPointResult, equilibrium, proximal_iteration, unrolled_gradient
-from direct_deepen.inference.mm_map import Stopping, mm_map
+from direct_deepen.inference.mm_map import MapResult, Stopping, mm_map
+from direct_deepen.inference.noise_by_ring import noise_by_ring
 from direct_deepen.parts import setting
 from direct_deepen.physics.problem import Problem
 from direct_deepen.priors.energy import DifferentiableEnergy, Energy, NoiseDependentEnergy, SumEnergy, at_noise
@@ -30,6 +32,9 @@ class Map(Estimator):
     noise_level: str = setting("given", choices=("given", "estimated"))
     """``given``: that is ε. ``estimated``: ε = √2η of every slice, η that of its own k-space
     (:func:`~direct_deepen.physics.estimated_noise_std`), and ``noise_std`` is null."""
+    noise_by_ring: bool = False
+    """Whether that is only where to begin, and every ring of k-space has its own η, with what the operator does not
+    explain: :mod:`~direct_deepen.inference.noise_by_ring`. None is below one that is given."""
     tolerance: float = setting(1e-6, above=0)
     """Change of the cost, relative to its decrease so far plus the misfit, below which the iteration ends."""
     max_iterations: int = setting(500, least=1)
@@ -53,27 +58,46 @@ class Map(Estimator):
         ((weight, energy),) = at_noise(prior, known, trained_noise_std=self.shared.noise_std).terms
         return SumEnergy([(self.prior_weight * weight, energy)])
 
+    def with_noise(self, problem: Problem, prior: nn.Module) -> Problem:
+        """Return the problem with samples weighted by the noise of their ring, where this is asked for."""
+        if not self.noise_by_ring or problem.noise_by_ring is not None:
+            return problem
+        require(
+            hasattr(problem.A, "weighted"),
+            f"noise_by_ring is True; allowed with a {type(problem.A).__name__}, which has no `weighted`: False",
+        )
+        energy, levels = cast("DifferentiableEnergy", prior), []
+        for index, noise_std in enumerate(self.noise_std_of(problem).tolist()):
+            part = problem.select(torch.tensor([index]))
+            levels.append(
+                noise_by_ring(
+                    part,
+                    partial(self.weighted, energy),
+                    noise_std=noise_std,
+                    init=self._minimum(part, energy, noise_std).image,
+                    least=noise_std / 2**0.5 if self.noise_level == "given" else 0.0,
+                )
+            )
+        return problem.with_noise_by_ring(torch.stack(levels))
+
     def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
         """Minimise the cost: of a batch at once, or of one image after the other where every one has its ε."""
-        if self.noise_level == "given":
+        problem = self.with_noise(problem, prior)
+        if self.noise_level == "given" and not self.noise_by_ring:
             return self._solve(problem, prior, self.posterior_noise_std)
         levels = self.noise_std_of(problem)
         parts = [
             self._solve(problem.select(torch.tensor([i])), prior, level) for i, level in enumerate(levels.tolist())
         ]
         arrays = {name: torch.cat([part.arrays[name] for part in parts]) for name in parts[0].arrays}
-        return Estimate(torch.cat([part.image for part in parts]), {**arrays, "noise_std": levels}, "map")
+        arrays["noise_std"] = levels
+        if problem.noise_by_ring is not None:
+            arrays["noise_by_ring"] = problem.noise_by_ring
+        return Estimate(torch.cat([part.image for part in parts]), arrays, "map")
 
     def _solve(self, problem: Problem, prior: nn.Module, noise_std: float) -> Estimate:
         begin = time.perf_counter()
-        result = mm_map(
-            problem.A,
-            problem.masked_kspace,
-            self.weighted(cast("DifferentiableEnergy", prior), noise_std),
-            init=self.sense(problem),
-            stopping=Stopping(self.tolerance, max_iterations=self.max_iterations),
-            progress=True,
-        )
+        result = self._minimum(problem, cast("DifferentiableEnergy", prior), noise_std)
         batch = len(problem.names)
         arrays = {
             "cost": result.cost_history[-1],
@@ -82,6 +106,16 @@ class Map(Estimator):
             "map_seconds": torch.full((batch,), (time.perf_counter() - begin) / batch),
         }
         return Estimate(result.image, arrays, "map")
+
+    def _minimum(self, problem: Problem, energy: DifferentiableEnergy, noise_std: float) -> MapResult:
+        return mm_map(
+            problem.A,
+            problem.masked_kspace,
+            self.weighted(energy, noise_std),
+            init=self.sense(problem),
+            stopping=Stopping(self.tolerance, max_iterations=self.max_iterations),
+            progress=True,
+        )
 
 
 @inferences("proximal_iteration")

@@ -28,8 +28,8 @@ from direct_deepen.priors import DenoisedResidual, DifferentiableEnergy, NoiseCo
 class Langevin(Sampler, Map):
     """Langevin chains of ½‖Ax − b‖² + w(ε/ε₀)²E(x), with the MAP image beside them: :func:`~direct_deepen.langevin`.
 
-    ``prior_weight``, ``noise_std``, ``noise_level``, ``tolerance`` and ``max_iterations`` are those of
-    :class:`~direct_deepen.inference.Map`.
+    ``prior_weight``, ``noise_std``, ``noise_level``, ``noise_by_ring``, ``tolerance`` and ``max_iterations`` are those
+    of :class:`~direct_deepen.inference.Map`.
     """
 
     num_steps: int = setting(100, least=1)
@@ -75,6 +75,7 @@ class Langevin(Sampler, Map):
         self, problem: Problem, prior: nn.Module, generator: torch.Generator, start: torch.Tensor | None = None
     ) -> Samples:
         """Run the chains of one image; without ``start`` MAP comes first."""
+        problem = self.with_noise(problem, prior)
         if start is None and self.start == "map":
             start = self.solve(problem, prior).image
         energy = cast("DifferentiableEnergy", prior)

@@ -1,10 +1,11 @@
 """A reconstruction problem: operator and data in scaled intensities."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 
+from direct_deepen.physics.rings import ring_numbers
 from direct_deepen.physics.sense_operator import SenseOperator
 
 
@@ -19,6 +20,24 @@ class Problem:
     """Intensity scale, real (batch,): images times it are in the units of DIRECT's batch."""
     names: list[tuple[str, int]]
     """File and slice of every image."""
+    noise_by_ring: torch.Tensor | None = None
+    """η of every ring of k-space per real component, real (batch, ring), where operator and data are weighted so that
+    theirs is the least of them in every ring."""
+
+    @property
+    def noise_std(self) -> torch.Tensor | None:
+        """ε of weighted data, √2 times the least noise of a ring, real (batch,); None where data have no weights."""
+        return None if self.noise_by_ring is None else 2**0.5 * self.noise_by_ring.amin(dim=1)
+
+    def with_noise_by_ring(self, noise_std: torch.Tensor) -> Self:
+        """Return the problem with samples weighted for noise η of every ring, real (batch, ring).
+
+        Rings are those of :func:`~direct_deepen.physics.rings.ring_numbers`.
+        """
+        rings = ring_numbers(*self.masked_kspace.shape[-2:], device=self.masked_kspace.device)
+        weights = (noise_std.amin(dim=1, keepdim=True) / noise_std)[:, rings]
+        weighted = self.masked_kspace * weights[:, None].to(self.masked_kspace.real.dtype)
+        return replace(self, A=self.A.weighted(weights), masked_kspace=weighted, noise_by_ring=noise_std)
 
     def to_data_units(self, image: torch.Tensor) -> torch.Tensor:
         """Undo the scaling of images (..., batch, height, width)."""
@@ -30,4 +49,5 @@ class Problem:
         if chosen == list(range(len(self.names))):
             return self
         names = [self.names[i] for i in chosen]
-        return type(self)(self.A.select(index), self.masked_kspace[index], self.scale[index], names)
+        noise = None if self.noise_by_ring is None else self.noise_by_ring[index]
+        return type(self)(self.A.select(index), self.masked_kspace[index], self.scale[index], names, noise)

@@ -54,7 +54,7 @@ class SenseOperator:
         real_dtype = torch.float64 if sensitivity_map.dtype == torch.complex128 else torch.float32
         self.sampling_mask, self._mask = sampling_mask, sampling_mask.to(real_dtype)
         self._shifted_mask = torch.fft.ifftshift(self._mask, dim=(-2, -1))
-        self._masked_axes = [axis for axis in (-2, -1) if bool((sampling_mask.diff(dim=axis) != 0).any())]
+        self._masked_axes = _axes_that_vary(sampling_mask)
 
     @property
     def power(self) -> torch.Tensor:
@@ -115,10 +115,26 @@ class SenseOperator:
         """Return the operator whose coil maps are multiplied by finite numbers, (batch, height, width)."""
         return self._changed(sensitivity_map=self.sensitivity_map * factor[:, None])
 
+    def weighted(self, weights: torch.Tensor) -> Self:
+        """Return the operator WA, samples multiplied by weights above zero, up to one, real (batch, height, width).
+
+        Data go with it as Wb: ½‖W(Ax − b)‖² is the likelihood of noise that is 1/W times as large, up to a factor.
+        """
+        weights = weights.to(self._mask)[:, None]
+        _check_weights(weights, self._mask)
+        mask = self._mask * weights
+        return self._changed(
+            _mask=mask, _shifted_mask=torch.fft.ifftshift(mask**2, dim=(-2, -1)), _masked_axes=_axes_that_vary(mask)
+        )
+
     def _changed(self, **attributes: Any) -> Self:
         other = copy(self)
         vars(other).update(attributes)
         return other
+
+
+def _axes_that_vary(mask: torch.Tensor) -> list[int]:
+    return [axis for axis in (-2, -1) if bool((mask.diff(dim=axis) != 0).any())]
 
 
 def _coils_at_once(images: torch.Tensor) -> int:
@@ -207,6 +223,16 @@ def _check_shape(name: str, value: torch.Tensor, like: torch.Tensor) -> None:
         tuple(value.shape[-like.ndim :]) == expected,
         f"{name} has shape {tuple(value.shape)}; allowed with this sensitivity_map: (..., {str(expected)[1:]}",
     )
+
+
+def _check_weights(weights: torch.Tensor, mask: torch.Tensor) -> None:
+    expected = (mask.shape[0], *mask.shape[2:])
+    require(
+        weights.shape == mask.shape,
+        f"weights have shape {(weights.shape[0], *weights.shape[2:])}; allowed with this sampling_mask: {expected}",
+    )
+    outside = weights[~((weights > 0) & (weights <= 1))]
+    require(outside.numel() == 0, f"weights have the value {outside[:1].tolist()}; allowed: above 0, up to 1")
 
 
 def _check_maps_and_mask(sensitivity_map: torch.Tensor, sampling_mask: torch.Tensor) -> None:

@@ -17,9 +17,9 @@ from torch.nn.functional import avg_pool2d
 
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.physics.fourier import fft2
+from direct_deepen.physics.rings import num_rings, ring_numbers
 from direct_deepen.posterior.intervals import containing_level
 from direct_deepen.posterior.posterior import Posterior
-from direct_deepen.posterior.rings import num_rings, ring_numbers
 
 LEVELS = tuple(step / 20 for step in range(1, 20))
 """Nominal coverages of a calibration curve: 5 to 95 per cent."""

@@ -17,10 +17,10 @@ import torch
 
 from direct_deepen.errors import require, require_positive
 from direct_deepen.inference.samples import Samples
+from direct_deepen.physics.rings import scale_rings
 from direct_deepen.posterior.diagnostics import Diagnostics, diagnose
 from direct_deepen.posterior.intervals import predictive_interval
 from direct_deepen.posterior.region import Region, region_weights
-from direct_deepen.posterior.rings import scale_rings
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Posterior:
     def rescaled(self, std_scale: float, ring_scales: Sequence[float] = ()) -> "Posterior":
         """Return the posterior whose samples are x̄ + s·R(x − x̄), with x̄ the mean and s = ``std_scale`` > 0.
 
-        R multiplies k-space ring by ring (:func:`~direct_deepen.posterior.rings.scale_rings`); without ``ring_scales``
+        R multiplies k-space ring by ring (:func:`~direct_deepen.physics.rings.scale_rings`); without ``ring_scales``
         it is one. The mean is unchanged; without R deviations and the distances of quantiles from it are s times as
         large. The diagnostics are unchanged.
         """

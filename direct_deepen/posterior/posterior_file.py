@@ -26,6 +26,7 @@ dataset                             type    axes                          meanin
 ``brightness``, ``departure``,                                            a result not to be trusted
 ``residual``, ``energy_per_pixel``
 ``noise_std``                       real    slice                         ε, with ``noise_level: estimated``
+``noise_by_ring``                   real    slice, ring                   η of the rings of k-space, where they have it
 ``step_size``, ``curvature``        real    slice                         of the chains: mean step, largest curvature
 ``map_seconds``,                    real    slice                         time of MAP and of the samples
 ``posterior_seconds``
@@ -304,6 +305,6 @@ def _write(file: h5py.File, datasets: Iterable[tuple[str, np.ndarray]], attribut
 
 
 def _dimensions(name: str, number: int) -> tuple[str, ...]:
-    """Return the names of the axes of a dataset; of the second of four, that of a quantile or sample."""
-    among = (name.removesuffix("s"),) if number == 4 else ()
-    return ("slice", *among, "row", "column") if number > 1 else ("slice",)
+    """Return the names of the axes of a dataset: the second of two is that of rings, of four a quantile or sample."""
+    among = {2: ("ring",), 4: (name.removesuffix("s"), "row", "column")}
+    return ("slice", *(among.get(number, ("row", "column") if number > 1 else ())))

@@ -18,6 +18,7 @@ from direct_deepen.engines.reconstruction import misfit_arrays, reconstruct
 from direct_deepen.errors import DeepenError, require, require_count, require_positive
 from direct_deepen.files import write_file
 from direct_deepen.inference import Inference, Langevin, Map
+from direct_deepen.physics.sense_operator import SenseOperator
 from direct_deepen.posterior.posterior_file import (
     IN_DATA_UNITS,
     MEANING,
@@ -87,10 +88,11 @@ class Method:
         require_count("seed", self.seed, least=0)
         require_positive("prior_weight", self.prior_weight)
 
-    def inference(self, noise_std: float) -> Inference:
+    def inference(self, noise_std: float, *, noise_by_ring: bool = False) -> Inference:
         """Return the inference of the configuration of these weights, for ε in scaled intensities."""
         shared: dict[str, Any] = {
-            "noise_std": noise_std, "prior_weight": self.prior_weight, "tolerance": 1e-5, "max_iterations": 60,
+            "noise_std": noise_std, "noise_by_ring": noise_by_ring, "prior_weight": self.prior_weight,
+            "tolerance": 1e-5, "max_iterations": 60,
         }  # fmt: skip
         if self.num_samples == 0:
             return Map(**shared)
@@ -116,10 +118,11 @@ def reconstruct_slice(
     problem, eta = prepared.problem, prepared.noise_std
     scale = float(problem.scale)
     noise_std = prior.noise_std if eta is None else 2**0.5 * eta / scale
-    inference = method.inference(noise_std)
+    # Rings are those of a grid, and what is known of the noise is where their levels begin.
+    inference = method.inference(noise_std, noise_by_ring=eta is not None and isinstance(problem.A, SenseOperator))
     result = reconstruct(problem, prior.energy, inference, seed=method.seed)
     arrays = result.arrays | misfit_arrays(problem, prior.energy, inference, result.image)
-    arrays["noise_std"] = torch.full_like(problem.scale, noise_std)
+    arrays.setdefault("noise_std", torch.full_like(problem.scale, noise_std))
     if prepared.reference is not None:
         arrays[REFERENCE] = prepared.reference[None]
     require(

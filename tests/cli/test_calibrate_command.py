@@ -22,9 +22,9 @@ from direct_deepen.evaluation.calibration_study import SampledSlice, fit, missed
 from direct_deepen.evaluation.sample_store import fingerprint, kept_posterior
 from direct_deepen.pages import calibration_plots
 from direct_deepen.physics import SenseOperator, complex_normal
+from direct_deepen.physics.rings import scale_rings
 from direct_deepen.posterior.calibration import LEVELS, held, needed_scales, object_pixels, ring_powers
 from direct_deepen.posterior.posterior import Posterior
-from direct_deepen.posterior.rings import scale_rings
 from direct_deepen.priors import ConvEnergy, QuadraticEnergy
 
 KINDS = [

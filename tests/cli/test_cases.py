@@ -12,7 +12,8 @@ import torch
 import yaml
 from torch.utils.data import default_collate
 
-from direct_deepen.data.batch import to_complex
+from direct_deepen.data import cases as data_cases
+from direct_deepen.data.batch import problem_from_batch, to_complex
 from direct_deepen.data.cases import inference_dataset
 from direct_deepen.data.inspection import inspect_volume
 from direct_deepen.physics.fourier import fft2, ifft2
@@ -31,6 +32,20 @@ def test_cases_come_volume_by_volume_in_the_order_of_their_names(tested):
         ("b.h5", 0),
         ("b.h5", 1),
     ]
+
+
+def test_what_is_not_chosen_is_not_computed(study, tested, monkeypatch):
+    found = []
+
+    def counted(*arguments, **options):
+        found.append(problem_from_batch(*arguments, **options))
+        return found[-1]
+
+    monkeypatch.setattr(data_cases, "problem_from_batch", counted)
+    some = list(data_cases.cases(inference_dataset(study.configuration, study.test), chosen={1, 2}))
+    assert [(case.volume, case.slice_number) for case in some] == [("a.h5", 1), ("b.h5", 0)]
+    assert len(found) == 2
+    torch.testing.assert_close(some[1].reference, tested[2].reference, rtol=0, atol=0)
 
 
 def test_a_case_is_what_the_engine_gets_in_training(tmp_path, study, tested):

@@ -54,6 +54,41 @@ def test_normal_is_adjoint_after_forward(random_operator, draw, height, width, c
     assert relative_error(A.normal(image), A.adjoint(A.forward(image))) <= 1e-13
 
 
+def random_weights(batch=2, size=8):
+    return 0.1 + 0.9 * torch.rand(batch, size, size, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+
+def test_weights_multiply_the_samples_in_all_three_methods(random_operator, draw):
+    A, weights = random_operator(2, 3), random_weights()
+    weighted, image, kspace = A.weighted(weights), draw(2, 8, 8, seed=2), draw(2, 3, 8, 8, seed=3)
+    many = weights[:, None]
+    torch.testing.assert_close(weighted.forward(image), many * A.forward(image), rtol=0, atol=1e-13)
+    torch.testing.assert_close(weighted.adjoint(kspace), A.adjoint(many * kspace), rtol=0, atol=1e-13)
+    assert relative_error(weighted.normal(image), A.adjoint(many**2 * A.forward(image))) <= 1e-13
+    chosen = torch.tensor([1])
+    torch.testing.assert_close(
+        weighted.select(chosen).normal(image[1:]), weighted.normal(image)[1:], rtol=0, atol=1e-13
+    )
+
+
+def test_weights_that_vary_along_one_axis_of_a_full_mask_are_not_left_out(draw):
+    # ``normal`` leaves axes alone along which nothing varies.
+    maps = normalize_sensitivity_map(draw(1, 2, 8, 8))
+    A = SenseOperator(maps, torch.ones(1, 1, 8, 8)).weighted(random_weights(1)[:, :1].expand(-1, 8, -1))
+    image = draw(1, 8, 8, seed=2)
+    assert relative_error(A.normal(image), A.adjoint(A.forward(image))) <= 1e-13
+
+
+@pytest.mark.parametrize(
+    ("weights", "named"),
+    [(torch.zeros(2, 8, 8), "[0.0]"), (torch.full((2, 8, 8), 1.5), "[1.5]"), (torch.ones(2, 4, 8), "(2, 4, 8)")],
+)
+def test_weights_beyond_what_is_allowed_are_named(random_operator, one_line_error, weights, named):
+    A = random_operator(2, 3)
+    with one_line_error("weights", named, "allowed"):
+        A.weighted(weights)
+
+
 @pytest.mark.parametrize("samples", [1, 300])
 def test_some_coils_at_a_time_are_all_coils_for_the_graph_too(random_operator, draw, monkeypatch, samples):
     A = random_operator(2, 5)
