@@ -24,8 +24,8 @@ def is_installed() -> bool:
 def sk_rock(problem: Problem, samples: int, generator: torch.Generator, *, steps: int, step: float) -> Samples:
     """Run chains of SK-ROCK from MAP, with a ``step`` in units of one over the largest curvature.
 
-    Pereyra, Vargas Mieles and Zygalakis, Accelerating proximal Markov chain Monte Carlo by using an explicit stabilized
-    method, SIAM Journal on Imaging Sciences 13, 2020.
+    Vargas, Pereyra and Zygalakis, Accelerating proximal Markov chain Monte Carlo by using an explicit stabilised
+    method, arXiv 1908.08845.
     """
     import deepinv
 

@@ -24,7 +24,7 @@ def sampler_rows(results: pandas.DataFrame) -> list[dict[str, Any]]:
         {
             "sampler": row["sampler"],
             "evaluations a sample": f"{row['evaluations']:.0f}",
-            "gap of the mean (dB)": _measured(row, "gap", ".2f"),
+            "gap of the mean (decibels)": _measured(row, "gap", ".2f"),
             "deviation (%)": _measured(row, "deviation_pixels", "+.1f"),
             "CRPS (%)": _measured(row, "crps_excess", "+.1f"),
             "regions 50 / 90 / 95 %": _three(row, "region"),

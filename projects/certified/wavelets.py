@@ -1,9 +1,9 @@
 """Sparse wavelet coefficients, each of one of two sizes, and their posterior by a Gibbs sampler.
 
 The sizes are latent: given them the coefficients are Gaussian, and given the coefficients the sizes are independent.
-Gibbs samplers of this kind are how Bohra, Pla, Giovannelli and Unser find the best mean square error of signals with
-sparse increments (A statistical framework to investigate the optimality of signal-reconstruction methods, 2023). Here
-it is an orthonormal transform instead of increments, for which the prior is also known with noise added.
+By such Gibbs samplers Bohra, del Aguila Pla, Giovannelli and Unser have the best mean square error for signals with
+sparse increments (A statistical framework to investigate the optimality of signal-reconstruction methods, arXiv
+2203.09920). Here it is an orthonormal transform instead of increments: then the prior with noise is known as well.
 """
 
 import math

@@ -1,13 +1,17 @@
 """The exact posteriors are exact, their samples get the scores they are to get, and others do not."""
 
 import pytest
+import tiny_direct
 import torch
 
 from projects.certified.problem import NOISE_STD, Density, Problem, draw_problem, standard_normal
+from projects.certified.report import PRIORS, read, sampler_rows, step_rows
 from projects.certified.scores import LEVELS, score, summary
 from projects.certified.templates import Templates, boxes, exact_posterior
 from projects.certified.wavelets import SparseWavelets, gibbs_posterior, haar
 
+PROJECT = tiny_direct.REPOSITORY / "projects" / "certified"
+RESULTS = PROJECT / "results"
 SMALL = {
     "boxes": (Templates(torch.tensor([[[0.2, 0.0]], [[-0.1, 0.2j]]], dtype=torch.complex128), 0.12), exact_posterior),
     "wavelets": (SparseWavelets(2, small=0.1, large=0.16, share=0.4), gibbs_posterior),
@@ -110,3 +114,24 @@ def test_samples_that_are_too_wide_are_told_apart(judged):
     assert wrong["interval_50"] - 50 > 10 * wrong["interval_50_se"]
     # The mean is that of the posterior all the same.
     assert abs(wrong["gap"]) < 4 * wrong["gap_se"]
+
+
+def test_the_tables_of_the_page_are_those_of_the_results():
+    page = (PROJECT / "README.md").read_text(encoding="utf-8")
+    tables = (RESULTS / "tables.md").read_text(encoding="utf-8")
+    for prior in PRIORS:
+        for rows in (sampler_rows(read(RESULTS, prior)), step_rows(read(RESULTS, f"{prior}_steps"))):
+            for row in rows:
+                assert f"| {' | '.join(row.values())} |\n" in tables
+    for line in tables.splitlines():
+        if line.startswith("| "):
+            assert line in page
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_the_default_step_is_too_wide_and_averaged_noise_is_not(prior):
+    steps = read(RESULTS, f"{prior}_steps")
+    own, averaged = steps[~steps["averaged_noise"]], steps[steps["averaged_noise"]]
+    assert (own.loc[own["step"] == "adapts", "deviation_pixels"] > 10).all()
+    assert (own.loc[own["step_size"] <= 0.2, "deviation_pixels"].abs() < 3).all()
+    assert (averaged["deviation_pixels"].abs() < 1).all()
