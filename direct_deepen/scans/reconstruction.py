@@ -324,7 +324,8 @@ class Run:
         if method.num_samples > 0:
             inference = method.inference(self.prior.noise_std)
             assert isinstance(inference, Langevin)
-            attributes |= {"num_samples": method.num_samples, "num_steps": method.num_steps, "keep": inference.keep}
+            names = ("num_samples", "num_steps", "keep", "averaged_noise")
+            attributes |= {name: getattr(inference, name) for name in names}
             attributes["quantile_probabilities"] = list(inference.quantiles)
         if prepared.voxel_size is not None:
             attributes["voxel_size"] = list(prepared.voxel_size)

@@ -121,6 +121,7 @@ def test_the_attributes_say_how_the_file_was_made(mean_prediction, mean_config, 
     assert attributes["data"].startswith(f"{Path('volume') / 'test.h5'}, ")
     assert attributes["direct_version"] == version("direct-recon")
     inference = mean_config["model"]["inference"]
+    assert not attributes["averaged_noise"]  # its samples are wider than the posterior, and the file says so
     assert {key: attributes[key] for key in ("num_samples", "num_steps", "keep")} == {
         key: inference[key] for key in ("num_samples", "num_steps", "keep")
     }
