@@ -235,10 +235,12 @@ def test_line_and_page_name_slices_and_figures(posterior_file):
         file[ENERGY] = np.array([1e-5, 1e-5, 9e-5], dtype=np.float32)
         file.attrs["training_energy"] = [1e-5, 1e-6]
     assert misfit_text(posterior_file) == (
-        "head.h5: not to be trusted: brightness up to 7.4, above 1.6, in slices 2, 3; "
-        "energy_per_pixel up to 9e-05, above 2e-05, in slice 3."
+        "head.h5: not to be trusted: brightness up to 7.4, above 1.6 (values that the prior made up), in slices 2, 3; "
+        "energy_per_pixel up to 9e-05, above 2e-05 (what training never saw, or more noise), in slice 3."
     )
     first, second, third = posterior_view(read_posterior(posterior_file)).statistics
     assert "not to be trusted" not in first
-    assert second["not to be trusted"] == "largest value, of SENSE's 7.4, above 1.6"
-    assert third["not to be trusted"].endswith("; E per pixel 9e-05, above 2e-05")
+    assert second["not to be trusted"] == "largest value, of SENSE's 7.4, above 1.6 (values that the prior made up)"
+    assert third["not to be trusted"].endswith(
+        "; E per pixel 9e-05, above 2e-05 (what training never saw, or more noise)"
+    )

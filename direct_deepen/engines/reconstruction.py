@@ -11,8 +11,8 @@ from torch import nn
 from direct_deepen.inference import Estimator, Inference, Sampler, Samples
 from direct_deepen.physics.problem import Problem
 from direct_deepen.posterior import Posterior
-from direct_deepen.posterior.misfit import misfit
-from direct_deepen.priors.energy import DifferentiableEnergy
+from direct_deepen.posterior.misfit import ENERGY, misfit
+from direct_deepen.priors.energy import DifferentiableEnergy, SumEnergy, at_noise, depends_on_noise
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,30 @@ def reconstruct(
 def misfit_arrays(
     problem: Problem, prior: nn.Module, inference: Inference, image: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Return the figures of :func:`~direct_deepen.misfit` of images in the units of the batch, by name."""
-    energy = prior if isinstance(prior, DifferentiableEnergy) else None
-    scaled, noise_std = image / problem.scale[:, None, None], inference.noise_std_of(problem)
-    return misfit(problem.A, problem.masked_kspace, scaled, inference.sense(problem), noise_std, energy).arrays()
+    """Return the figures of :func:`~direct_deepen.misfit` of images in the units of the batch, by name.
+
+    Of a prior that depends on the noise the energy per pixel is left out, as it means something else at every level;
+    its share of that of noise, ``unlike_training``, is comparable.
+    """
+    scaled, levels = image / problem.scale[:, None, None], inference.noise_std_of(problem)
+    sense_image, plain = inference.sense(problem), not depends_on_noise(prior)
+    parts = []
+    for i, level in enumerate(levels.tolist()):
+        one, part = problem.select(torch.tensor([i])), slice(i, i + 1)
+        energy = _energy_of(prior, level, inference.shared.noise_std)
+        parts.append(misfit(one.A, one.masked_kspace, scaled[part], sense_image[part], levels[part], energy).arrays())
+    return {name: torch.cat([found[name] for found in parts]) for name in parts[0] if plain or name != ENERGY}
+
+
+def _energy_of(prior: nn.Module, noise_std: float, trained_noise_std: float) -> DifferentiableEnergy | None:
+    """Return the energy of a prior, if it has one, which knows the ε₀ that it is of."""
+    if depends_on_noise(prior):
+        return at_noise(prior, noise_std)
+    if not isinstance(prior, DifferentiableEnergy):
+        return None
+    energy = SumEnergy([(1.0, prior)])
+    energy.prior_noise_std = trained_noise_std
+    return energy
 
 
 def sample_posterior(problem: Problem, prior: nn.Module, inference: Sampler, *, seed: int) -> Posterior:

@@ -10,6 +10,7 @@ from direct_deepen.evaluation.metrics import quality
 from direct_deepen.pages.drawing import MOST_UNCERTAIN, brightness_limit
 from direct_deepen.pages.region_samples import RegionSamples
 from direct_deepen.pages.view import Panel, View
+from direct_deepen.posterior.misfit import LIKELY
 from direct_deepen.posterior.posterior_file import PosteriorVolume, doubts_of
 
 TITLES = {"map": "MAP", "mean": "posterior mean", "image": "reconstruction"}
@@ -22,6 +23,12 @@ _STATISTICS = {
     "brightness": "largest value, of SENSE's",
     "departure": "departure from SENSE",
     "residual": "residual, of the noise",
+    "unexplained": "share of the data that is not explained",
+    "noise_above": "left at the edge of k-space, of the noise",
+    "noise_below": "noise, of what is left at the edge of k-space",
+    "spike": "left at the worst sample, of its neighbours",
+    "off_centre": "samples from the largest data to the middle",
+    "unlike_training": "E per pixel, of noise",
     "energy_per_pixel": "E per pixel",
     "step_size": "step τ",
     "curvature": "largest curvature",
@@ -114,7 +121,7 @@ def _panels(volume: PosteriorVolume, estimates: Mapping[str, np.ndarray], refere
 def _doubts(volume: PosteriorVolume, number: int) -> dict[str, str]:
     """Return what shows a slice not to be trusted, if anything does."""
     reasons = [
-        f"{_STATISTICS[name]} {_text(volume.arrays[name][number])}, above {_text(limit)}"
+        f"{_STATISTICS[name]} {_text(volume.arrays[name][number])}, above {_text(limit)} ({LIKELY[name]})"
         for name, (limit, slices) in doubts_of(volume).items()
         if number in slices
     ]

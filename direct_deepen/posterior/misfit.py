@@ -8,7 +8,8 @@ pixels, and the SENSE image s of the same data:
     \text{brightness} = \frac{\max |x|}{\max |s|}, \quad
     \text{departure} = \frac{\|x - s\|^2}{\|s\|^2}, \quad
     \text{residual} = \frac{\|Ax - b\|^2}{2 N \eta^2} = \frac{\|Ax - b\|^2}{N \varepsilon^2}, \quad
-    \text{energy} = \frac{E(wx) - E(0)}{P}.
+    \text{energy} = \frac{E(wx) - E(0)}{P}, \quad
+    \text{unlike training} = \frac{2}{\varepsilon_0^2} \frac{E(wx) - E(0)}{P}.
 
 B is the measured band: about the centre of k-space, the rectangle, and within it the ellipse, that just hold all
 samples and their mirror images. What lies beyond is the prior's alone, while holes within the band, and the half that
@@ -16,7 +17,10 @@ partial Fourier leaves out, are filled from what is measured. The residual of th
 :math:`1/\sqrt{N}` (‖n‖² of complex noise has the mean 2Nη² and the variance 4Nη⁴), and of an image fitted to the data
 below. Departure is, but for the noise in s, what the prior adds where nothing is measured. The object, w = 1, is where
 |x|² about a pixel is a twentieth and more of its mean over the object, the mean weighted by itself: air counts for
-nothing, whether it holds noise, as in the images of training, or hardly any, as in MAP images.
+nothing, whether it holds noise, as in the images of training, or hardly any, as in MAP images. The prior is
+:math:`\exp(-2E/\varepsilon_0^2)`, so that the last figure is the exponent by pixel, one for what is as far from the
+prior's images as noise of ε₀ per pixel. Figures of what is left of the data by place in k-space are those of
+:mod:`~direct_deepen.posterior.explanation`.
 """
 
 from collections.abc import Mapping
@@ -30,12 +34,39 @@ from direct_deepen.physics.fourier import fft2
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import within_mask
-from direct_deepen.priors.energy import DifferentiableEnergy
-
-LIMITS = {"outside_band": 0.1, "brightness": 1.6, "departure": 0.2, "residual": 5.0}
-"""Of figures by name: the guide has what was measured on either side."""
+from direct_deepen.posterior.explanation import explanation
+from direct_deepen.priors.energy import DifferentiableEnergy, prior_noise_std
 
 ENERGY = "energy_per_pixel"
+
+LIMITS = {
+    "outside_band": 0.1,
+    "brightness": 1.6,
+    "departure": 0.2,
+    "residual": 5.0,
+    "unexplained": 0.15,
+    "noise_above": 1.5,
+    "noise_below": 1.5,
+    "spike": 30.0,
+    "off_centre": 2.0,
+    "unlike_training": 2.0,
+}
+"""Of figures by name: the guide has what was measured on either side."""
+
+LIKELY = {
+    "outside_band": "structures beyond what was measured",
+    "brightness": "values that the prior made up",
+    "departure": "an image that the prior made up",
+    "residual": "coil maps that are wrong",
+    "unexplained": "coil maps that are wrong",
+    "noise_above": "more noise than was said",
+    "noise_below": "less noise than was said",
+    "spike": "a sample that was disturbed",
+    "off_centre": "a centre of k-space elsewhere",
+    "unlike_training": "motion, or what training never saw",
+    ENERGY: "what training never saw, or more noise",
+}
+"""What the trouble is likely to be where a figure is above its limit."""
 
 _OBJECT = 0.05
 """Share of the object's mean |x|² from which on a pixel is of it: magnitudes of 0.22 of its own. Air with noise of 0.05
@@ -61,6 +92,14 @@ class Misfit:
     """‖Ax − b‖² over what noise alone makes of it."""
     energy_per_pixel: torch.Tensor | None = None
     """E of the object over its number of pixels, where there is an energy."""
+    unlike_training: torch.Tensor | None = None
+    """That times 2/ε₀², where the energy knows its ε₀."""
+    unexplained: torch.Tensor | None = None
+    """This and what follows: :class:`~direct_deepen.posterior.explanation.Explanation`, where there is a mask."""
+    noise_above: torch.Tensor | None = None
+    noise_below: torch.Tensor | None = None
+    spike: torch.Tensor | None = None
+    off_centre: torch.Tensor | None = None
 
     def arrays(self) -> dict[str, torch.Tensor]:
         """Return the figures by name."""
@@ -69,7 +108,8 @@ class Misfit:
     @property
     def flagged(self) -> torch.Tensor:
         """Which images have a figure above its limit, :data:`LIMITS`: boolean (batch,)."""
-        return torch.stack([~(getattr(self, name) <= limit) for name, limit in LIMITS.items()]).any(dim=0)
+        figures = self.arrays()
+        return torch.stack([~(figures[name] <= limit) for name, limit in LIMITS.items() if name in figures]).any(dim=0)
 
 
 @without_autocast
@@ -84,24 +124,32 @@ def misfit(
     """Return the figures of images of a batch, complex (batch, height, width), that show a result not to be trusted.
 
     ``b`` are the data, ``sense_image`` is their :func:`~direct_deepen.sense`, and ``noise_std`` ε of the posterior, √2
-    times the noise per real component, one number or one for every image, all in scaled intensities. Without a
-    ``sampling_mask`` of the operator all data count as measured, and nothing lies outside the band.
+    times the noise per real component, one number or one for every image, all in scaled intensities. ``energy`` is the
+    prior's, by :func:`~direct_deepen.at_noise` of one that depends on the noise. Without a ``sampling_mask`` of the
+    operator all data count as measured, nothing lies outside the band, and no figures are by place in k-space.
     """
     mask = getattr(A, "sampling_mask", None)
-    residual = _squares(A.forward(image) - within_mask(A, b))
+    measured = within_mask(A, b)
+    left = A.forward(image) - measured
+    residual = _squares(left)
     samples = torch.full_like(residual, b[0].numel())
-    outside = torch.zeros_like(residual)
+    outside, places = torch.zeros_like(residual), dict[str, torch.Tensor]()
     if mask is not None:
         samples = (mask != 0).expand(b.shape).flatten(1).sum(dim=1).to(residual.dtype)
         spectrum = fft2(image)
         outside = _squares(spectrum * ~measured_band(mask[:, 0])) / _positive(_squares(spectrum))
+        places = vars(explanation(left, measured, mask, noise_std))
     largest, of_sense = (value.abs().amax(dim=(1, 2)) for value in (image, sense_image))
+    per_pixel = None if energy is None else energy_of_object(energy, image)
+    trained = None if energy is None else prior_noise_std(energy)
     return Misfit(
         outside_band=outside,
         brightness=largest / _positive(of_sense),
         departure=_squares(image - sense_image) / _positive(_squares(sense_image)),
         residual=residual / (samples * noise_std**2),
-        energy_per_pixel=None if energy is None else energy_of_object(energy, image),
+        energy_per_pixel=per_pixel,
+        unlike_training=None if per_pixel is None or trained is None else 2 / trained**2 * per_pixel,
+        **places,
     )
 
 

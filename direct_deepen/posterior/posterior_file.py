@@ -24,7 +24,10 @@ dataset                             type    axes                          meanin
 ``converged``                       boolean slice                         whether MAP met its tolerance
 ``outside_band``,                   real    slice                         figures of ``direct_deepen.misfit`` that show
 ``brightness``, ``departure``,                                            a result not to be trusted
-``residual``, ``energy_per_pixel``
+``residual``, ``energy_per_pixel``,
+``unexplained``, ``noise_above``,
+``noise_below``, ``spike``,
+``off_centre``, ``unlike_training``
 ``noise_std``                       real    slice                         ε, with ``noise_level: estimated``
 ``noise_by_ring``                   real    slice, ring                   η of the rings of k-space, where they have it
 ``step_size``, ``curvature``        real    slice                         of the chains: mean step, largest curvature
@@ -83,7 +86,7 @@ import numpy as np
 
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.files import interrupt_waits, new_hdf5, open_hdf5
-from direct_deepen.posterior.misfit import ENERGY, LIMITS, exceeded
+from direct_deepen.posterior.misfit import ENERGY, LIKELY, LIMITS, exceeded
 
 type FileAttributes = dict[str, str | float | list[float]]
 """What an HDF5 file can say of itself, by name."""
@@ -176,7 +179,7 @@ def misfit_text(path: Path) -> str:
         volume = PosteriorVolume(path, figures, dict(file.attrs))
     doubts = doubts_of(volume)
     reasons = [
-        f"{name} up to {figures[name][slices].max():.3g}, above {limit:.3g}, in {_listed(slices)}"
+        f"{name} up to {figures[name][slices].max():.3g}, above {limit:.3g} ({LIKELY[name]}), in {_listed(slices)}"
         for name, (limit, slices) in doubts.items()
     ]
     return f"{volume.name}: not to be trusted: {'; '.join(reasons)}." if reasons else ""

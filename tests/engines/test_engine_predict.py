@@ -35,6 +35,12 @@ FIGURES = {
     "departure": (NUMBER, "f"),
     "residual": (NUMBER, "f"),
     "energy_per_pixel": (NUMBER, "f"),
+    "unlike_training": (NUMBER, "f"),
+    "unexplained": (NUMBER, "f"),
+    "noise_above": (NUMBER, "f"),
+    "noise_below": (NUMBER, "f"),
+    "spike": (NUMBER, "f"),
+    "off_centre": (NUMBER, "f"),
 }
 """Of the reconstruction that was asked for."""
 

@@ -20,7 +20,11 @@ def test_the_log_has_one_warning_a_volume_that_names_its_slices(tmp_path, map_co
     output = tiny_direct.direct_predict(tmp_path / "out", map_config, volumes, known)
     warnings = [record.getMessage() for record in caplog.records if "not to be trusted" in record.getMessage()]
     assert sorted(text.partition(":")[0] for text in warnings) == ["a.h5", "b.h5"]
-    assert all("energy_per_pixel up to " in text and "above 2e-12, in slices 1, 2" in text for text in warnings)
+    assert all(
+        "energy_per_pixel up to " in text
+        and "above 2e-12 (what training never saw, or more noise), in slices 1, 2" in text
+        for text in warnings
+    )
     with h5py.File(output / "a.posterior.h5") as file:
         assert file.attrs["training_energy"].tolist() == pytest.approx([1e-12, 1e-13])
         assert {*LIMITS, "energy_per_pixel"} <= set(file)
