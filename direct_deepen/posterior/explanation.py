@@ -7,7 +7,7 @@ Of C coils whose noise has the standard deviation η per real component, ε = �
 which for the truth is of a gamma distribution of shape C and mean one, whatever the place: noise is alike everywhere,
 and errors of the model are not. Coil maps that are wrong leave their share of the *signal*, most of it at the centre; a
 wrong noise level shows where there is hardly any signal, at the edge; a spike is a single sample among others that are
-explained. With Q the median of q over the outermost ring (:mod:`~direct_deepen.posterior.rings`), M that of the gamma
+explained. With Q the median of q over the outermost ring (:mod:`~direct_deepen.physics.rings`), M that of the gamma
 distribution, N the number of samples of all coils, P that of pixels, and U(s) the other samples not further than three
 rows and columns from s:
 
@@ -28,7 +28,7 @@ import torch
 from scipy.special import gammaincinv
 from torch.nn.functional import avg_pool2d
 
-from direct_deepen.posterior.rings import num_rings, ring_numbers
+from direct_deepen.physics.rings import num_rings, ring_numbers
 
 FEWEST = 32
 """Samples of a ring that its median is taken of; with eight coils it is known within 8 % then."""

@@ -1,8 +1,8 @@
 """Does the flag find what is wrong? Troubles of stated strength, and slices without any.
 
     python -m projects.flag.run runs/flag --set phantoms --masks 2d4x
-    python -m projects.flag.run runs/flag --set phantoms --masks 1d4x --every 2
-    python -m projects.flag.run runs/flag --set HEADS --masks 2d4x --every 8
+    python -m projects.flag.run runs/flag --set phantoms --masks 1d4x --every 4
+    python -m projects.flag.run runs/flag --set HEADS --masks 2d4x --slices 24 --every 8
     python -m projects.flag.report runs/flag projects/flag/results
 
 A set is ``phantoms``, heads of 64×64 with eight coils, each of another volume, or a folder of volumes that
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--set", required=True, help=f"{PHANTOMS}, or a folder of simulated volumes")
     parser.add_argument("--masks", nargs="+", default=["2d4x"])
-    parser.add_argument("--slices", type=int, default=24, help="at most so many")
+    parser.add_argument("--slices", type=int, default=16, help="at most so many")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th slice has every trouble")
     args = parser.parse_args()
     torch.set_num_threads(1)
