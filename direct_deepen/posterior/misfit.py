@@ -43,13 +43,13 @@ LIMITS = {
     "outside_band": 0.1,
     "brightness": 1.6,
     "departure": 0.2,
-    "residual": 5.0,
+    "residual": 12.0,
     "unexplained": 0.15,
-    "noise_above": 1.5,
+    "noise_above": 1.8,
     "noise_below": 1.5,
     "spike": 30.0,
     "off_centre": 2.0,
-    "unlike_training": 2.0,
+    "unlike_training": 5.0,
 }
 """Of figures by name: the guide has what was measured on either side."""
 

@@ -20,20 +20,27 @@ from direct_deepen.pages.drawing import blank_figure, write_figure
 from direct_deepen.posterior.misfit import LIMITS
 from projects.flag.troubles import GOOD, TROUBLES
 
-CHOSEN_ON = 8
-"""Slices from 0 that limits were chosen on."""
+CHOSEN_ON = {"phantoms": 8, "heads": 24}
+"""Slices from 0 that limits were chosen on, by set; of others none."""
 FIGURES = [name for name in LIMITS if name != "outside_band"]
 """Masks here reach the edges of k-space."""
 
 
 def scores(rows: pandas.DataFrame, limits: Mapping[str, float] = LIMITS) -> pandas.Series:
     """Return the largest figure of every slice over its limit: the flag is up above one."""
-    return (rows[FIGURES] / pandas.Series(limits)[FIGURES]).max(axis=1)
+    return (rows[FIGURES] / pandas.Series(dict(limits))[FIGURES]).max(axis=1)
 
 
-def own_limits(rows: pandas.DataFrame) -> dict[str, float]:
+def is_chosen(rows: pandas.DataFrame) -> pandas.Series:
+    """Return which rows are of slices that limits were chosen on."""
+    return rows["number"] < rows["set"].map(lambda name: CHOSEN_ON.get(name, 0))
+
+
+def own_limits(rows: pandas.DataFrame) -> Mapping[str, float]:
     """Return the limits with that of the energy by good slices, as checkpoints have it by the images of training."""
-    good = rows[(rows["trouble"] == GOOD) & (rows["number"] < CHOSEN_ON)]["unlike_training"]
+    good = rows[(rows["trouble"] == GOOD) & is_chosen(rows)]["unlike_training"]
+    if len(good) == 0:
+        return LIMITS
     return LIMITS | {"unlike_training": max(float(good.mean() + 5 * good.std()), 2 * float(good.mean()))}
 
 
@@ -78,9 +85,11 @@ def of_good(rows: pandas.DataFrame) -> list[dict[str, object]]:
     for (name, mask), found in rows[rows["trouble"] == GOOD].groupby(["set", "mask"], sort=False):
         limits = own_limits(found)
         for told, part in (
-            ("chosen on", found[found["number"] < CHOSEN_ON]),
-            ("others", found[found["number"] >= CHOSEN_ON]),
+            ("chosen on", found[is_chosen(found)]),
+            ("others", found[~is_chosen(found)]),
         ):
+            if len(part) == 0:
+                continue
             flagged = f"{int((scores(part) > 1).sum())} of {len(part)}"
             own = f"{int((scores(part, limits) > 1).sum())} of {len(part)}"
             line: dict[str, object] = {"set": name, "mask": mask, "slices": told, "flagged": flagged}
@@ -91,7 +100,8 @@ def of_good(rows: pandas.DataFrame) -> list[dict[str, object]]:
 
 def picture(rows: pandas.DataFrame, path: Path) -> None:
     """Draw the flag's score of every trouble, a panel a set and mask: limits are at one."""
-    groups = list(rows.assign(flag=scores(rows)).groupby(["set", "mask"], sort=False))
+    troubled = rows[rows["set"].isin(rows[rows["trouble"] != GOOD]["set"])]
+    groups = list(troubled.assign(flag=scores(troubled)).groupby(["set", "mask"], sort=False))
     figure = blank_figure(5.5 * len(groups), 4.8)
     for number, ((name, mask), found) in enumerate(groups, start=1):
         axes = figure.add_subplot(1, len(groups), number)
@@ -124,6 +134,8 @@ def main() -> None:
     text = ["### Without trouble\n", markdown_table(good, dict.fromkeys(["dB", *FIGURES], ".3g"))]
     for (name, mask), found in rows.groupby(["set", "mask"], sort=False):
         lines = by_trouble(found)
+        if not lines:
+            continue
         formats = {"its area": ".3f", "area of the flag": ".3f", "own range": ".3f", "dB lost": ".1f"}
         text += [f"### {name}, {mask}\n", markdown_table(lines, formats)]
     write_text(args.results / "tables.md", "\n".join(text))

@@ -1,15 +1,15 @@
 """Does the flag find what is wrong? Troubles of stated strength, and slices without any.
 
     python -m projects.flag.run runs/flag --set phantoms --masks 2d4x
-    python -m projects.flag.run runs/flag --set phantoms --masks 1d4x --every 4
     python -m projects.flag.run runs/flag --set HEADS --masks 2d4x --slices 24 --every 8
+    python -m projects.flag.run runs/flag --set OTHERS --name heads_untouched --slices 8 --every 0
     python -m projects.flag.report runs/flag projects/flag/results
 
 A set is ``phantoms``, heads of 64×64 with eight coils, each of another volume, or a folder of volumes that
 `direct-deepen simulate` wrote, of each of which the second slice is taken. Coil maps and noise level are estimated from
 the data as `direct-deepen reconstruct` does, the noise level is the true one where the centre is too narrow for that,
 and the image is MAP of the weights that come with the package. Every N-th slice has every trouble, all are there
-without any. The first eight are those that limits were chosen on.
+without any. `report` says which slices limits were chosen on.
 
 Writes OUTPUT/<set>/<mask>/<number>_<trouble>.npz, the image; what is there is not computed again. The figures of all of
 them go to OUTPUT/<set>/<mask>/figures.csv.
@@ -60,17 +60,17 @@ def simulated(path: Path) -> Slice:
 
 
 def slices_of(name: str, count: int) -> Iterator[tuple[int, Slice, Slice]]:
-    """Yield numbers, slices, and a slice of another volume with as many coils."""
+    """Yield numbers, slices, and a slice of the next volume with as many coils, or with more."""
     if name == PHANTOMS:
         yield from ((number, phantom(number), phantom(number + 1)) for number in range(count))
         return
     paths = sorted(Path(name).glob("*.h5"))
     require(len(paths) > 1, f"{name}: {len(paths)} volumes; allowed: a folder of two and more, or {PHANTOMS}")
     for number in range(min(count, len(paths))):
-        one, other = simulated(paths[number]), number + 1
-        while len((found := simulated(paths[other % len(paths)])).kspace) != len(one.kspace):
-            other += 1
-        yield number, one, found
+        one = simulated(paths[number])
+        others = [simulated(path) for path in paths[number + 1 :] + paths[:number]]
+        fitting = [other for other in others if len(other.kspace) == len(one.kspace)]
+        yield number, one, (fitting or [other for other in others if len(other.kspace) > len(one.kspace)])[0]
 
 
 def seen(given: Given, mask: torch.Tensor, plain: Slice) -> torch.Tensor:
@@ -120,7 +120,7 @@ def rows_of(name: str, mask_name: str, folder: Path, count: int, every: int) -> 
         if mask_name.startswith("2d"):
             mask[spike_place(*mask.shape)] = True
         for place, (trouble, apply) in enumerate(ALL.items()):
-            if trouble != GOOD and number % every != 0:
+            if trouble != GOOD and (every == 0 or number % every != 0):
                 continue
             given = apply(one, other, torch.Generator().manual_seed(1000 * number + place))
             path = folder / f"{number:03d}_{place:02d}.npz"
@@ -143,12 +143,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--set", required=True, help=f"{PHANTOMS}, or a folder of simulated volumes")
+    parser.add_argument("--name", help="of the set in the tables; phantoms or heads by default")
     parser.add_argument("--masks", nargs="+", default=["2d4x"])
     parser.add_argument("--slices", type=int, default=16, help="at most so many")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th slice has every trouble")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th slice has every trouble; 0: none")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    label = PHANTOMS if args.set == PHANTOMS else "heads"
+    label = args.name or (PHANTOMS if args.set == PHANTOMS else "heads")
     for mask in args.masks:
         folder = args.output / label / mask
         folder.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,8 @@ def smooth_errors(strength: float) -> Trouble:
 
 def maps_of_another(slice_: Slice, other: Slice, _: torch.Generator) -> Given:
     """Give the coil maps of another volume."""
-    return Given(slice_, lambda _: normalize_sensitivity_map(other.sensitivity_map[None])[0])
+    maps = other.sensitivity_map[: len(slice_.kspace)]
+    return Given(slice_, lambda _: normalize_sensitivity_map(maps[None])[0])
 
 
 # ---- K-space
