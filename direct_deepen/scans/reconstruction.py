@@ -18,6 +18,7 @@ from direct_deepen.engines.reconstruction import misfit_arrays, reconstruct
 from direct_deepen.errors import DeepenError, require, require_count, require_positive
 from direct_deepen.files import write_file
 from direct_deepen.inference import Inference, Langevin, Map
+from direct_deepen.physics.scale import FIELD_OF_VIEW
 from direct_deepen.physics.sense_operator import SenseOperator
 from direct_deepen.posterior.posterior_file import (
     IN_DATA_UNITS,
@@ -61,7 +62,7 @@ def pretrained_prior(name: str | None = None) -> Prior:
     energy, provenance = load_pretrained(name), pretrained_provenance(name)
     return Prior(
         energy,
-        provenance["intensity_scale"],
+        provenance.get("intensity_scale", FIELD_OF_VIEW),
         name or available_pretrained()[0],
         provenance.get("noise_std") or _UNKNOWN_NOISE,
     )

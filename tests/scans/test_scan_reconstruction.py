@@ -11,6 +11,7 @@ from direct_deepen import reconstruct_kspace
 from direct_deepen.engines.trained import load_system
 from direct_deepen.errors import DeepenError
 from direct_deepen.posterior.posterior_file import read_posterior
+from direct_deepen.priors.pretrained import available_pretrained
 from direct_deepen.scans import reconstruction
 from direct_deepen.scans.preparation import Choices, prepare
 from direct_deepen.scans.reading import open_scan
@@ -118,6 +119,11 @@ def test_the_method_is_that_of_the_configuration_of_these_weights():
     configured = load_system(ROOT / "configs" / "brain_deepen_posterior.yaml").inference
     for name in ("num_steps", "keep", "preconditioner", "averaged_noise", "tolerance", "max_iterations", "start"):
         assert getattr(Method().inference(0.01), name) == getattr(configured, name), name
+
+
+def test_every_prior_that_comes_along_will_do():
+    scales = {name: pretrained_prior(name).intensity_scale for name in available_pretrained()}
+    assert scales == {"brain": "object", "brain_phantom_2d4x": "field_of_view"}
 
 
 def test_snr_is_in_units_of_the_noise(path, tmp_path):
