@@ -220,7 +220,7 @@ class Prediction(MRIModelEngine):
         if self.training_energy is not None:
             attributes["training_energy"] = list(self.training_energy)
         inference = self.inference
-        if isinstance(inference, Map) and inference.noise_level == "given":
+        if isinstance(inference, Map) and inference.noise_level == "given" and not inference.noise_by_ring:
             attributes["noise_std"] = inference.posterior_noise_std
         if isinstance(inference, Sampler):
             names = ("num_samples", "num_steps", "keep", "averaged_noise")

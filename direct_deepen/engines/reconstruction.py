@@ -42,15 +42,16 @@ def reconstruct(
     Every image has a generator of its own, seeded by ``seed``, the name of its file and its slice: the result depends
     neither on its batch nor on its folder. ``correction`` is what a calibration makes of posteriors.
     """
-    problem = inference.with_noise(problem, prior)
+    problem, of_noise = inference.with_noise(problem, prior)
     if isinstance(inference, Sampler):
-        return _posterior_mean(problem, prior, inference, seed, correction)
+        found = _posterior_mean(problem, prior, inference, seed, correction)
+        return replace(found, arrays=found.arrays | of_noise)
     assert isinstance(inference, Estimator)
     begin = time.perf_counter()
     estimate = inference.solve(problem, prior)
     image = problem.to_data_units(_seen(problem, estimate.image))
     seconds = (time.perf_counter() - begin) / len(problem.names)
-    arrays = {estimate.name: image, "scale": problem.scale, **estimate.arrays}
+    arrays = {estimate.name: image, "scale": problem.scale, **estimate.arrays, **of_noise}
     if estimate.name == "image":
         arrays["seconds"] = torch.full_like(problem.scale, seconds)
     return Reconstruction(image, arrays)

@@ -38,9 +38,12 @@ class Inference(Part, ABC):
             return 2**0.5 * estimated_noise_std(problem.masked_kspace, problem.A.sampling_mask)
         return torch.full_like(problem.scale, self.posterior_noise_std)
 
-    def with_noise(self, problem: Problem, prior: nn.Module) -> Problem:
-        """Return the problem with data weighted for the noise that this inference finds them to have; as it is."""
-        return problem
+    def with_noise(self, problem: Problem, prior: nn.Module) -> tuple[Problem, dict[str, torch.Tensor]]:
+        """Return the problem with data weighted for the noise that this inference finds, and what to write of it.
+
+        Arrays have the batch first. Here the problem is as it was, and there are none.
+        """
+        return problem, {}
 
     def sense(self, problem: Problem) -> torch.Tensor:
         """Return the SENSE solution of the configuration, complex (batch, height, width)."""

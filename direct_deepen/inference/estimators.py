@@ -58,42 +58,43 @@ class Map(Estimator):
         ((weight, energy),) = at_noise(prior, known, trained_noise_std=self.shared.noise_std).terms
         return SumEnergy([(self.prior_weight * weight, energy)])
 
-    def with_noise(self, problem: Problem, prior: nn.Module) -> Problem:
-        """Return the problem with samples weighted by the noise of their ring, where this is asked for."""
+    def with_noise(self, problem: Problem, prior: nn.Module) -> tuple[Problem, dict[str, torch.Tensor]]:
+        """Return the problem with samples weighted by the noise of their ring, where this is asked for, and levels."""
         if not self.noise_by_ring or problem.noise_by_ring is not None:
-            return problem
+            return problem, {}
         require(
             hasattr(problem.A, "weighted"),
             f"noise_by_ring is True; allowed with a {type(problem.A).__name__}, which has no `weighted`: False",
         )
-        energy, levels = cast("DifferentiableEnergy", prior), []
+        begin, energy = time.perf_counter(), cast("DifferentiableEnergy", prior)
+        levels, evaluations = list[torch.Tensor](), list[float]()
         for index, noise_std in enumerate(self.noise_std_of(problem).tolist()):
             part = problem.select(torch.tensor([index]))
-            levels.append(
-                noise_by_ring(
-                    part,
-                    partial(self.weighted, energy),
-                    noise_std=noise_std,
-                    init=self._minimum(part, energy, noise_std).image,
-                    least=noise_std / 2**0.5 if self.noise_level == "given" else 0.0,
-                )
-            )
-        return problem.with_noise_by_ring(torch.stack(levels))
+            white = self._minimum(part, energy, noise_std)
+            least = noise_std / 2**0.5 if self.noise_level == "given" else 0.0
+            energy_of = partial(self.weighted, energy)
+            found = noise_by_ring(part, energy_of, noise_std=noise_std, init=white.image, least=least)
+            levels.append(found.noise_std)
+            evaluations.append(white.gradient_evaluations + found.gradient_evaluations)
+        by_ring = torch.stack(levels).to(problem.scale.dtype)
+        seconds = (time.perf_counter() - begin) / len(levels)
+        return problem.with_noise_by_ring(by_ring), {
+            "noise_by_ring": by_ring,
+            "noise_gradient_evaluations": torch.tensor(evaluations),
+            "noise_seconds": torch.full((len(levels),), seconds),
+        }
 
     def solve(self, problem: Problem, prior: nn.Module) -> Estimate:
         """Minimise the cost: of a batch at once, or of one image after the other where every one has its ε."""
-        problem = self.with_noise(problem, prior)
-        if self.noise_level == "given" and not self.noise_by_ring:
+        problem, _ = self.with_noise(problem, prior)
+        if self.noise_level == "given" and problem.noise_by_ring is None:
             return self._solve(problem, prior, self.posterior_noise_std)
         levels = self.noise_std_of(problem)
         parts = [
             self._solve(problem.select(torch.tensor([i])), prior, level) for i, level in enumerate(levels.tolist())
         ]
         arrays = {name: torch.cat([part.arrays[name] for part in parts]) for name in parts[0].arrays}
-        arrays["noise_std"] = levels
-        if problem.noise_by_ring is not None:
-            arrays["noise_by_ring"] = problem.noise_by_ring
-        return Estimate(torch.cat([part.image for part in parts]), arrays, "map")
+        return Estimate(torch.cat([part.image for part in parts]), {**arrays, "noise_std": levels}, "map")
 
     def _solve(self, problem: Problem, prior: nn.Module, noise_std: float) -> Estimate:
         begin = time.perf_counter()

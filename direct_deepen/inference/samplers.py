@@ -75,7 +75,7 @@ class Langevin(Sampler, Map):
         self, problem: Problem, prior: nn.Module, generator: torch.Generator, start: torch.Tensor | None = None
     ) -> Samples:
         """Run the chains of one image; without ``start`` MAP comes first."""
-        problem = self.with_noise(problem, prior)
+        problem, _ = self.with_noise(problem, prior)
         if start is None and self.start == "map":
             start = self.solve(problem, prior).image
         energy = cast("DifferentiableEnergy", prior)

@@ -34,8 +34,10 @@ _STATISTICS = {
     "curvature": "largest curvature",
     "map_gradient_evaluations": "∇E for MAP",
     "posterior_gradient_evaluations": "∇E for samples",
+    "noise_gradient_evaluations": "∇E for the noise",
     "map_seconds": "seconds for MAP",
     "posterior_seconds": "seconds for samples",
+    "noise_seconds": "seconds for the noise",
     "seconds": "seconds",
 }
 _MEDIANS = {"split_r_hat": "R̂, median", "effective_sample_size": "ESS, median"}

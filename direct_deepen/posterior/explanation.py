@@ -68,9 +68,9 @@ def explanation(
     edge = _median_at_the_edge(left, sampled) / float(gammaincinv(coils, 0.5) / coils)
     least = (1 - height * width / (coils * numbers)).clamp_min(0)
     return Explanation(
-        unexplained=(beyond / _positive(energy)).sqrt(),
+        unexplained=(beyond / positive(energy)).sqrt(),
         noise_above=edge,
-        noise_below=least / _positive(edge),
+        noise_below=least / positive(edge),
         spike=(left / (1 + _mean_of_neighbours(left, sampled))).amax(dim=(1, 2)),
         off_centre=_distance_of_largest(masked_kspace),
     )
@@ -112,5 +112,6 @@ def _distance_of_largest(kspace: torch.Tensor) -> torch.Tensor:
     return torch.hypot(row.to(amplitude.dtype), column.to(amplitude.dtype))
 
 
-def _positive(value: torch.Tensor) -> torch.Tensor:
+def positive(value: torch.Tensor) -> torch.Tensor:
+    """Return numbers to divide by: the least above zero in the place of zero."""
     return value.clamp_min(torch.finfo(value.dtype).tiny)

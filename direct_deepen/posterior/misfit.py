@@ -34,7 +34,7 @@ from direct_deepen.physics.fourier import fft2
 from direct_deepen.physics.operator import LinearOperator
 from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import within_mask
-from direct_deepen.posterior.explanation import explanation
+from direct_deepen.posterior.explanation import explanation, positive
 from direct_deepen.priors.energy import DifferentiableEnergy, prior_noise_std
 
 ENERGY = "energy_per_pixel"
@@ -137,15 +137,15 @@ def misfit(
     if mask is not None:
         samples = (mask != 0).expand(b.shape).flatten(1).sum(dim=1).to(residual.dtype)
         spectrum = fft2(image)
-        outside = _squares(spectrum * ~measured_band(mask[:, 0])) / _positive(_squares(spectrum))
+        outside = _squares(spectrum * ~measured_band(mask[:, 0])) / positive(_squares(spectrum))
         places = vars(explanation(left, measured, mask, noise_std))
     largest, of_sense = (value.abs().amax(dim=(1, 2)) for value in (image, sense_image))
     per_pixel = None if energy is None else energy_of_object(energy, image)
     trained = None if energy is None else prior_noise_std(energy)
     return Misfit(
         outside_band=outside,
-        brightness=largest / _positive(of_sense),
-        departure=_squares(image - sense_image) / _positive(_squares(sense_image)),
+        brightness=largest / positive(of_sense),
+        departure=_squares(image - sense_image) / positive(_squares(sense_image)),
         residual=residual / (samples * noise_std**2),
         energy_per_pixel=per_pixel,
         unlike_training=None if per_pixel is None or trained is None else 2 / trained**2 * per_pixel,
@@ -156,7 +156,7 @@ def misfit(
 def energy_of_object(energy: DifferentiableEnergy, image: torch.Tensor) -> torch.Tensor:
     """Return (E(wx) − E(0))/P of images, complex (batch, height, width): air beside the object does not change it."""
     power = avg_pool2d(image.abs().square()[:, None], _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2)[:, 0]
-    mean = power.square().sum(dim=(1, 2)) / _positive(power.sum(dim=(1, 2)))
+    mean = power.square().sum(dim=(1, 2)) / positive(power.sum(dim=(1, 2)))
     inside = power > _OBJECT * mean[:, None, None]
     nothing = energy.value_and_grad(torch.zeros_like(image[:1]))[0]
     return (energy.value_and_grad(image * inside)[0] - nothing) / inside.sum(dim=(1, 2)).clamp_min(1)
@@ -199,7 +199,3 @@ def measured_band(sampling_mask: torch.Tensor) -> torch.Tensor:
 
 def _squares(value: torch.Tensor) -> torch.Tensor:
     return value.abs().square().flatten(1).sum(dim=1)
-
-
-def _positive(value: torch.Tensor) -> torch.Tensor:
-    return value.clamp_min(torch.finfo(value.dtype).tiny)

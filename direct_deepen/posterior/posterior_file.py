@@ -28,13 +28,15 @@ dataset                             type    axes                          meanin
 ``unexplained``, ``noise_above``,
 ``noise_below``, ``spike``,
 ``off_centre``, ``unlike_training``
-``noise_std``                       real    slice                         ε, with ``noise_level: estimated``
+``noise_std``                       real    slice                         ε, where every slice has its own
 ``noise_by_ring``                   real    slice, ring                   η of the rings of k-space, where they have it
 ``step_size``, ``curvature``        real    slice                         of the chains: mean step, largest curvature
-``map_seconds``,                    real    slice                         time of MAP and of the samples
-``posterior_seconds``
+``map_seconds``,                    real    slice                         time of MAP, of the samples, and of the noise
+``posterior_seconds``,                                                    by ring before both
+``noise_seconds``
 ``map_gradient_evaluations``,       real    slice                         evaluations of ∇E
-``posterior_gradient_evaluations``
+``posterior_gradient_evaluations``,
+``noise_gradient_evaluations``
 =================================== ======= ============================= ============================================
 
 The axes are dimension scales: ``xarray.open_dataset(path, engine="h5netcdf")`` names them. A file has the datasets of
@@ -47,7 +49,7 @@ Attributes of the file:
 =================================== ====================================================================================
 ``units``                           of which datasets, and what they are
 ``intensity_scale``                 what ``scale`` means
-``noise_std``                       ε of the posterior, in scaled intensities (DEEPEN), unless it is estimated
+``noise_std``                       ε of the posterior, in scaled intensities (DEEPEN), unless every slice has its own
 ``num_samples``                     chains, or independent samples
 ``num_steps``, ``keep``             steps of a chain, and states kept of it (DEEPEN)
 ``averaged_noise``                  whether steps are without bias where C is quadratic; if not, samples are about a

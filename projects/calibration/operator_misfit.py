@@ -41,7 +41,7 @@ def found_of(case: Case, inference: Map, prior: Any) -> dict[str, float]:
         noise_std=noise_std,
         init=inference.solve(case.problem, prior).image,
         largest_ratio=math.inf,
-    )
+    ).noise_std
     found = {"white": psnr(case.problem)}
     inference.noise_by_ring = True
     for ratio in RATIOS:

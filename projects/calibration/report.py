@@ -6,7 +6,6 @@ Writes results.csv, a row a slice, seed, stage and size of block, rings.csv, tab
 with the mask 2d4x and the first seed.
 """
 
-import argparse
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas
 from direct_deepen.evaluation.calibration_study import AFTER, BLOCKS, CLEAN, OBJECT
 from direct_deepen.evaluation.tables import interval_over_volumes, markdown_table, write_csv
 from direct_deepen.files import write_text
+from projects.reports import folders_of
 
 _KEY = ["set", "mask", "stage"]
 _COLUMNS = [*_KEY, "seed", "case", "pixels", "coverage_90", "spearman", "spearman_ceiling", "spread_over_error"]
@@ -75,21 +75,18 @@ def _named(key: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("results", type=Path)
-    args = parser.parse_args()
-    cases, rings = read(args.runs, "cases"), read(args.runs, "rings")
+    runs, results = folders_of(__doc__)
+    cases, rings = read(runs, "cases"), read(runs, "rings")
     cases = cases[(cases["reference"] == CLEAN) & cases["pixels"].isin((OBJECT, *BLOCKS))]
-    write_csv(args.results / "results.csv", cases[_COLUMNS].to_dict("records"))
-    write_csv(args.results / "rings.csv", rings.to_dict("records"))
+    write_csv(results / "results.csv", cases[_COLUMNS].to_dict("records"))
+    write_csv(results / "rings.csv", rings.to_dict("records"))
     parts = ["### Coverage of 90 % intervals, per cent\n", markdown_table(coverage_rows(cases))]
     parts += ["### Spearman's correlation of deviation and error\n", markdown_table(correlation_rows(cases))]
     for name, found in rings.groupby("set", sort=False):
         parts += [f"### Power of the error over that of samples, by ring: {name}\n", markdown_table(ring_rows(found))]
-    write_text(args.results / "tables.md", "\n".join(parts))
-    for picture in sorted(args.runs.glob("*/2d4x/seed_0/calibration.png")):
-        shutil.copyfile(picture, args.results / f"{picture.parts[-4]}_2d4x.png")
+    write_text(results / "tables.md", "\n".join(parts))
+    for picture in sorted(runs.glob("*/2d4x/seed_0/calibration.png")):
+        shutil.copyfile(picture, results / f"{picture.parts[-4]}_2d4x.png")
     print("\n".join(parts))
 
 

@@ -7,7 +7,6 @@ masks; table2.md: trained on one mask and used on another, and how much that cos
 long every training took; mismatch.png: pictures of Table II. The figures and rows of the benchmarks are copied beside.
 """
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from itertools import permutations
@@ -22,6 +21,7 @@ from direct_deepen.evaluation.tables import interval_over_volumes, read_results
 from direct_deepen.pages.plots import plot_comparison
 from projects.common import exit_code, seconds_spent
 from projects.comparison.run import HALF_STEP, MASKS, MISMATCHED, WITH_MASK, WITHOUT_MASK, Plan
+from projects.reports import folders_of
 
 EXCHANGED = ("deepen", "elder", HALF_STEP)
 """What Table II has, DEEPEN first."""
@@ -124,12 +124,7 @@ def training_times(plan: Plan) -> str:
 
 def main() -> None:
     """Write the tables and pictures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("results", type=Path)
-    arguments = parser.parse_args()
-    runs, results = arguments.runs, arguments.results
-    results.mkdir(parents=True, exist_ok=True)
+    runs, results = folders_of(__doc__)
     first, second = runs / "table1", runs / "table2"
     (results / "table1.md").write_text(table1(cells_of(first / "results.csv")), encoding="utf-8")
     (results / "table2.md").write_text(table2(cells_of(second / "results.csv")), encoding="utf-8")

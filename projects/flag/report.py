@@ -7,7 +7,6 @@ the best figure and of the flag, shares found at the limits and which limits are
 with a limit of the energy by the good slices that limits were chosen on, in the place of the one that is shipped.
 """
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from direct_deepen.files import write_text
 from direct_deepen.pages.drawing import blank_figure, write_figure
 from direct_deepen.posterior.misfit import LIMITS
 from projects.flag.troubles import GOOD, TROUBLES
+from projects.reports import folders_of
 
 CHOSEN_ON = {"phantoms": 8, "heads": 24}
 """Slices from 0 that limits were chosen on, by set; of others none."""
@@ -117,19 +117,15 @@ def picture(rows: pandas.DataFrame, path: Path) -> None:
 
 def main() -> None:
     """Write tables and picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("results", type=Path)
-    args = parser.parse_args()
+    output, results = folders_of(__doc__)
     parts = []
-    for path in sorted(args.output.glob("*/*/figures.csv"), reverse=True):
+    for path in sorted(output.glob("*/*/figures.csv"), reverse=True):
         rows = pandas.read_csv(path)
         rows.insert(0, "set", path.parent.parent.name)
         rows.insert(1, "mask", path.parent.name)
         parts.append(rows)
     rows = pandas.concat(parts)
-    args.results.mkdir(parents=True, exist_ok=True)
-    write_csv(args.results / "results.csv", rows.to_dict("records"))
+    write_csv(results / "results.csv", rows.to_dict("records"))
     good = of_good(rows)
     text = ["### Without trouble\n", markdown_table(good, dict.fromkeys(["dB", *FIGURES], ".3g"))]
     for (name, mask), found in rows.groupby(["set", "mask"], sort=False):
@@ -138,9 +134,9 @@ def main() -> None:
             continue
         formats = {"its area": ".3f", "area of the flag": ".3f", "own range": ".3f", "dB lost": ".1f"}
         text += [f"### {name}, {mask}\n", markdown_table(lines, formats)]
-    write_text(args.results / "tables.md", "\n".join(text))
+    write_text(results / "tables.md", "\n".join(text))
     print("\n".join(text))
-    picture(rows, args.results / "roc.png")
+    picture(rows, results / "roc.png")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 import torch
 
-from direct_deepen import SenseOperator, align_phase, at_noise, intensity_scale, load_pretrained, mm_map, sense
+from direct_deepen import SenseOperator, align_phase, at_noise, intensity_scale, mm_map, sense
 from direct_deepen.data.phantom import brain_volume
 from direct_deepen.errors import DeepenError, require
 from direct_deepen.evaluation.metrics import quality
@@ -35,12 +35,13 @@ from direct_deepen.physics.fourier import ifft2
 from direct_deepen.posterior.misfit import misfit
 from direct_deepen.priors.energy import SumEnergy
 from direct_deepen.scans.preparation import coil_maps_of
+from direct_deepen.scans.reconstruction import pretrained_prior
 from projects.flag.troubles import GOOD, TROUBLES, Given, Slice, noise_level, spike_place
 from projects.measured.run import draw_masks
 
 PHANTOMS = "phantoms"
-WEIGHTS = {PHANTOMS: ("brain_phantom_2d4x", "field_of_view")}
-"""Name of the weights and kind of intensity scale of a set; of others the default."""
+WEIGHTS = {PHANTOMS: "brain_phantom_2d4x"}
+"""Name of the weights of a set; of others the default."""
 ALL = {GOOD: noise_level(1.0)} | dict(TROUBLES)
 
 
@@ -73,36 +74,23 @@ def slices_of(name: str, count: int) -> Iterator[tuple[int, Slice, Slice]]:
         yield number, one, (fitting or [other for other in others if len(other.kspace) > len(one.kspace)])[0]
 
 
-def seen(given: Given, mask: torch.Tensor, plain: Slice) -> torch.Tensor:
-    """Return k-space where it is sampled; a spike is moved along its row to the sampled place that is nearest."""
-    row, column = spike_place(*mask.shape)
-    kspace = given.slice.kspace
-    if not mask[row, column]:
-        places = mask[row].nonzero().flatten()
-        nearest = int(places[(places - column).abs().argmin()])
-        change = kspace - plain.kspace
-        if bool((change[:, row, column] != 0).any()) and int((change != 0).any(dim=0).sum()) == 1:
-            kspace = plain.kspace + change.roll(nearest - column, -1)
-    return kspace * mask
-
-
 def reconstructed(
     name: str, given: Given, mask: torch.Tensor, plain: Slice, path: Path
 ) -> tuple[dict[str, float], torch.Tensor]:
     """Return the figures of a slice, and its image, which is read from a file if that is there."""
-    weights, kind = WEIGHTS.get(name, (None, "object"))
-    b = seen(given, mask, plain)[None]
+    prior = pretrained_prior(WEIGHTS.get(name))
+    b = (given.slice.kspace * mask)[None]
     maps, _ = coil_maps_of(b[0], mask)
     maps = given.map_error(maps) if given.map_error else maps
     A = align_phase(SenseOperator(maps[None], mask[None, None]), b)
-    scale = intensity_scale(A, b, kind=kind)
+    scale = intensity_scale(A, b, kind=prior.intensity_scale)
     b, true = b / scale[:, None, None, None], plain.noise_std / float(scale)
     try:
         estimated = float(estimated_noise_std(b, A.sampling_mask)[0])
     except DeepenError:
         estimated = true
     noise_std = 2**0.5 * estimated * given.noise_factor
-    energy: SumEnergy = at_noise(load_pretrained(weights), noise_std)
+    energy: SumEnergy = at_noise(prior.energy, noise_std)
     if path.is_file():
         image = torch.from_numpy(np.load(path)["image"])[None]
     else:
@@ -117,8 +105,9 @@ def rows_of(name: str, mask_name: str, folder: Path, count: int, every: int) -> 
     """Yield the figures of every slice and trouble."""
     for number, one, other in slices_of(name, count):
         mask = draw_masks(*one.image.shape, number)[mask_name].clone()
-        if mask_name.startswith("2d"):
-            mask[spike_place(*mask.shape)] = True
+        # Where a spike is to be, a sample, or a line, is measured in all slices.
+        row, column = spike_place(*mask.shape)
+        mask[row if mask_name.startswith("2d") else slice(None), column] = True
         for place, (trouble, apply) in enumerate(ALL.items()):
             if trouble != GOOD and (every == 0 or number % every != 0):
                 continue

@@ -107,7 +107,7 @@ def spike(strength: float) -> Trouble:
 
     def trouble(slice_: Slice, _: Slice, generator: torch.Generator) -> Given:
         coils, height, width = slice_.kspace.shape
-        # A quarter of the way to the edge, or further; `run` sees to it that the place is sampled.
+        # `run` sees to it that the place is sampled.
         angle = 2 * torch.pi * torch.rand(coils, generator=generator)
         kspace = slice_.kspace.clone()
         row, column = spike_place(height, width)

@@ -6,7 +6,6 @@ Writes results.csv, tables.md (a table a mask: every slice, and the means of tho
 every slice and mask: magnitudes, errors five times as bright, and the standard deviation of the posterior.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from direct_deepen.evaluation.classical import CLASSICAL, ZERO_FILLED
 from direct_deepen.evaluation.tables import markdown_table, write_csv
 from direct_deepen.files import write_text
 from direct_deepen.pages.drawing import MOST_UNCERTAIN, blank_figure, brightness_limit, draw_image, write_figure
+from projects.reports import folders_of
 
 ERRORS = 5.0
 """How much brighter errors are shown than images."""
@@ -74,11 +74,8 @@ def picture(folder: Path, path: Path) -> None:
 
 def main() -> None:
     """Write tables and pictures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("results", type=Path)
-    args = parser.parse_args()
-    paths = sorted(args.output.glob("*/*/*.csv"))
+    output, results = folders_of(__doc__)
+    paths = sorted(output.glob("*/*/*.csv"))
     # Classical methods first, as in every table.
     order = {name: number for number, name in enumerate((ZERO_FILLED, *CLASSICAL))}
     paths.sort(
@@ -86,11 +83,10 @@ def main() -> None:
     )
     rows = pandas.concat([pandas.read_csv(path) for path in paths], ignore_index=True)
     rows = rows[~rows["method"].str.endswith("_std")]
-    args.results.mkdir(parents=True, exist_ok=True)
-    write_csv(args.results / "results.csv", rows.to_dict("records"))
-    write_text(args.results / "tables.md", tables(rows))
+    write_csv(results / "results.csv", rows.to_dict("records"))
+    write_text(results / "tables.md", tables(rows))
     for folder in sorted({path.parent for path in paths}):
-        picture(folder, args.results / f"{folder.parent.name}_{folder.name}.png")
+        picture(folder, results / f"{folder.parent.name}_{folder.name}.png")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Turn what run.py wrote into tables: `python projects/quality/report.py runs/quality projects/quality/results`."""
 
-import argparse
 import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from projects.reports import folders_of
 
 METHODS = ("zero_filled", "sense", "l1_wavelet", "deepen_map", "deepen_mmse")
 
@@ -140,12 +141,7 @@ def curvature_table(rows: list[dict[str, str]]) -> str:
 
 def main() -> None:
     """Write all tables there are figures for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("results", type=Path)
-    arguments = parser.parse_args()
-    output, results = arguments.output, arguments.results
-    results.mkdir(parents=True, exist_ok=True)
+    output, results = folders_of(__doc__)
     files = sorted((output / "cases").glob("*.csv"), key=lambda path: path.stat().st_mtime)
     sets = {rows[0]["set"]: rows for rows in map(read, files)}
     tables = {"quality": quality_table(next(iter(sets.values()))), "sets": sets_table(sets)}

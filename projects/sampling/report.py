@@ -7,7 +7,6 @@ posterior mean against evaluations; posterior_<problem>.png: MAP, means, errors 
 tables of the benchmark are copied beside.
 """
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from direct_deepen.evaluation.pictures import Picture
 from direct_deepen.evaluation.study import Study, load_study
 from direct_deepen.evaluation.tables import read_results
 from direct_deepen.pages.plots import TITLES, plot_uncertainty
+from projects.reports import folders_of
 from projects.sampling.run import COMPARED, PROBLEMS, STEPS
 
 
@@ -104,12 +104,7 @@ def plot_posteriors(study: Study, runs: Path, results: Path) -> None:
 
 def main() -> None:
     """Write tables and pictures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("results", type=Path)
-    arguments = parser.parse_args()
-    runs, results = arguments.runs, arguments.results
-    results.mkdir(parents=True, exist_ok=True)
+    runs, results = folders_of(__doc__)
     benchmark = runs / "benchmark"
     rows = list(read_results([benchmark / "results.csv"]).itertuples())
     (results / "claim.md").write_text(claim(rows), encoding="utf-8")

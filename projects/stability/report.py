@@ -4,7 +4,6 @@ For every run: largest |E⁺ − E⁻|/E₀ and curvature of any logged median, 
 the PSNR of MAP on the validation volumes (DIRECT's `fastmri_psnr`) after the warm start and at the end.
 """
 
-import argparse
 import csv
 import json
 import math
@@ -21,6 +20,8 @@ from projects.stability.run import FACTORS, runs_of
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+
+from projects.reports import folders_of
 
 PSNR = "val/validation/fastmri_psnr_metric"
 TROUBLE = re.compile(r"teration (\d+): ([^\n]*?)(?:; allowed: finite values within model\.objective\.guard|\. Back to)")
@@ -191,22 +192,18 @@ def curves(output: Path, results: Path) -> None:
 
 def main() -> None:
     """Write all tables and figures of the studies that have runs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("results", type=Path)
-    arguments = parser.parse_args()
-    arguments.results.mkdir(parents=True, exist_ok=True)
+    output, results = folders_of(__doc__)
     tables = {
-        "seeds": by_seed(arguments.output, "seeds", 32),
-        "long": by_seed(arguments.output, "long", 64),
-        "remedies": remedies(arguments.output),
-        "noise": noise(arguments.output, arguments.results),
+        "seeds": by_seed(output, "seeds", 32),
+        "long": by_seed(output, "long", 64),
+        "remedies": remedies(output),
+        "noise": noise(output, results),
     }
     for name, rows in tables.items():
         if rows:
-            write(arguments.results, name, rows)
+            write(results, name, rows)
             print(table(rows))
-    curves(arguments.output, arguments.results)
+    curves(output, results)
 
 
 if __name__ == "__main__":

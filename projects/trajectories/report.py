@@ -3,14 +3,12 @@
 python -m projects.trajectories.report runs/trajectories projects/trajectories/results
 """
 
-import argparse
-from pathlib import Path
-
 import pandas
 
 from direct_deepen.evaluation.tables import markdown_table, write_csv
 from direct_deepen.files import write_text
 from projects.measured.report import picture
+from projects.reports import folders_of
 
 
 def table(rows: pandas.DataFrame) -> str:
@@ -25,16 +23,12 @@ def table(rows: pandas.DataFrame) -> str:
 
 def main() -> None:
     """Write them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("results", type=Path)
-    args = parser.parse_args()
-    rows = pandas.read_csv(args.output / "results.csv")
-    args.results.mkdir(parents=True, exist_ok=True)
-    write_csv(args.results / "results.csv", rows.to_dict("records"))
-    write_text(args.results / "table.md", table(rows))
-    for file in sorted(args.output.glob("*/images.h5")):
-        picture(file.parent, args.results / f"{file.parent.name}.png")
+    output, results = folders_of(__doc__)
+    rows = pandas.read_csv(output / "results.csv")
+    write_csv(results / "results.csv", rows.to_dict("records"))
+    write_text(results / "table.md", table(rows))
+    for file in sorted(output.glob("*/images.h5")):
+        picture(file.parent, results / f"{file.parent.name}.png")
 
 
 if __name__ == "__main__":

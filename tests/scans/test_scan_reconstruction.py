@@ -10,6 +10,7 @@ import direct_deepen
 from direct_deepen import reconstruct_kspace
 from direct_deepen.engines.trained import load_system
 from direct_deepen.errors import DeepenError
+from direct_deepen.physics.rings import num_rings
 from direct_deepen.posterior.posterior_file import read_posterior
 from direct_deepen.priors.pretrained import available_pretrained
 from direct_deepen.scans import reconstruction
@@ -105,6 +106,12 @@ def test_what_the_file_says_of_itself(volume):
     assert told["prior"] == "brain"
     assert (told["num_samples"], told["num_steps"], told["seed"]) == (2, 4, 0)
     assert "sampling: lines" in told["configuration"]
+    assert told["averaged_noise"]
+    levels, least = volume.arrays["noise_by_ring"], volume.arrays["noise_std"] / 2**0.5
+    assert levels.shape == (len(least), num_rings(*volume.arrays["map"].shape[-2:]))
+    np.testing.assert_allclose(levels.min(axis=1), least, rtol=1e-6)
+    # Two rounds of two chains, with eight steps and two evaluations at the start; and a MAP.
+    assert ((volume.arrays["noise_gradient_evaluations"] > 40) == (least > 0)).all()  # one slice has no signal
 
 
 def test_slices_that_are_chosen_keep_their_numbers(path, volume, tmp_path):
