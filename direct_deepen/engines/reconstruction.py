@@ -11,7 +11,7 @@ from torch import nn
 from direct_deepen.inference import Estimator, Inference, Sampler, Samples
 from direct_deepen.physics.problem import Problem
 from direct_deepen.posterior import Posterior
-from direct_deepen.posterior.misfit import ENERGY, misfit
+from direct_deepen.posterior.misfit import ENERGY, NOISE, misfit
 from direct_deepen.priors.energy import DifferentiableEnergy, SumEnergy, at_noise, depends_on_noise
 
 
@@ -64,16 +64,18 @@ def misfit_arrays(
     """Return the figures of :func:`~direct_deepen.misfit` of images in the units of the batch, by name.
 
     Of a prior that depends on the noise the energy per pixel is left out, as it means something else at every level;
-    its share of that of noise, ``unlike_training``, is comparable.
+    its share of that of noise, ``unlike_training``, is comparable. Whether there is more noise than was said, or less,
+    is left out where it is found by ring of k-space, in what is left of the data itself.
     """
     scaled, levels = image / problem.scale[:, None, None], inference.noise_std_of(problem)
-    sense_image, plain = inference.sense(problem), not depends_on_noise(prior)
+    sense_image = inference.sense(problem)
+    left_out = ((ENERGY,) if depends_on_noise(prior) else ()) + (NOISE if inference.noise_by_ring else ())
     parts = []
     for i, level in enumerate(levels.tolist()):
         one, part = problem.select(torch.tensor([i])), slice(i, i + 1)
         energy = _energy_of(prior, level, inference.shared.noise_std)
         parts.append(misfit(one.A, one.masked_kspace, scaled[part], sense_image[part], levels[part], energy).arrays())
-    return {name: torch.cat([found[name] for found in parts]) for name in parts[0] if plain or name != ENERGY}
+    return {name: torch.cat([found[name] for found in parts]) for name in parts[0] if name not in left_out}
 
 
 def _energy_of(prior: nn.Module, noise_std: float, trained_noise_std: float) -> DifferentiableEnergy | None:

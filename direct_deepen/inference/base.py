@@ -24,6 +24,8 @@ class Inference(Part, ABC):
     """Settings that are the first values of positive numbers which are trained with the prior."""
     noise_level = "given"
     """``given``, or ``estimated`` from the data: a setting of those that can do with either."""
+    noise_by_ring = False
+    """Whether that is only where to begin, and the noise of every ring of k-space is found: a setting of some."""
 
     @property
     def posterior_noise_std(self) -> float:

@@ -33,8 +33,8 @@ class Map(Estimator):
     """``given``: that is ε. ``estimated``: ε = √2η of every slice, η that of its own k-space
     (:func:`~direct_deepen.physics.estimated_noise_std`), and ``noise_std`` is null."""
     noise_by_ring: bool = False
-    """Whether that is only where to begin, and every ring of k-space has its own η, with what the operator does not
-    explain: :mod:`~direct_deepen.inference.noise_by_ring`. None is below one that is given."""
+    """Whether that is only where to begin, given or estimated, and every ring of k-space has its own η, with what the
+    operator does not explain: :mod:`~direct_deepen.inference.noise_by_ring`."""
     tolerance: float = setting(1e-6, above=0)
     """Change of the cost, relative to its decrease so far plus the misfit, below which the iteration ends."""
     max_iterations: int = setting(500, least=1)
@@ -71,9 +71,8 @@ class Map(Estimator):
         for index, noise_std in enumerate(self.noise_std_of(problem).tolist()):
             part = problem.select(torch.tensor([index]))
             white = self._minimum(part, energy, noise_std)
-            least = noise_std / 2**0.5 if self.noise_level == "given" else 0.0
             energy_of = partial(self.weighted, energy)
-            found = noise_by_ring(part, energy_of, noise_std=noise_std, init=white.image, least=least)
+            found = noise_by_ring(part, energy_of, noise_std=noise_std, init=white.image)
             levels.append(found.noise_std)
             evaluations.append(white.gradient_evaluations + found.gradient_evaluations)
         by_ring = torch.stack(levels).to(problem.scale.dtype)

@@ -49,7 +49,6 @@ def noise_by_ring(
     *,
     noise_std: float,
     init: torch.Tensor,
-    least: float = 0.0,
     largest_ratio: float = LARGEST_RATIO,
 ) -> RingNoise:
     """Return the noise of every ring of k-space; one that has no samples has the least of the others.
@@ -64,8 +63,6 @@ def noise_by_ring(
         ε to begin with, √2 times the noise of the data per real component.
     init
         Where chains start, complex (1, height, width): MAP with this ε.
-    least
-        η that is known for sure, such as that of a noise scan: no level is below.
     largest_ratio
         Of the levels, the largest over the least.
     """
@@ -89,7 +86,7 @@ def noise_by_ring(
             noise_std=epsilon, init=init, chains=_CHAINS, step=_STEP, generator=generator,
         )  # fmt: skip
         misfit = [sums(_squares(problem, image).double()) for image in drawn.images]
-        found = (torch.stack(misfit).mean(dim=0) / (2 * samples.clamp_min(1))).sqrt().clamp_min(least)
+        found = (torch.stack(misfit).mean(dim=0) / (2 * samples.clamp_min(1))).sqrt()
         smallest = found[samples > 0].min()
         levels = torch.where(samples > 0, found, smallest).clamp_max(largest_ratio * float(smallest))
         init = drawn.images[_CHAINS.keep - 1 :: _CHAINS.keep]

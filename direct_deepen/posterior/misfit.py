@@ -38,6 +38,8 @@ from direct_deepen.posterior.explanation import explanation, positive
 from direct_deepen.priors.energy import DifferentiableEnergy, prior_noise_std
 
 ENERGY = "energy_per_pixel"
+NOISE = ("noise_above", "noise_below")
+"""Figures of the noise level that was said."""
 
 LIMITS = {
     "outside_band": 0.1,

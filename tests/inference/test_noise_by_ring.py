@@ -74,11 +74,10 @@ def test_what_they_go_to_is_the_noise_that_data_were_drawn_with(problem):
     torch.testing.assert_close(closed_form(problem, 0.05, 500), NOISE, rtol=0.2, atol=0)
 
 
-def test_no_level_is_beyond_the_limit_nor_below_what_is_known(problem):
+def test_no_level_is_beyond_the_limit(problem):
     loud = replace(problem, masked_kspace=problem.masked_kspace * (1 + 9 * (RINGS == 0)))
     levels = estimated(loud)
     assert float(levels.max() / levels.min()) == pytest.approx(LARGEST_RATIO, rel=1e-5)
-    torch.testing.assert_close(estimated(problem, least=0.08).min(), torch.tensor(0.08), rtol=1e-6, atol=0)
 
 
 def test_a_ring_without_samples_is_no_reason_to_doubt_the_others(problem):
