@@ -24,7 +24,7 @@ EnergyAt = Callable[[float], DifferentiableEnergy]
 """σ ↦ E_σ, with x − ∇E_σ(x) the mean of images whose noisy version x is, noise of standard deviation σ."""
 
 ConditionalNoise = Callable[[torch.Tensor, float, ChainGenerators], torch.Tensor]
-"""(images, σ, generators) ↦ noise of their shape, (chain, batch, height, width)."""
+"""(images, σ, generators) ↦ noise of their shape, (chain, batch, ...)."""
 
 _TOLERANCE = 1e-2
 """Error of a solve, relative to the noise that the sampler adds."""
@@ -169,7 +169,7 @@ def mask_shaped_noise(sampling_mask: torch.Tensor, noise_std: float) -> Conditio
 
 @dataclass
 class _Rule:
-    """The authors' rule, for chains (chain, batch, height, width).
+    """The authors' rule, for chains (chain, batch, ...).
 
     Its Gaussian at a level is N(P⁻¹(Aᴴb/η² + d/σ²), P⁻¹), P = AᴴA/η² + I/σ² = (AᴴA + μI)/η² with μ = η²/σ².
     """
@@ -229,9 +229,9 @@ class _Rule:
     def _solve(self, right_hand_side: torch.Tensor, level: float) -> torch.Tensor:
         # In directions that are not measured a residual r leaves the error r/μ; it is to be small against σ there.
         weight = (self.noise_std / level) ** 2
-        pixels = right_hand_side.shape[-2] * right_hand_side.shape[-1]
+        pixels = right_hand_side[0, 0].numel()
         allowed = _TOLERANCE * weight * level * (2 * pixels) ** 0.5
-        norm = image_norm(right_hand_side)
+        norm = image_norm(right_hand_side, leading=2)
         tolerance = (allowed / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp(max=_TOLERANCE)
         return self._metric(level, tolerance).solve(right_hand_side)
 

@@ -12,6 +12,7 @@ import torch
 
 from direct_deepen.physics.noise import complex_normal_like
 from direct_deepen.physics.operator import LinearOperator
+from direct_deepen.physics.per_image import per_image
 from direct_deepen.priors.energy import DifferentiableEnergy
 
 _RELATIVE_STEP = 1e-2
@@ -21,20 +22,19 @@ ROUNDINGS = 4
 """Roundings of the last digit of a sum over all pixels; measured: 1 to 2."""
 
 
-def image_norm(images: torch.Tensor) -> torch.Tensor:
-    """Euclidean norm of every image; (..., height, width) → (...)."""
-    if images.is_complex():
-        # Of the components: ten times as fast on a CPU as the norm of complex numbers.
-        return torch.linalg.vector_norm(torch.view_as_real(images.resolve_conj()), dim=(-3, -2, -1))
-    return torch.linalg.vector_norm(images, dim=(-2, -1))
+def image_norm(images: torch.Tensor, *, leading: int = 1) -> torch.Tensor:
+    """Euclidean norm of every image; the first ``leading`` axes count images, (batch, ...) → (batch,) by default."""
+    # Of the components: ten times as fast on a CPU as the norm of complex numbers.
+    parts = torch.view_as_real(images.resolve_conj()) if images.is_complex() else images
+    return torch.linalg.vector_norm(parts, dim=tuple(range(leading, parts.ndim)))
 
 
-def inner_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Re⟨left, right⟩ of every image in double precision; (..., height, width) → (...)."""
+def inner_product(left: torch.Tensor, right: torch.Tensor, *, leading: int = 1) -> torch.Tensor:
+    """Re⟨left, right⟩ of every image in double precision; axes are those of :func:`image_norm`."""
     if left.is_complex():
-        product = torch.view_as_real(left.resolve_conj()) * torch.view_as_real(right.resolve_conj())
-        return product.sum(dim=(-3, -2, -1), dtype=torch.float64)
-    return (left * right).sum(dim=(-2, -1), dtype=torch.float64)
+        left, right = (torch.view_as_real(images.resolve_conj()) for images in (left, right))
+    product = left * right
+    return product.sum(dim=tuple(range(leading, product.ndim)), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class CostTerms:
     """C at images and what it is made of; samplers have one more dimension, the chains, in front of all."""
 
     image: torch.Tensor
-    """x, complex (batch, height, width)."""
+    """x, complex (batch, ...)."""
     cost: torch.Tensor
     """C(x), float64 (batch,)."""
     energy: torch.Tensor
     """E(x), float64 (batch,)."""
     prior_gradient: torch.Tensor
-    """∇E(x), complex (batch, height, width)."""
+    """∇E(x), complex (batch, ...)."""
     gradient: torch.Tensor
-    """∇C(x) = Aᴴ(Ax − b) + ∇E(x), complex (batch, height, width)."""
+    """∇C(x) = Aᴴ(Ax − b) + ∇E(x), complex (batch, ...)."""
 
     def tensors(self) -> list[torch.Tensor]:
         """Return all fields, in their order."""
@@ -60,8 +60,7 @@ class CostTerms:
         """Return these terms for the images where ``condition`` holds, and those of ``other`` elsewhere."""
 
         def chosen(mine: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-            per_image = condition.reshape(*condition.shape, *[1] * (mine.ndim - condition.ndim))
-            return torch.where(per_image, mine, theirs)
+            return torch.where(per_image(condition, mine), mine, theirs)
 
         return type(self)(*map(chosen, self.tensors(), other.tensors()))
 
@@ -77,7 +76,7 @@ class CostTerms:
 def cost_terms(
     A: LinearOperator, masked_kspace: torch.Tensor, energy: DifferentiableEnergy, image: torch.Tensor
 ) -> CostTerms:
-    """Return C(x), E(x), ∇E(x) and ∇C(x) of images, complex (batch, height, width).
+    """Return C(x), E(x), ∇E(x) and ∇C(x) of images, complex (batch, ...).
 
     The residual is formed in the data domain: the expanded square ½xᴴAᴴAx − Re xᴴAᴴb + ½‖b‖² would lose, in single
     precision, the digits that a monotone descent has to compare.
@@ -113,11 +112,11 @@ def largest_curvature(energy: DifferentiableEnergy, image: torch.Tensor, *, num_
     first = complex_normal_like(image[0], generator=torch.Generator().manual_seed(0))
     direction = first.expand_as(image)
     norm = image_norm(image)
-    length = (_RELATIVE_STEP * torch.where(norm > 0, norm, 1.0))[:, None, None]
+    length = per_image(_RELATIVE_STEP * torch.where(norm > 0, norm, 1.0), image)
     _, reference = energy.value_and_grad(image)
     curvature = torch.zeros_like(norm)
     for _ in range(num_iterations):
-        size = image_norm(direction)[:, None, None]
+        size = per_image(image_norm(direction), direction)
         direction = torch.where(size > 0, direction / size.clamp_min(torch.finfo(size.dtype).tiny), direction)
         _, gradient = energy.value_and_grad(image + length * direction)
         direction = (gradient - reference) / length

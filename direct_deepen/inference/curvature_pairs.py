@@ -7,6 +7,7 @@ from typing import Self
 import torch
 
 from direct_deepen.inference.cost import inner_product
+from direct_deepen.physics.per_image import per_image
 
 _LEAST_COSINE = 1e-6
 """Pairs whose step and change of gradient are closer to orthogonal are dominated by rounding."""
@@ -22,7 +23,7 @@ class CurvaturePairs:
     """
 
     steps: torch.Tensor
-    """s, complex (size, batch, height, width)."""
+    """s, complex (size, batch, ...)."""
     changes: torch.Tensor
     """y, of the same shape."""
     weights: torch.Tensor
@@ -40,13 +41,13 @@ class CurvaturePairs:
         coefficients = []
         for step, change, weight in zip(self.steps, self.changes, self.weights, strict=True):
             coefficient = weight * inner_product(step, result)
-            result -= _per_image(coefficient, result) * change
+            result -= _factor(coefficient, result) * change
             coefficients.append(coefficient)
         result = solve(result)
         for step, change, weight, coefficient in zip(
             self.steps.flip(0), self.changes.flip(0), self.weights.flip(0), reversed(coefficients), strict=True
         ):
-            result += _per_image(coefficient - weight * inner_product(change, result), result) * step
+            result += _factor(coefficient - weight * inner_product(change, result), result) * step
         return -result
 
     def filled(self) -> torch.Tensor:
@@ -65,7 +66,7 @@ class CurvaturePairs:
         size = (inner_product(step, step) * inner_product(change, change)).sqrt()
         weight = torch.where(curvature > _LEAST_COSINE * size, 1 / curvature, 0.0)
         keep = accepted & (weight > 0)
-        image = keep[None, :, None, None]
+        image = per_image(keep, step)
         return type(self)(
             torch.where(image, torch.cat([step[None], self.steps[:-1]]), self.steps),
             torch.where(image, torch.cat([change[None], self.changes[:-1]]), self.changes),
@@ -76,5 +77,5 @@ class CurvaturePairs:
         return type(self)(self.steps[:, index], self.changes[:, index], self.weights[:, index])
 
 
-def _per_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return values.to(like.real.dtype)[:, None, None]
+def _factor(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return per_image(values.to(like.real.dtype), like)

@@ -9,6 +9,7 @@ from direct_deepen.inference.noise_levels import require_falling
 from direct_deepen.inference.samples import Samples, chain_groups, require_finite_samples
 from direct_deepen.physics.noise import ChainGenerators, complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, over_chains
+from direct_deepen.physics.per_image import per_image
 from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import require_finite_data, within_mask
 from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
@@ -91,13 +92,14 @@ def diffusion_posterior_sampling(
 def _guided(
     A: LinearOperator, masked_kspace: torch.Tensor, denoiser: DenoiserAt, x: torch.Tensor, level: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return D(x), ‖AD(x) − b‖ and its gradient, of chains (chain, batch, height, width)."""
+    """Return D(x), ‖AD(x) − b‖ and its gradient, of chains (chain, batch, ...)."""
     with torch.enable_grad():
         variable = x.detach().requires_grad_()
         denoised = denoiser(variable.flatten(0, 1), level).unflatten(0, x.shape[:2])
     residual = over_chains(A).forward(denoised.detach()) - masked_kspace
     norm = torch.linalg.vector_norm(residual.flatten(2), dim=2)
     # ∇‖r‖² = 2J_Dᴴ Aᴴ r, so ∇‖r‖ = J_Dᴴ Aᴴ r/‖r‖; zero where the data are met.
-    direction = over_chains(A).adjoint(residual) / norm.clamp_min(torch.finfo(norm.dtype).tiny)[..., None, None]
+    length = per_image(norm.clamp_min(torch.finfo(norm.dtype).tiny), x)
+    direction = over_chains(A).adjoint(residual) / length
     (gradient,) = torch.autograd.grad(denoised, variable, direction)
     return denoised.detach(), norm, gradient

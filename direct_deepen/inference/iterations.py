@@ -9,6 +9,7 @@ from direct_deepen.errors import DivergenceError, require, require_count, requir
 from direct_deepen.inference.cost import image_norm
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient, not_finite
 from direct_deepen.physics.operator import LinearOperator
+from direct_deepen.physics.per_image import per_image
 from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import require_finite_data, sense
 from direct_deepen.priors.energy import DifferentiableEnergy, as_function
@@ -70,7 +71,7 @@ def iterate_to_fixed_point(
             change = torch.where(converged, change, moved / size.clamp_min(torch.finfo(size.dtype).tiny))
             if iterations % METRICS_INTERVAL == 0:
                 show_metrics(bar, change=change)
-            x = torch.where(converged[:, None, None], x, following)
+            x = torch.where(per_image(converged, x), x, following)
             converged = converged | (moved <= tolerance * size)
             iterations += 1
             bar.update()

@@ -144,7 +144,7 @@ def langevin(
         for every image of every chain. So neither ``max_images`` nor how many chains and images there are changes one.
     init
         ``noise``: zero-mean Gaussian noise, the paper's start. ``sense``: the SENSE solution plus noise of standard
-        deviation ε. Or images, complex (batch, height, width) or (S, batch, height, width), used as they are.
+        deviation ε. Or images, complex (batch, ...) or (S, batch, ...), used as they are.
     init_std
         Standard deviation of the noise start, per real component. The default is the largest noise level that score
         matching shows to the energies of this package: wide against any posterior, and not where an energy has never
@@ -240,9 +240,9 @@ def _run(
     bar: tqdm,
     first_chain: int,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Run a group of chains, (chain, batch, height, width), the first of which is number ``first_chain``.
+    """Run a group of chains, (chain, batch, ...), the first of which is number ``first_chain``.
 
-    Return the images kept (chain, keep, batch, height, width), and what else :class:`Samples` says of the chains, by
+    Return the images kept (chain, keep, batch, ...), and what else :class:`Samples` says of the chains, by
     name, (..., chain, batch).
     """
     state = first_state(
@@ -266,7 +266,7 @@ def _run(
         if step > burn_in:
             accepted_sum += accepted
         costs[step - 1] = state.terms.cost
-        norms[step - 1] = image_norm(state.terms.image)
+        norms[step - 1] = image_norm(state.terms.image, leading=2)
         if step % _FINITE_CHECK_INTERVAL == 0 or step == chains.num_steps:
             _require_finite(norms[step - 1], step, state.step_size, first_chain)
             show_metrics(bar, energy=state.terms.energy, cost=state.terms.cost, step=state.step_size)

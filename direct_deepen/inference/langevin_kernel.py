@@ -8,6 +8,7 @@ from direct_deepen.inference.cost import CostTerms, change_by, image_norm, inner
 from direct_deepen.inference.metric import Metric
 from direct_deepen.physics.noise import ChainGenerators, complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, norm_squared, over_chains
+from direct_deepen.physics.per_image import per_image
 from direct_deepen.priors.energy import DifferentiableEnergy
 
 _SAFETY = 1.6
@@ -19,7 +20,7 @@ _ADAPTATION_DECAY = 0.6
 
 @dataclass
 class Target:
-    """The density ∝ exp(−2C/ε²) of chains (chain, batch, height, width), and the metric P of the steps."""
+    """The density ∝ exp(−2C/ε²) of chains (chain, batch, ...), and the metric P of the steps."""
 
     A: LinearOperator
     masked_kspace: torch.Tensor
@@ -45,13 +46,13 @@ class Target:
         value = value.double()
         # Not in place on the first result, which may be the image itself (A = I).
         gradient = normal - self.adjoint_data
-        data_cost = 0.5 * inner_product(image, gradient - self.adjoint_data) + self.data_energy
+        data_cost = 0.5 * inner_product(image, gradient - self.adjoint_data, leading=2) + self.data_energy
         gradient += prior_gradient
         return CostTerms(image, data_cost + value, value, prior_gradient, gradient)
 
     def slope(self, terms: CostTerms) -> torch.Tensor:
         """Return ⟨g, Pg⟩ of the gradient g of C, float64 (chain, batch)."""
-        return inner_product(terms.gradient, self.metric.solve(terms.gradient))
+        return inner_product(terms.gradient, self.metric.solve(terms.gradient), leading=2)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class ChainState:
     log_scale: torch.Tensor
     """Logarithm of the factor between the step of adapting Metropolis chains and the stable one."""
     noise: torch.Tensor | None
-    """What was drawn for the step to here, complex (chain, batch, height, width), where steps have the mean of two
+    """What was drawn for the step to here, complex (chain, batch, ...), where steps have the mean of two
     draws; None where they have their own."""
 
 
@@ -129,13 +130,13 @@ def next_state(
 
 
 def difference_quotient(step: torch.Tensor, gradient_change: torch.Tensor) -> torch.Tensor:
-    """‖∇E(x + d) − ∇E(x)‖/‖d‖ of every image, a lower bound of the Lipschitz constant on the segment.
+    """‖∇E(x + d) − ∇E(x)‖/‖d‖ of every chain, a lower bound of the Lipschitz constant on the segment.
 
     Zero where d = 0, and where it is not finite: Metropolis refuses such a point, and an unadjusted chain stops.
     """
-    length = image_norm(step)
+    length = image_norm(step, leading=2)
     tiny = torch.finfo(length.dtype).tiny
-    quotient = torch.where(length > 0, image_norm(gradient_change) / length.clamp_min(tiny), 0.0)
+    quotient = torch.where(length > 0, image_norm(gradient_change, leading=2) / length.clamp_min(tiny), 0.0)
     return quotient.double().nan_to_num(0.0, posinf=0.0)
 
 
@@ -147,7 +148,8 @@ def _proposal(
     target: Target, state: ChainState, generator: ChainGenerators
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return where a step leads, and what was drawn for it if the next one is to have a half of that."""
-    here, step = state.terms, state.step_size.to(state.terms.image.real.dtype)[..., None, None]
+    here = state.terms
+    step = per_image(state.step_size.to(here.image.real.dtype), here.image)
     drawn = target.metric.noise(here.image, generator)
     noise = drawn if state.noise is None else 0.5 * (state.noise + drawn)
     # In place: what is kept of the draw is not this tensor.
@@ -165,7 +167,7 @@ def log_acceptance(
     ½‖Ax − b‖² cancel, as twice the change of a quadratic function is ⟨d, ∇(here) + ∇(there)⟩: in single precision they
     would leave an error of some tenths. What is not finite is refused.
     """
-    slopes = 0.5 * inner_product(there.image - here.image, here.prior_gradient + there.prior_gradient)
+    slopes = 0.5 * inner_product(there.image - here.image, here.prior_gradient + there.prior_gradient, leading=2)
     size = torch.maximum(here.energy.abs(), there.energy.abs())
     energy_change = change_by(there.energy - here.energy, slopes, size, here.image.dtype)
     logarithm = (2 * (slopes - energy_change) + 0.5 * step_size * slope_change) / noise_std**2

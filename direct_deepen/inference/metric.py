@@ -15,7 +15,7 @@ class Metric:
     """P = I."""
 
     def solve(self, image: torch.Tensor) -> torch.Tensor:
-        """Return Px of chains (chain, batch, height, width)."""
+        """Return Px of chains (chain, batch, ...)."""
         return image
 
     def noise(self, like: torch.Tensor, generator: ChainGenerators) -> torch.Tensor:
@@ -43,7 +43,7 @@ class DataMetric(Metric):
     """Relative residual of the conjugate gradients, of all chains or real (chain, batch)."""
 
     def solve(self, image: torch.Tensor) -> torch.Tensor:
-        """Return Px of chains (chain, batch, height, width)."""
+        """Return Px of chains (chain, batch, ...)."""
 
         def inverse(flat: torch.Tensor) -> torch.Tensor:
             normal = over_chains(self.A).normal(flat.unflatten(0, image.shape[:2]))

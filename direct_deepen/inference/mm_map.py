@@ -21,6 +21,7 @@ from direct_deepen.inference.options import grouped, refuse_unknown
 from direct_deepen.parts import setting
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient, not_finite
 from direct_deepen.physics.operator import LinearOperator, SupportsSelection
+from direct_deepen.physics.per_image import per_image
 from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import require_finite_data, sense, within_mask
 from direct_deepen.priors.energy import DifferentiableEnergy, require_energy
@@ -316,7 +317,7 @@ class _Solver:
         Return the terms of where it leads, the change of C, and whether the step may be taken.
         """
         here = state.terms
-        weight = state.curvature.to(here.image.real.dtype)[:, None, None]
+        weight = per_image(state.curvature.to(here.image.real.dtype), here.image)
 
         def minimise_majorizer(gradient: torch.Tensor) -> torch.Tensor:
             return conjugate_gradient(

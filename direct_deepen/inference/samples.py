@@ -21,7 +21,7 @@ class Samples:
     """
 
     images: torch.Tensor
-    """Complex (chains·keep, batch, height, width)."""
+    """Complex (chains·keep, batch, ...)."""
     gradient_evaluations: int
     """Evaluations of ∇E, or of the network where there is no energy, summed over chains and batch."""
     chain: torch.Tensor
@@ -45,11 +45,11 @@ class Samples:
 
     @classmethod
     def independent(cls, images: torch.Tensor, gradient_evaluations: int) -> Self:
-        """Return independent samples, complex (sample, batch, height, width): one state of every chain."""
+        """Return independent samples, complex (sample, batch, ...): one state of every chain."""
         return cls(images, gradient_evaluations, torch.arange(len(images)))
 
     def by_chain(self) -> torch.Tensor:
-        """Return the images as (chain, keep, batch, height, width)."""
+        """Return the images as (chain, keep, batch, ...)."""
         return self.images.unflatten(0, (int(self.chain[-1]) + 1, -1))
 
 
@@ -62,8 +62,8 @@ def chain_groups(num_samples: int, batch: int, max_images: int) -> list[slice]:
 
 
 def require_finite_samples(images: torch.Tensor, sampler: str, level: float) -> None:
-    """Raise :class:`DivergenceError` if an image is not finite after a noise level."""
-    norms = image_norm(images)
+    """Raise :class:`DivergenceError` if an image (chain, batch, ...) is not finite after a noise level."""
+    norms = image_norm(images, leading=2)
     bad = (~torch.isfinite(norms)).nonzero().tolist()
     if bad:
         shown = [float(norms[chain, image]) for chain, image in bad[:_SHOWN]]

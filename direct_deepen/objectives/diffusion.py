@@ -11,6 +11,7 @@ from direct_deepen.errors import require
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
 from direct_deepen.parts import require_increasing, setting
 from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.physics.per_image import per_image
 from direct_deepen.priors import energy_gradient
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -35,7 +36,7 @@ def diffusion_loss(
     which is σ² times the squared error of the score (D(x, σ) − x)/σ² against that of the noise: a scalar, of noise-free
     images x, complex (batch, height, width), and ``noise_std`` σ > 0 per real component, real (batch,).
     """
-    level = noise_std.to(image.real.dtype)[:, None, None]
+    level = per_image(noise_std.to(image.real.dtype), image)
     noise = complex_normal_like(image, generator=generator)
     error = (denoiser(image + level * noise, noise_std) - image) / level
     return torch.view_as_real(error).square().sum(dim=-1).mean()
@@ -64,8 +65,8 @@ def distillation_loss(
     samples of the teacher, complex (batch, height, width); ``noise_std`` σ > 0, per real component, and ``noise_share``
     u, from 0 to 1, are real (batch,).
     """
-    level = noise_std.to(image.real.dtype)[:, None, None]
-    share = noise_share.to(level)[:, None, None]
+    level = per_image(noise_std.to(image.real.dtype), image)
+    share = per_image(noise_share.to(level), image)
     noisy = image + share * level * complex_normal_like(image, generator=generator)
     with torch.no_grad():
         target = noisy - teacher(noisy, noise_std)

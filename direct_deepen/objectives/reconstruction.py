@@ -10,6 +10,7 @@ from direct_deepen.inference.base import Estimator, learned
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
 from direct_deepen.parts import setting
 from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.physics.per_image import per_image
 
 _LINEAR_BELOW = 1e-2
 """Distance from the barrier under which its logarithm goes on as a straight line, so that it stays finite."""
@@ -73,7 +74,7 @@ def log_barrier(quotient: torch.Tensor, monotonicity: float) -> torch.Tensor:
 
 
 def _norm(images: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(images, dim=(-2, -1), keepdim=True)
+    return per_image(torch.linalg.vector_norm(images.flatten(1), dim=1), images)
 
 
 @objectives("denoising")

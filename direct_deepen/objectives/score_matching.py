@@ -8,6 +8,7 @@ import torch
 from direct_deepen.objectives.base import Loss, Objective, Update, objectives
 from direct_deepen.parts import setting
 from direct_deepen.physics.noise import complex_normal_like
+from direct_deepen.physics.per_image import per_image
 
 
 def denoising_score_matching_loss(
@@ -33,14 +34,14 @@ def denoising_score_matching_loss(
     The second term sets what score matching leaves open, the constant in E: with E ≥ 0 it takes the energy of
     noise-free images towards zero, the least there is, so that MAP finds nothing better than images.
 
-    E is differentiable twice, complex (batch, height, width) → real (batch,); the images x are free of noise;
+    E is differentiable twice, complex (batch, ...) → real (batch,); the images x are free of noise;
     ``max_noise_std`` is σ_max > 0, per real component, ``scale`` κ > 0 and ``energy_weight`` λ ≥ 0. All weights take
     part in the loss, a scalar, with a zero gradient where ∇E does not depend on them, so that data-parallel training
     finds every one.
     """
     levels = torch.rand(image.shape[0], generator=generator, device=generator.device).to(image.device)
     noise = complex_normal_like(image, generator=generator)
-    noise = noise * (max_noise_std * levels).to(image.real.dtype)[:, None, None]
+    noise = noise * per_image((max_noise_std * levels).to(image.real.dtype), image)
     with torch.enable_grad():
         noisy = (image + noise).detach().requires_grad_()
         value = energy(noisy)

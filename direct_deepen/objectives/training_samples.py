@@ -178,7 +178,7 @@ def _starting_images(
     generator: torch.Generator,
 ) -> torch.Tensor:
     # Drawn for all images, so that what a chain draws does not depend on what the others have stored.
-    noise = complex_normal_like(problem.A.sensitivity_map[:, 0], generator=generator)
+    noise = complex_normal_like(problem.masked_kspace[:, 0], generator=generator)
     if chains.start == "noise":
         return shared.noise_start_std * noise
     known: list[torch.Tensor | None] = [None] * len(problem.names)

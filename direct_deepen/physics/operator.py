@@ -5,10 +5,12 @@ from typing import Protocol, Self, runtime_checkable
 
 import torch
 
+from direct_deepen.physics.per_image import per_image
+
 
 @runtime_checkable
 class LinearOperator(Protocol):
-    """A linear map A from images (batch, height, width) to data (batch, ...).
+    """A linear map A from images (batch, ...), of two dimensions or more, to data (batch, ...).
 
     ``normal`` is AᴴA. Any operator with these three methods will do: inpainting, deblurring, SENSE.
     """
@@ -32,7 +34,7 @@ class SupportsSelection(LinearOperator, Protocol):
 
 
 def over_chains(A: LinearOperator) -> LinearOperator:
-    """Return A for images (chain, batch, height, width).
+    """Return A for images (chain, batch, ...).
 
     An operator takes one chain after the other, unless its attribute ``takes_leading_dimensions`` says that it takes
     them itself.
@@ -69,7 +71,7 @@ def norm_squared(A: LinearOperator, template: torch.Tensor) -> torch.Tensor:
     first = torch.randn(template.shape[1:], generator=generator, dtype=template.dtype).to(template.device)
     vector, value = first.expand_as(template), torch.ones(())
     for _ in range(20):
-        norm = torch.linalg.vector_norm(vector.flatten(1), dim=1)[:, None, None]
+        norm = per_image(torch.linalg.vector_norm(vector.flatten(1), dim=1), vector)
         vector = A.normal(vector / torch.where(norm > 0, norm, 1.0))
         value = torch.linalg.vector_norm(vector.flatten(1), dim=1)
     return value.double()

@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 
+from direct_deepen.physics.per_image import per_image
 from direct_deepen.physics.rings import ring_numbers
 from direct_deepen.physics.sense_operator import SenseOperator
 
@@ -40,8 +41,8 @@ class Problem:
         return replace(self, A=self.A.weighted(weights), masked_kspace=weighted, noise_by_ring=noise_std)
 
     def to_data_units(self, image: torch.Tensor) -> torch.Tensor:
-        """Undo the scaling of images (..., batch, height, width)."""
-        return image * self.scale[:, None, None]
+        """Undo the scaling of images (..., batch, height, width), or of more dimensions as those of the operator."""
+        return image * per_image(self.scale, self.A.sensitivity_map[:, 0])
 
     def select(self, index: torch.Tensor) -> Self:
         """Return the problem of the images ``index`` (integers) of the batch; without a copy if these are all."""

@@ -9,6 +9,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from direct_deepen.errors import DeepenError, require, require_positive, require_weight
+from direct_deepen.physics.per_image import per_image
 
 
 @runtime_checkable
@@ -16,7 +17,7 @@ class DifferentiableEnergy(Protocol):
     """What solvers and samplers ask of a prior; a user's analytic energy needs no more."""
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return E, real (batch,), and ∇E, complex (batch, height, width), of every image, without a graph."""
+        """Return E, real (batch,), and ∇E, complex (batch, ...), of every image, without a graph."""
 
 
 class NoiseDependentEnergy(Protocol):
@@ -58,7 +59,7 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, factor: torch.Tensor) -> tuple[torch.Tensor, None]:
         (image,) = ctx.saved_tensors
-        return factor[:, None, None] * _Gradient.apply(image, ctx.energy), None
+        return per_image(factor, image) * _Gradient.apply(image, ctx.energy), None
 
 
 class _Gradient(torch.autograd.Function):
@@ -74,7 +75,7 @@ class _Gradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, direction: torch.Tensor) -> tuple[torch.Tensor, None]:
         (image,) = ctx.saved_tensors
-        size, length = (part.flatten(1).norm(dim=1)[:, None, None] for part in (image, direction))
+        size, length = (per_image(part.flatten(1).norm(dim=1), part) for part in (image, direction))
         # The cube root of the precision balances rounding and the third derivative.
         small = torch.finfo(image.dtype).eps ** (1 / 3) * torch.where(size > 0, size, 1.0)
         step = torch.where(length > 0, small / length.clamp_min(torch.finfo(length.dtype).tiny), 0.0)
@@ -97,14 +98,14 @@ class Energy(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return E(x) of every image; complex (batch, height, width) → real (batch,), differentiable."""
+        """Return E(x) of every image; complex (batch, ...) → real (batch,), differentiable."""
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return E(x) and ∇E(x), detached.
 
         Works under ``torch.no_grad`` and ``torch.inference_mode``, keeps dtype, device and the image itself, and builds
-        no graph for the parameters: memory is that of one pass of activations. Complex (batch, height, width) of the
-        precision of the weights, a :class:`DeepenError` for another → real (batch,) and complex (batch, height, width).
+        no graph for the parameters: memory is that of one pass of activations. Complex (batch, ...) of the
+        precision of the weights, a :class:`DeepenError` for another → real (batch,) and complex (batch, ...).
         """
         frozen = {name: parameter.detach() for name, parameter in self.named_parameters()}
         with torch.inference_mode(False), torch.enable_grad():
@@ -133,7 +134,7 @@ class SumEnergy:
         return self._weighted(as_function(energy)(image) for _, energy in self.terms)
 
     def value_and_grad(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return E, real (batch,), and ∇E, complex (batch, height, width)."""
+        """Return E, real (batch,), and ∇E, complex (batch, ...)."""
         values, gradients = zip(*(energy.value_and_grad(image) for _, energy in self.terms), strict=True)
         return self._weighted(values), self._weighted(gradients)
 

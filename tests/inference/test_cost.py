@@ -6,12 +6,15 @@ import torch
 from direct_deepen.inference.cost import cost_terms, inner_product
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7), (2, 3, 5, 7)], ids=str)
-def test_inner_product_is_the_real_part_for_every_image_in_double_precision(draw, shape):
-    left, right = draw(*shape, seed=0), draw(*shape, seed=1)
-    expected = (left.conj().resolve_conj() * right).real.sum(dim=(-2, -1))
-    torch.testing.assert_close(inner_product(left, right), expected, rtol=1e-12, atol=1e-13)  # rounding
-    assert inner_product(left.to(torch.complex64), right.to(torch.complex64)).dtype == torch.float64
+@pytest.mark.parametrize("leading", [0, 1, 2])
+@pytest.mark.parametrize("shape", [(5, 7), (4, 5, 7)], ids=str)
+def test_inner_product_is_the_real_part_for_every_image_in_double_precision(draw, leading, shape):
+    left, right = (draw(*(2, 3)[:leading], *shape, seed=seed) for seed in (0, 1))
+    expected = (left.conj().resolve_conj() * right).real.flatten(leading).sum(dim=-1)
+    found = inner_product(left, right, leading=leading)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)  # rounding
+    single = inner_product(left.to(torch.complex64), right.to(torch.complex64), leading=leading)
+    assert (single.dtype, single.shape) == (torch.float64, (2, 3)[:leading])
 
 
 def test_inner_product_of_conjugate_views(draw):

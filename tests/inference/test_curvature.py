@@ -78,19 +78,21 @@ def test_one_gradient_an_iteration_and_one_at_the_image(quadratic, draw):
 
 def test_difference_quotient_is_a_lower_bound_of_the_top_eigenvalue_and_exact_along_it(quadratic, draw):
     step = draw(20, 5, 6)
-    quotient = difference_quotient(step, quadratic.value_and_grad(step)[1])
+    quotient = difference_quotient(step[None], quadratic.value_and_grad(step)[1][None])
     assert bool((quotient <= TOP).all())
     top = torch.linalg.eigh(quadratic.hessian).eigenvectors[:, -1].reshape(1, 5, 6)
-    quotient = difference_quotient(top, quadratic.value_and_grad(top)[1])
+    quotient = difference_quotient(top[None], quadratic.value_and_grad(top)[1][None])
     assert float(quotient) == pytest.approx(TOP, rel=1e-12)  # rounding
 
 
 def test_difference_quotient_of_no_step_is_zero():
-    zero = torch.zeros(2, 3, 3, dtype=torch.complex64)
-    assert difference_quotient(zero, zero).tolist() == [0.0, 0.0]
+    zero = torch.zeros(2, 1, 3, 3, dtype=torch.complex64)
+    assert difference_quotient(zero, zero).tolist() == [[0.0], [0.0]]
 
 
-def test_image_norm_is_euclidean_over_pixels(draw):
+@pytest.mark.parametrize("leading", [0, 1, 2])
+def test_image_norm_is_euclidean_over_the_pixels_of_an_image_of_any_dimension(draw, leading):
     images = draw(4, 3, 5, 6)
-    expected = images.abs().square().sum(dim=(2, 3)).sqrt()
-    torch.testing.assert_close(image_norm(images), expected, rtol=1e-14, atol=0)  # rounding
+    expected = images.abs().square().sum(dim=(0, 1, 2, 3)[leading:]).sqrt()
+    torch.testing.assert_close(image_norm(images, leading=leading), expected, rtol=1e-14, atol=0)  # rounding
+    torch.testing.assert_close(image_norm(images.abs(), leading=leading), expected, rtol=1e-14, atol=0)
