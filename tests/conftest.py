@@ -49,24 +49,28 @@ def draw() -> Callable[..., torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def random_operator() -> Callable[..., SenseOperator]:
-    """A SENSE operator with random coil maps and a random mask, different for every image of the batch."""
+    """A SENSE operator with random coil maps and a random mask, different for every image of the batch.
+
+    ``random_operator(batch, coils, *size, fourier_dimensions=2)``: of three sizes, a series, or a volume with three.
+    """
 
     def build(
         batch: int = 2,
         coils: int = 3,
-        height: int = 8,
-        width: int = 8,
-        *,
+        *size: int,
         seed: int = 0,
         dtype: torch.dtype = torch.complex128,
         normalized: bool = True,
         sampled: float = 0.5,
+        fourier_dimensions: int = 2,
     ) -> SenseOperator:
-        maps = draw_complex(batch, coils, height, width, seed=seed, dtype=dtype)
+        size = size or (8, 8)
+        maps = draw_complex(batch, coils, *size, seed=seed, dtype=dtype)
         generator = torch.Generator().manual_seed(seed + 1)
-        mask = torch.rand(batch, 1, height, width, generator=generator) < sampled
-        mask[:, :, height // 2, width // 2] = True
-        return SenseOperator(normalize_sensitivity_map(maps) if normalized else maps, mask)
+        mask = torch.rand(batch, 1, *size, generator=generator) < sampled
+        mask[:, :, *(length // 2 for length in size)] = True
+        axes = range(-fourier_dimensions, 0)
+        return SenseOperator(normalize_sensitivity_map(maps) if normalized else maps, mask, fourier_axes=axes)
 
     return build
 
@@ -78,15 +82,15 @@ class PlainOperator:
         self._A = A
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        assert image.ndim == 3
+        assert image.shape == self._A.sampling_mask[:, 0].shape
         return self._A.forward(image)
 
     def adjoint(self, data: torch.Tensor) -> torch.Tensor:
-        assert data.ndim == 4
+        assert data.ndim == self._A.sampling_mask.ndim
         return self._A.adjoint(data)
 
     def normal(self, image: torch.Tensor) -> torch.Tensor:
-        assert image.ndim == 3
+        assert image.shape == self._A.sampling_mask[:, 0].shape
         return self._A.normal(image)
 
 
@@ -127,9 +131,9 @@ def dense_normal() -> Callable[[SenseOperator], torch.Tensor]:
     """AᴴA of an operator for a batch of one image, as a matrix over its pixels."""
 
     def build(A: SenseOperator) -> torch.Tensor:
-        height, width = A.sensitivity_map.shape[-2:]
-        basis = torch.eye(height * width, dtype=A.sensitivity_map.dtype).reshape(-1, 1, height, width)
-        return A.normal(basis).reshape(height * width, -1).T
+        size = A.sampling_mask.shape[2:]
+        basis = torch.eye(size.numel(), dtype=A.sensitivity_map.dtype).reshape(-1, 1, *size)
+        return A.normal(basis).reshape(size.numel(), -1).T
 
     return build
 
@@ -242,21 +246,29 @@ class EnergyCase:
 
     energy_type: type[Energy]
     arguments: dict[str, str]
+    dimensions: int = 2
 
     @property
     def name(self) -> str:
-        return "-".join([self.energy_type.__name__, *self.arguments.values()])
+        return "-".join([self.energy_type.__name__, *self.arguments.values(), f"{self.dimensions}D"])
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """A small image of as many dimensions, every one of another length."""
+        return {2: (5, 7), 3: (3, 5, 4)}[self.dimensions]
 
     @property
     def smooth(self) -> bool:
         """Whether E has a continuous gradient."""
         return self.arguments["activation"] != "relu" and self.arguments.get("top") != "absolute"
 
-    def build(self, height: int, width: int, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> Energy:
-        size = {"image_size": (height, width)} if self.arguments.get("head") == "flattened" else {}
+    def build(self, *size: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Energy:
+        more = {"image_size": size} if self.arguments.get("head") == "flattened" else {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            energy = self.energy_type(hidden_channels=4, num_layers=3, **self.arguments, **size)
+            energy = self.energy_type(
+                hidden_channels=4, num_layers=3, dimensions=self.dimensions, **self.arguments, **more
+            )
         for parameter in energy.parameters():
             # Fresh networks are nearly flat: with three times the weights the prior competes with the data.
             parameter.detach().mul_(3.0)
@@ -278,6 +290,12 @@ ENERGY_CASES = [
     ),
     *(EnergyCase(QuadraticEnergy, {"activation": activation}) for activation in ("elu", "softplus")),
     EnergyCase(QuadraticEnergy, {"activation": "silu", "border": "periodic"}),
+]
+VOLUME_ENERGY_CASES = [
+    EnergyCase(ConvEnergy, {"head": "pooled", "activation": "relu", "top": "absolute"}, dimensions=3),
+    EnergyCase(ConvEnergy, {"head": "flattened", "activation": "silu", "top": "smooth"}, dimensions=3),
+    EnergyCase(QuadraticEnergy, {"activation": "elu"}, dimensions=3),
+    EnergyCase(QuadraticEnergy, {"activation": "silu", "border": "periodic"}, dimensions=3),
 ]
 SMOOTH_ENERGY_CASES = [case for case in ENERGY_CASES if case.smooth]
 ENERGY_TYPE_CASES = [
@@ -306,6 +324,26 @@ def energy_type_case(request: pytest.FixtureRequest) -> EnergyCase:
 @pytest.fixture(params=SMOOTH_ENERGY_CASES, ids=lambda case: case.name)
 def smooth_energy_case(request: pytest.FixtureRequest) -> EnergyCase:
     """Every kind of energy with a continuous gradient, one after another."""
+    return request.param
+
+
+@pytest.fixture(params=[*ENERGY_CASES, *VOLUME_ENERGY_CASES], ids=lambda case: case.name)
+def any_energy_case(request: pytest.FixtureRequest) -> EnergyCase:
+    """Every kind of energy there is, of two dimensions and of three."""
+    return request.param
+
+
+@pytest.fixture(params=[*ENERGY_TYPE_CASES, *VOLUME_ENERGY_CASES[:3:2]], ids=lambda case: case.name)
+def any_energy_type_case(request: pytest.FixtureRequest) -> EnergyCase:
+    """One energy of every class, of two dimensions and of three."""
+    return request.param
+
+
+@pytest.fixture(
+    params=[*SMOOTH_ENERGY_CASES, *(case for case in VOLUME_ENERGY_CASES if case.smooth)], ids=lambda case: case.name
+)
+def any_smooth_energy_case(request: pytest.FixtureRequest) -> EnergyCase:
+    """Every kind of energy with a continuous gradient, of two dimensions and of three."""
     return request.param
 
 

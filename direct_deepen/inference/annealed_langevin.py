@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from direct_deepen.errors import require_count, require_positive
+from direct_deepen.errors import require, require_count, require_positive
 from direct_deepen.inference.cost import image_norm
 from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
 from direct_deepen.inference.metric import DataMetric
@@ -157,6 +157,10 @@ def mask_shaped_noise(sampling_mask: torch.Tensor, noise_std: float) -> Conditio
     too large, increasingly with σ/η: parallel imaging measures what the mask alone does not.
     """
     require_positive("noise_std", noise_std)
+    require(
+        sampling_mask.ndim == 4,
+        f"sampling_mask has shape {tuple(sampling_mask.shape)}; allowed for this noise: (batch, 1, height, width)",
+    )
     mask = sampling_mask[:, 0]
 
     def draw(like: torch.Tensor, level: float, generator: ChainGenerators) -> torch.Tensor:

@@ -1,9 +1,10 @@
-"""Centred orthonormal two-dimensional Fourier transform, DIRECT's ``fft2``/``ifft2`` on complex tensors.
+"""Centred orthonormal Fourier transform, DIRECT's ``fft2``/``ifft2`` on complex tensors, and that of more axes.
 
 It is the only one in this package: k-space of another convention is rewritten by :class:`FourierConvention`.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,16 +12,44 @@ import torch
 _SPATIAL = (-2, -1)
 
 
+def fft(image: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
+    """Centred orthonormal FFT over some axes, one or more, of a complex tensor of any precision and parity."""
+    dim = tuple(axes)
+    return torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(image, dim=dim), dim=dim, norm="ortho"), dim=dim)
+
+
+def ifft(kspace: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
+    """Inverse, and adjoint, of :func:`fft`."""
+    dim = tuple(axes)
+    return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(kspace, dim=dim), dim=dim, norm="ortho"), dim=dim)
+
+
 def fft2(image: torch.Tensor) -> torch.Tensor:
-    """Centred orthonormal FFT over the last two dimensions of a complex tensor of any precision and parity."""
-    shifted = torch.fft.ifftshift(image, dim=_SPATIAL)
-    return torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=_SPATIAL)
+    """Centred orthonormal FFT over the last two dimensions: :func:`fft`."""
+    return fft(image, _SPATIAL)
 
 
 def ifft2(kspace: torch.Tensor) -> torch.Tensor:
     """Inverse, and adjoint, of :func:`fft2`."""
-    shifted = torch.fft.ifftshift(kspace, dim=_SPATIAL)
-    return torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), dim=_SPATIAL)
+    return ifft(kspace, _SPATIAL)
+
+
+def squared_radius(
+    size: Sequence[int],
+    axes: Sequence[int] = _SPATIAL,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """Return |k|² of centred k-space of an image of ``size``, in cycles per pixel along ``axes``, which are negative.
+
+    Real, of as many axes as the size has; those that k-space does not have are of length one.
+    """
+    squares = torch.zeros((), dtype=dtype, device=device)
+    for axis in axes:
+        frequency = (torch.arange(size[axis], dtype=dtype, device=device) - size[axis] // 2) / size[axis]
+        squares = squares + frequency.square().reshape(-1, *[1] * (-axis - 1))
+    return squares.reshape(*[1] * (len(size) - squares.ndim), *squares.shape)
 
 
 @dataclass(frozen=True)

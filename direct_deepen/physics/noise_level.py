@@ -50,6 +50,11 @@ def estimated_noise_std(masked_kspace: torch.Tensor, sampling_mask: torch.Tensor
     DeepenError
         If neither centre nor corners have the samples for it.
     """
+    require(
+        masked_kspace.ndim == 4,
+        f"masked_kspace has shape {tuple(masked_kspace.shape)}; allowed for a noise level that is estimated: "
+        "(batch, coil, height, width)",
+    )
     levels = [_of_slice(kspace, mask[0]) for kspace, mask in zip(masked_kspace, sampling_mask, strict=True)]
     return torch.tensor(levels, dtype=masked_kspace.real.dtype, device=masked_kspace.device)
 

@@ -30,7 +30,8 @@ from collections.abc import Sequence
 import torch
 
 from direct_deepen.errors import require, require_choice
-from direct_deepen.physics.fourier import ifft2
+from direct_deepen.physics.fourier import ifft, ifft2, squared_radius
+from direct_deepen.physics.per_image import per_image
 from direct_deepen.physics.sense import require_finite_data, sense, within_mask
 from direct_deepen.physics.sense_operator import SenseOperator, coil_gain
 
@@ -53,13 +54,7 @@ SCALES = (FIELD_OF_VIEW, OBJECT)
 
 def central_disc(height: int, width: int, *, device: torch.device | str = "cpu") -> torch.Tensor:
     """Boolean (height, width) mask of the centred k-space samples within :data:`DISC_RADIUS` of the centre."""
-    return _squared_radius(height, width, device=device) <= DISC_RADIUS**2
-
-
-def _squared_radius(height: int, width: int, *, device: torch.device | str) -> torch.Tensor:
-    rows = (torch.arange(height, device=device) - height // 2) / height
-    columns = (torch.arange(width, device=device) - width // 2) / width
-    return rows[:, None] ** 2 + columns[None, :] ** 2
+    return squared_radius((height, width), device=device) <= DISC_RADIUS**2
 
 
 def full_sampling_scale(
@@ -72,7 +67,7 @@ def full_sampling_scale(
     require_choice("kind", kind, SCALES)
     height, width = kspace.shape[-2:]
     if kind == OBJECT:
-        radius = _squared_radius(height, width, device=kspace.device).sqrt().clamp(max=DISC_RADIUS)
+        radius = squared_radius((height, width), device=kspace.device).sqrt().clamp(max=DISC_RADIUS)
         image = ifft2(kspace * torch.cos(0.5 * torch.pi / DISC_RADIUS * radius) ** 2)
         square = (image.abs() ** 2).sum(dim=-3)
         energy = square.sum(dim=(-2, -1))
@@ -101,7 +96,8 @@ def intensity_scale(
 
     Complex (batch, coil, height, width), zero where not acquired → real (batch,), above zero. A :class:`DeepenError` if
     no sample of the disc is acquired, those there are all zero, or the data are not finite. The operator may be any
-    with ``forward``, ``adjoint``, ``normal``, ``sampling_mask`` and ``fully_sampled``.
+    with ``forward``, ``adjoint``, ``normal``, ``sampling_mask`` and ``fully_sampled``. Of volumes and series it is the
+    root mean square over slices or frames.
 
     ``kind`` is that of the energy's training, one of :data:`SCALES`; energies that come with the package have the
     default. ``field_of_view``, for it alone, are rows and columns of the field of view that training had, in pixels of
@@ -127,19 +123,26 @@ def intensity_scale(
     # In units of a power of two, which costs no digit: squares of large or small numbers leave the range of a float.
     largest = masked_kspace.abs().flatten(1).amax(dim=1)
     unit = torch.ldexp(torch.ones_like(largest), largest.frexp().exponent)
-    masked_kspace = masked_kspace / unit[:, None, None, None]
+    masked_kspace = masked_kspace / per_image(unit, masked_kspace)
     filled = masked_kspace
     if not bool((acquired == disc).all()):
         # The regularisation only has to keep the unmeasured part of the image from growing.
         image = sense(A, masked_kspace, regularization=1e-2, tolerance=1e-3, max_iterations=30)
         # What is not acquired is zero in the data.
         filled = A.fully_sampled().forward(image).mul_(~acquired).add_(masked_kspace)
-    scale = full_sampling_scale(filled, kind=kind, field_of_view=field_of_view) * unit
+    scales = full_sampling_scale(_slices(A, filled), kind=kind, field_of_view=field_of_view)
+    scale = scales * unit if scales.ndim == 1 else scales.square().flatten(1).mean(dim=1).sqrt() * unit
     require(
         bool((scale > 0).all()),
         "masked_kspace is zero in the central disc of k-space; allowed: data with a signal there",
     )
     return scale
+
+
+def _slices(A: SenseOperator, kspace: torch.Tensor) -> torch.Tensor:
+    """Return k-space (batch, coil, ..., height, width) as that of slices, (batch, ..., coil, height, width)."""
+    across = [axis for axis in getattr(A, "fourier_axes", ()) if axis < -2]
+    return (ifft(kspace, across) if across else kspace).movedim(1, -3)
 
 
 def _tell_unit_of_maps(A: SenseOperator, masked_kspace: torch.Tensor) -> None:

@@ -1,12 +1,14 @@
 """The multi-coil forward model A = sampling · Fourier · coils, and what coil maps are to be."""
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self
 
 import torch
 
 from direct_deepen.errors import require
-from direct_deepen.physics.fourier import fft2, ifft2
+from direct_deepen.physics.fourier import fft, ifft, ifft2, squared_radius
+from direct_deepen.physics.per_image import per_image
 from direct_deepen.physics.sense import within_mask
 
 _CPU_SAMPLES, _GPU_SAMPLES = 2**19, 2**27
@@ -34,6 +36,10 @@ class SenseOperator:
     Images have shape (..., batch, height, width), data (..., batch, coil, height, width): extra leading dimensions,
     such as chains, share maps and mask. Arguments are never modified; others than these are a :class:`DeepenError`.
 
+    Images of more dimensions have them before height and width. A volume is (batch, depth, height, width), with
+    ``fourier_axes`` (-3, -2, -1). A series is (batch, time, height, width): its frames have a Fourier transform and a
+    mask each, and maps that have one for all of them, (batch, coil, 1, height, width), or their own.
+
     All methods take a few coils at a time, so that temporary memory does not grow with the number of coils. ``normal``
     needs no shifts, as these multiply the Fourier transform by phases, which commute with the mask and cancel; nor does
     it transform along an axis on which the mask is constant, where the transform and its inverse cancel.
@@ -41,60 +47,68 @@ class SenseOperator:
     Parameters
     ----------
     sensitivity_map
-        Complex (batch, coil, height, width), finite.
+        Complex (batch, coil, height, width), finite; of volumes and series (batch, coil, ..., height, width).
     sampling_mask
-        Real, integer or boolean (batch, 1, height, width), zeros and ones, at least one sample in every image.
+        Real, integer or boolean (batch, 1, height, width), zeros and ones, at least one sample in every image; of
+        volumes and series (batch, 1, ..., height, width).
+    fourier_axes
+        Axes of an image, counted from its end, along which data are k-space: (-2, -1), and (-3, -2, -1) of volumes.
     """
 
     takes_leading_dimensions = True
 
-    def __init__(self, sensitivity_map: torch.Tensor, sampling_mask: torch.Tensor) -> None:
-        _check_maps_and_mask(sensitivity_map, sampling_mask)
+    def __init__(
+        self, sensitivity_map: torch.Tensor, sampling_mask: torch.Tensor, *, fourier_axes: Sequence[int] = (-2, -1)
+    ) -> None:
+        self.fourier_axes = tuple(fourier_axes)
+        _check_maps_and_mask(sensitivity_map, sampling_mask, self.fourier_axes)
         self.sensitivity_map = sensitivity_map
         real_dtype = torch.float64 if sensitivity_map.dtype == torch.complex128 else torch.float32
         self.sampling_mask, self._mask = sampling_mask, sampling_mask.to(real_dtype)
-        self._shifted_mask = torch.fft.ifftshift(self._mask, dim=(-2, -1))
-        self._masked_axes = _axes_that_vary(sampling_mask)
+        self._shifted_mask = torch.fft.ifftshift(self._mask, dim=self.fourier_axes)
+        self._masked_axes = _axes_that_vary(sampling_mask, self.fourier_axes)
+        self._coil_axis = 1 - sampling_mask.ndim
 
     @property
     def power(self) -> torch.Tensor:
         """Σ_c |S_c|², real (batch, height, width)."""
-        return (self.sensitivity_map.abs() ** 2).sum(dim=1)
+        return (self.sensitivity_map.abs() ** 2).sum(dim=1).expand_as(self._mask[:, 0])
 
     @property
     def norm_squared_bound(self) -> torch.Tensor:
         """Upper bound of ‖AᴴA‖, real (batch,): the largest Σ_c |S_c|² of any pixel (F is unitary, M a projection)."""
-        return self.power.amax(dim=(-2, -1))
+        return self.power.flatten(1).amax(dim=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Masked k-space Ax of an image; complex (..., batch, height, width) → (..., batch, coil, height, width)."""
-        _check_shape("image", image, self.sensitivity_map[:, 0])
+        _check_shape("image", image, self._image_shape)
         parts = [
-            fft2(image.unsqueeze(-3) * maps).mul_(self._mask)
+            fft(image.unsqueeze(self._coil_axis) * maps, self.fourier_axes).mul_(self._mask)
             for maps in self.sensitivity_map.split(_coils_at_once(image), dim=1)
         ]
-        return torch.cat(parts, dim=-3) if len(parts) > 1 else parts[0]
+        return torch.cat(parts, dim=self._coil_axis) if len(parts) > 1 else parts[0]
 
     def adjoint(self, kspace: torch.Tensor) -> torch.Tensor:
         """Coil-combined image Aᴴy; complex (..., batch, coil, height, width) → (..., batch, height, width)."""
-        _check_shape("kspace", kspace, self.sensitivity_map)
-        dtype = torch.promote_types(kspace.dtype, self.sensitivity_map.dtype)
-        result = kspace.new_zeros(*kspace.shape[:-3], *kspace.shape[-2:], dtype=dtype)
+        batch, *size = self._image_shape
+        _check_shape("kspace", kspace, (batch, self.sensitivity_map.shape[1], *size))
+        dtype, axis = torch.promote_types(kspace.dtype, self.sensitivity_map.dtype), self._coil_axis
+        result = kspace.new_zeros(*kspace.shape[:axis], *size, dtype=dtype)
         coils = _coils_at_once(result)
-        for part, maps in zip(kspace.split(coils, dim=-3), self.sensitivity_map.split(coils, dim=1), strict=True):
-            result += (ifft2(part * self._mask) * maps.conj()).sum(dim=-3)
+        for part, maps in zip(kspace.split(coils, dim=axis), self.sensitivity_map.split(coils, dim=1), strict=True):
+            result += (ifft(part * self._mask, self.fourier_axes) * maps.conj()).sum(dim=axis)
         return result
 
     def normal(self, image: torch.Tensor) -> torch.Tensor:
         """AᴴAx; complex (..., batch, height, width) → the same."""
-        _check_shape("image", image, self.sensitivity_map[:, 0])
+        _check_shape("image", image, self._image_shape)
         result = torch.zeros_like(image)
         for maps in self.sensitivity_map.split(_coils_at_once(image), dim=1):
-            coil_images = image.unsqueeze(-3) * maps
+            coil_images = image.unsqueeze(self._coil_axis) * maps
             if self._masked_axes:
                 kspace = torch.fft.fftn(coil_images, dim=self._masked_axes, norm="ortho").mul_(self._shifted_mask)
                 coil_images = torch.fft.ifftn(kspace, dim=self._masked_axes, norm="ortho")
-            result += coil_images.mul_(maps.conj()).sum(dim=-3)
+            result += coil_images.mul_(maps.conj()).sum(dim=self._coil_axis)
         return result
 
     # What comes of an operator needs no check again: a check reads all of it, and makes a GPU wait.
@@ -124,8 +138,14 @@ class SenseOperator:
         _check_weights(weights, self._mask)
         mask = self._mask * weights
         return self._changed(
-            _mask=mask, _shifted_mask=torch.fft.ifftshift(mask**2, dim=(-2, -1)), _masked_axes=_axes_that_vary(mask)
+            _mask=mask,
+            _shifted_mask=torch.fft.ifftshift(mask**2, dim=self.fourier_axes),
+            _masked_axes=_axes_that_vary(mask, self.fourier_axes),
         )
+
+    @property
+    def _image_shape(self) -> tuple[int, ...]:
+        return (self.sampling_mask.shape[0], *self.sampling_mask.shape[2:])
 
     def _changed(self, **attributes: Any) -> Self:
         other = copy(self)
@@ -133,8 +153,8 @@ class SenseOperator:
         return other
 
 
-def _axes_that_vary(mask: torch.Tensor) -> list[int]:
-    return [axis for axis in (-2, -1) if bool((mask.diff(dim=axis) != 0).any())]
+def _axes_that_vary(mask: torch.Tensor, axes: Sequence[int]) -> list[int]:
+    return [axis for axis in axes if bool((mask.diff(dim=axis) != 0).any())]
 
 
 def _coils_at_once(images: torch.Tensor) -> int:
@@ -183,7 +203,7 @@ def align_phase(A: SenseOperator, masked_kspace: torch.Tensor) -> SenseOperator:
     image = _low_pass(A, masked_kspace)
     # A unit phase where there is no signal: angle(0) is 0.
     phase = torch.polar(torch.ones_like(image.real), image.angle())
-    return A.multiplied(phase / _gain(A, image)[:, None, None])
+    return A.multiplied(phase / per_image(_gain(A, image), phase))
 
 
 def coil_gain(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tensor:
@@ -199,28 +219,27 @@ def coil_gain(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tensor:
 
 def _low_pass(A: SenseOperator, masked_kspace: torch.Tensor) -> torch.Tensor:
     """Return m of :func:`align_phase`, complex (batch, height, width)."""
-    rows, columns = (
-        (torch.arange(size, dtype=masked_kspace.real.dtype, device=masked_kspace.device) - size // 2) / size
-        for size in masked_kspace.shape[-2:]
+    radius = squared_radius(
+        masked_kspace.shape[2:], A.fourier_axes, dtype=masked_kspace.real.dtype, device=masked_kspace.device
     )
-    window = torch.exp(-(rows[:, None] ** 2 + columns**2) / (2 * _WINDOW_STD**2))
-    return (ifft2(window * within_mask(A, masked_kspace)) * A.sensitivity_map.conj()).sum(dim=1)
+    window = torch.exp(-radius / (2 * _WINDOW_STD**2))
+    return (ifft(window * within_mask(A, masked_kspace), A.fourier_axes) * A.sensitivity_map.conj()).sum(dim=1)
 
 
 def _gain(A: SenseOperator, low_pass: torch.Tensor) -> torch.Tensor:
     power = A.power
     # In units of its largest value, whose square may leave the range of a float.
-    image = low_pass.abs() / low_pass.abs().amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(power.dtype).tiny)
-    image = torch.where(power > 0, image / power, 0).square()
-    squares, total = (image * power).sum(dim=(1, 2)), image.sum(dim=(1, 2))
+    magnitude = low_pass.abs()
+    largest = magnitude.flatten(1).amax(dim=1).clamp_min(torch.finfo(power.dtype).tiny)
+    image = torch.where(power > 0, magnitude / per_image(largest, magnitude) / power, 0).square()
+    squares, total = (image * power).flatten(1).sum(dim=1), image.flatten(1).sum(dim=1)
     gain = torch.where(total > 0, squares / total, 1).sqrt()
     return torch.where((gain - 1).abs() < ROUNDING, 1, gain)
 
 
-def _check_shape(name: str, value: torch.Tensor, like: torch.Tensor) -> None:
-    expected = tuple(like.shape)
+def _check_shape(name: str, value: torch.Tensor, expected: tuple[int, ...]) -> None:
     require(
-        tuple(value.shape[-like.ndim :]) == expected,
+        tuple(value.shape[-len(expected) :]) == expected,
         f"{name} has shape {tuple(value.shape)}; allowed with this sensitivity_map: (..., {str(expected)[1:]}",
     )
 
@@ -235,18 +254,33 @@ def _check_weights(weights: torch.Tensor, mask: torch.Tensor) -> None:
     require(outside.numel() == 0, f"weights have the value {outside[:1].tolist()}; allowed: above 0, up to 1")
 
 
-def _check_maps_and_mask(sensitivity_map: torch.Tensor, sampling_mask: torch.Tensor) -> None:
-    maps, mask = tuple(sensitivity_map.shape), tuple(sampling_mask.shape)
+def _check_sizes(maps: tuple[int, ...], mask: tuple[int, ...], fourier_axes: tuple[int, ...]) -> None:
+    axes = range(2 - len(maps), 0)
     require(
-        len(maps) == 4 and sensitivity_map.is_complex(),
-        f"sensitivity_map has shape {maps} and dtype {sensitivity_map.dtype}; "
-        "allowed: complex (batch, coil, height, width)",
+        len(fourier_axes) > 0 and len(set(fourier_axes)) == len(fourier_axes) and set(fourier_axes) <= set(axes),
+        f"fourier_axes is {fourier_axes}; allowed with sensitivity_map of shape {maps}: some of {list(axes)}",
+    )
+    # Maps of length one along an axis that is none of k-space, such as time, are the same all along it.
+    free = [axis for axis in axes if axis not in fourier_axes and maps[axis] == 1]
+    expected = [maps[0], 1, *maps[2:]]
+    for axis in free if len(mask) == len(maps) else []:
+        expected[axis] = mask[axis]
+    require(
+        mask == tuple(expected),
+        f"sampling_mask has shape {mask}; allowed with sensitivity_map of shape {maps}: {tuple(expected)}",
+    )
+
+
+def _check_maps_and_mask(
+    sensitivity_map: torch.Tensor, sampling_mask: torch.Tensor, fourier_axes: tuple[int, ...]
+) -> None:
+    require(
+        sensitivity_map.ndim >= 4 and sensitivity_map.is_complex(),
+        f"sensitivity_map has shape {tuple(sensitivity_map.shape)} and dtype {sensitivity_map.dtype}; "
+        "allowed: complex (batch, coil, height, width), or more dimensions before height and width",
     )
     require(not sampling_mask.is_complex(), f"sampling_mask has dtype {sampling_mask.dtype}; allowed: real or boolean")
-    require(
-        mask == (maps[0], 1, *maps[2:]),
-        f"sampling_mask has shape {mask}; allowed with sensitivity_map of shape {maps}: {(maps[0], 1, *maps[2:])}",
-    )
+    _check_sizes(tuple(sensitivity_map.shape), tuple(sampling_mask.shape), fourier_axes)
     require(
         bool(torch.isfinite(sensitivity_map).all()),
         "sensitivity_map has NaN or infinite values; allowed: finite values",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from direct_deepen.physics import SenseOperator
-from direct_deepen.physics.fourier import FourierConvention, fft2, ifft2
+from direct_deepen.physics.fourier import FourierConvention, fft, fft2, ifft, ifft2, squared_radius
 
 SIZES = [(8, 8), (7, 9), (8, 5), (1, 6)]
 
@@ -35,6 +35,28 @@ def test_ifft2_is_inverse_and_adjoint(draw, height, width):
     left = torch.vdot(fft2(image).flatten(), kspace.flatten())
     right = torch.vdot(image.flatten(), ifft2(kspace).flatten())
     assert abs(left - right) <= 1e-12 * abs(left)
+
+
+@pytest.mark.parametrize("axes", [(-1,), (-3, -1), (-3, -2, -1), (-2, -1)], ids=str)
+def test_the_transform_of_any_axes_is_that_of_one_after_the_other(draw, axes):
+    image = draw(2, 4, 5, 6)
+    expected = image
+    for axis in axes:
+        expected = (expected.movedim(axis, -1) @ centred_dft(image.shape[axis]).T).movedim(-1, axis)
+    torch.testing.assert_close(fft(image, axes), expected, rtol=0, atol=1e-13)  # rounding, as above
+    torch.testing.assert_close(ifft(fft(image, axes), axes), image, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(("axes", "shape"), [((-2, -1), (1, 5, 6)), ((-3, -2, -1), (4, 5, 6)), ((-3, -1), (4, 1, 6))])
+def test_the_radius_of_kspace_is_that_of_its_axes_alone(axes, shape):
+    radius = squared_radius((4, 5, 6), axes, dtype=torch.float64)
+    assert radius.shape == shape
+    largest = {-3: 2 / 4, -2: 2 / 5, -1: 3 / 6}
+    assert float(radius.max()) == pytest.approx(sum(largest[axis] ** 2 for axis in axes))
+    # The centre is where the transform of a constant is.
+    constant = fft(torch.ones(4, 5, 6, dtype=torch.complex128), axes).abs()
+    assert bool((constant[radius.expand(4, 5, 6) == 0] > 0.5).all())
+    assert float(radius.min()) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])

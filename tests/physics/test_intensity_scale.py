@@ -300,3 +300,20 @@ def test_data_that_are_not_finite(one_line_error, make_mask, value):
     kspace[0, 2, 32, 32] = value
     with one_line_error("masked_kspace", "NaN or infinite"):
         intensity_scale(A, kspace)
+
+
+# ---- Volumes and series
+
+
+@pytest.mark.parametrize("kind", SCALES)
+@pytest.mark.parametrize("axes", [(-2, -1), (-3, -2, -1)], ids=["series", "volume"])
+@pytest.mark.parametrize("full", [True, False])
+def test_the_scale_of_slices_is_the_root_mean_square_of_theirs(kind, axes, full):
+    size, factors = 64, torch.tensor([1.0, 2.0, 0.0, 2.0], dtype=torch.float64)
+    mask = torch.ones(size, size, dtype=torch.bool) if full else square_mask(size)
+    maps, masks = smooth_maps(size)[:, :, None].expand(-1, -1, 4, -1, -1), mask.expand(1, 1, 4, -1, -1)
+    A = SenseOperator(maps, masks, fourier_axes=axes)
+    image = factors[:, None, None] * smooth_object(size)
+    scale = intensity_scale(A, A.forward(image[None]), kind=kind)
+    # Two slices of four twice as bright, and one empty: the root of (1 + 4 + 0 + 4)/4. Of what is not sampled alike.
+    assert float(scale) == pytest.approx(1.5 * float(reference_scale(size, kind)), rel=1e-12 if full else 0.05)

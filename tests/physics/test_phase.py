@@ -72,3 +72,15 @@ def test_the_window_is_about_the_centre_of_the_transform(smooth):
     # The window smooths over the edge of the field of view, where the maps jump.
     inner = (0, slice(8, -8), slice(8, -8))
     torch.testing.assert_close(phase[inner], constant[inner], rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("axes", [(-2, -1), (-3, -2, -1)], ids=["series", "volume"])
+def test_the_gauge_of_a_series_or_volume_of_equal_slices_is_that_of_a_slice(smooth, axes):
+    body, maps, phase, mask = smooth
+    image = (body * phase)[None].to(torch.complex128)
+    flat = SenseOperator(2 * maps, mask)
+    expected = align_phase(flat, flat.forward(image)).sensitivity_map
+    many = [values[:, :, None].expand(-1, -1, 4, -1, -1) for values in (2 * maps, mask)]
+    A = SenseOperator(*many, fourier_axes=axes)
+    found = align_phase(A, A.forward(image[:, None].expand(-1, 4, -1, -1))).sensitivity_map
+    torch.testing.assert_close(found, expected[:, :, None].expand_as(found), rtol=1e-10, atol=1e-10)
