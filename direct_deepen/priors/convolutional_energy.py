@@ -1,5 +1,6 @@
 """Energies that are a number made of what a stack of convolutions puts out, in 16 bits too."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -12,10 +13,12 @@ from direct_deepen.priors.energy import DifferentiableEnergy, Energy
 from direct_deepen.priors.networks import (
     ACTIVATIONS,
     BORDERS,
+    MEMORY_FORMATS,
     channels_to_image,
     convolutional_stack,
     image_to_channels,
     margin_of,
+    require_shape,
     with_margin,
     without_margin,
 )
@@ -29,15 +32,18 @@ _GPU_PIXELS = 2**22
 """Pixels of a part on a GPU: 1 GiB for every activation of 64 channels."""
 
 
-def images_at_once(images: torch.Tensor) -> int:
-    """Return how many of such images go through a network at once: small ones together, large ones one by one."""
+def images_at_once(images: torch.Tensor, dimensions: int = 2) -> int:
+    """Return how many of such images go through a network at once: small ones together, large ones one by one.
+
+    Their last ``dimensions`` axes are those of pixels.
+    """
     pixels = _CPU_PIXELS * torch.get_num_threads() if images.device.type == "cpu" else _GPU_PIXELS
-    return max(1, pixels // images.shape[-2:].numel())
+    return max(1, pixels // images.shape[-dimensions:].numel())
 
 
 def value_and_grad_in_parts(energy: Energy, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what :meth:`Energy.value_and_grad` does, of a few images at once."""
-    parts = [Energy.value_and_grad(energy, part) for part in image.split(images_at_once(image))]
+    parts = [Energy.value_and_grad(energy, part) for part in image.split(images_at_once(image, image.ndim - 1))]
     values, gradients = zip(*parts, strict=True)
     return torch.cat(values), torch.cat(gradients)
 
@@ -51,23 +57,25 @@ class ConvolutionalEnergy(Energy):
 
     border: str = "zeros"
     """One of :data:`~direct_deepen.priors.networks.BORDERS`."""
+    dimensions: int = 2
+    """Of images: 2, or 3 of volumes and of series."""
 
     @property
     @abstractmethod
     def stack(self) -> nn.Sequential:
-        """The convolutions φ, real (batch, 2, height, width) → (batch, channel, height, width)."""
+        """The convolutions φ, real (batch, 2, height, width) → (batch, channel, height, width), or of volumes."""
 
     @abstractmethod
     def energy_of_features(self, features: torch.Tensor) -> torch.Tensor:
         """Return h ≥ 0, real (batch,), of what the stack puts out, differentiable."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return E(x); complex (batch, height, width) → real (batch,)."""
+        """Return E(x); complex (batch, height, width), or of three dimensions → real (batch,)."""
         channels = self._extended(image)
         if channels.requires_grad:
             return self._energy(channels)
         # Of a part only its images are kept; they pass a second time for the gradient.
-        parts = channels.split(images_at_once(channels))
+        parts = channels.split(images_at_once(channels, self.dimensions))
         return torch.cat(
             [checkpoint(self._energy, part, use_reentrant=False, preserve_rng_state=False) for part in parts]
         )
@@ -83,14 +91,16 @@ class ConvolutionalEnergy(Energy):
             return self.energy_of_features(features)
 
     def _extended(self, image: torch.Tensor) -> torch.Tensor:
-        return image_to_channels(with_margin(image, self._margin), self)
+        # Before the image goes on beyond its border: the shape that is told is that of the caller's.
+        require_shape(image, self.dimensions)
+        return image_to_channels(with_margin(image, self._margin, self.dimensions), self, self.dimensions)
 
     def _features(self, channels: torch.Tensor) -> torch.Tensor:
-        return without_margin(self.stack(channels), self._margin)
+        return without_margin(self.stack(channels), self._margin, self.dimensions)
 
     @property
     def _margin(self) -> int:
-        layers = [layer for layer in self.stack.modules() if isinstance(layer, nn.Conv2d)]
+        layers = [layer for layer in self.stack.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d)]
         return margin_of(self.border, sum((layer.kernel_size[0] - 1) // 2 * layer.dilation[0] for layer in layers))
 
 
@@ -117,6 +127,9 @@ class QuadraticEnergy(ConvolutionalEnergy):
     border
         What convolutions see beyond the image: ``zeros``, or ``periodic``, the image again: then E does not depend on
         where in the field of view the image lies.
+    dimensions
+        2, or 3 for volumes and series, complex (batch, depth or time, height, width): convolutions are 3×3×3 then, and
+        the border is that of all three axes.
     """
 
     def __init__(
@@ -127,17 +140,19 @@ class QuadraticEnergy(ConvolutionalEnergy):
         activation: str = "elu",
         weight: float = 1.0,
         border: str = "zeros",
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
         require_positive("weight", weight)
         require_choice("border", border, BORDERS)
         self.weight = weight
         self.border = border
-        self.residual = convolutional_stack(hidden_channels, num_layers, activation)
-        self.to(memory_format=torch.channels_last)
+        self.residual = convolutional_stack(hidden_channels, num_layers, activation, dimensions=dimensions)
+        self.dimensions = dimensions
+        self.to(memory_format=MEMORY_FORMATS[dimensions])
 
     def denoise(self, image: torch.Tensor) -> torch.Tensor:
-        """Return ψ(x); complex (batch, height, width) → the same."""
+        """Return ψ(x); complex (batch, height, width), or of three dimensions → the same."""
         return image - channels_to_image(self._features(self._extended(image)))
 
     @property
@@ -147,7 +162,7 @@ class QuadraticEnergy(ConvolutionalEnergy):
 
     def energy_of_features(self, features: torch.Tensor) -> torch.Tensor:
         """Return (w/2)‖r‖²."""
-        return 0.5 * self.weight * features.square().sum(dim=(1, 2, 3))
+        return 0.5 * self.weight * features.square().sum(dim=tuple(range(1, features.ndim)))
 
 
 class ConvEnergy(ConvolutionalEnergy):
@@ -176,6 +191,8 @@ class ConvEnergy(ConvolutionalEnergy):
         δ > 0 of the smooth top.
     border
         As that of :class:`QuadraticEnergy`; with a flattened head E does depend on the place.
+    dimensions
+        As that of :class:`QuadraticEnergy`; the image size of a flattened head has so many numbers.
     """
 
     def __init__(
@@ -189,6 +206,7 @@ class ConvEnergy(ConvolutionalEnergy):
         top: str = "absolute",
         top_width: float = 1.0,
         border: str = "zeros",
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
         require_choice("border", border, BORDERS)
@@ -200,17 +218,24 @@ class ConvEnergy(ConvolutionalEnergy):
             f"image_size is {image_size!r}; allowed: [height, width] with head: flattened, null with head: pooled",
         )
         self.image_size = None if image_size is None else tuple(image_size)
+        require(
+            self.image_size is None or len(self.image_size) == dimensions,
+            f"image_size is {image_size!r}; allowed with dimensions = {dimensions}: as many numbers",
+        )
         self.top = top
         self.top_width = top_width
         self.border = border
-        layers = convolutional_stack(hidden_channels, num_layers, activation, out_channels=hidden_channels)
+        self.dimensions = dimensions
+        layers = convolutional_stack(
+            hidden_channels, num_layers, activation, out_channels=hidden_channels, dimensions=dimensions
+        )
         self.features = layers.append(ACTIVATIONS[activation]())
         self.head: nn.Module
         if self.image_size is None:
-            self.head = nn.Conv2d(hidden_channels, 1, kernel_size=1)
+            self.head = (nn.Conv2d if dimensions == 2 else nn.Conv3d)(hidden_channels, 1, kernel_size=1)
         else:
-            self.head = nn.Linear(hidden_channels * self.image_size[0] * self.image_size[1], 1)
-        self.to(memory_format=torch.channels_last)
+            self.head = nn.Linear(hidden_channels * math.prod(self.image_size), 1)
+        self.to(memory_format=MEMORY_FORMATS[dimensions])
 
     @property
     def stack(self) -> nn.Sequential:
@@ -220,9 +245,9 @@ class ConvEnergy(ConvolutionalEnergy):
     def energy_of_features(self, features: torch.Tensor) -> torch.Tensor:
         """Return |w · φ + v|, or its smooth form."""
         if self.image_size is None:
-            scalar = self.head(features).sum(dim=(1, 2, 3))
+            scalar = self.head(features).flatten(1).sum(dim=1)
         else:
-            size = tuple(features.shape[-2:])
+            size = tuple(features.shape[2:])
             require(
                 size == self.image_size,
                 f"image has size {size}; allowed with this flattened head: {self.image_size} "

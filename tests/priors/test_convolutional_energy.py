@@ -22,20 +22,25 @@ def _convolutions(request, monkeypatch):
 
 @pytest.fixture(params=[1, 2, 10], ids="{} at once".format)
 def _parts(request, monkeypatch):
-    monkeypatch.setattr(convolutional_energy, "images_at_once", lambda _: request.param)
+    monkeypatch.setattr(convolutional_energy, "images_at_once", lambda *_: request.param)
+
+
+def quadratic_of(dimensions):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return QuadraticEnergy(hidden_channels=20, num_layers=3, dimensions=dimensions).double()
 
 
 @pytest.fixture
 def quadratic():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return QuadraticEnergy(hidden_channels=20, num_layers=3).double()
+    return quadratic_of(2)
 
 
 def test_small_images_pass_together_and_large_ones_alone():
     assert images_at_once(torch.empty(8, 4000, 4000, device="meta")) == 1
     assert images_at_once(torch.empty(8, 16, 16)) >= 100
     assert images_at_once(torch.empty(8, 320, 320, device="meta")) > images_at_once(torch.empty(8, 320, 320))
+    assert images_at_once(torch.empty(8, 200, 16, 16), dimensions=3) == 1
 
 
 @pytest.mark.usefixtures("_convolutions", "_parts")
@@ -53,17 +58,20 @@ def test_gradients_are_those_of_plain_convolutions(quadratic, draw):
 
 
 @pytest.mark.usefixtures("_convolutions", "_parts")
-@pytest.mark.parametrize("size", [(9, 7), (2, 3)], ids=["larger than what a pixel sees", "smaller"])
-def test_a_periodic_border_is_circular_padding_of_every_convolution(quadratic, draw, size):
-    image = draw(3, *size).requires_grad_()
+@pytest.mark.parametrize(
+    "size", [(9, 7), (2, 3), (8, 3, 4)], ids=["larger than what a pixel sees", "smaller", "a volume"]
+)
+def test_a_periodic_border_is_circular_padding_of_every_convolution(draw, size):
+    quadratic, image = quadratic_of(len(size)), draw(3, *size).requires_grad_()
     x = torch.stack([image.real, image.imag], dim=1)
-    first, second, third = (layer for layer in quadratic.residual if isinstance(layer, torch.nn.Conv2d))
+    first, second, third = quadratic.residual[::2]
+    convolution = {2: functional.conv2d, 3: functional.conv3d}[len(size)]
 
     def convolved(x, layer):
-        return functional.conv2d(functional.pad(x, (1, 1, 1, 1), mode="circular"), layer.weight, layer.bias)
+        return convolution(functional.pad(x, 2 * len(size) * (1,), mode="circular"), layer.weight, layer.bias)
 
     residual = convolved(functional.elu(convolved(functional.elu(convolved(x, first)), second)), third)
-    expected = 0.5 * residual.square().sum(dim=(1, 2, 3))
+    expected = 0.5 * residual.square().flatten(1).sum(dim=1)
     (expected_gradient,) = torch.autograd.grad(expected.sum(), image)
     quadratic.border = "periodic"
     value, gradient = quadratic.value_and_grad(image.detach())

@@ -11,7 +11,7 @@ import torch
 import direct_deepen.priors
 from direct_deepen.priors import ConvEnergy, DifferentiableEnergy, Energy, QuadraticEnergy
 from direct_deepen.priors.convolutional_energy import HEADS, TOPS
-from direct_deepen.priors.networks import ACTIVATIONS
+from direct_deepen.priors.networks import ACTIVATIONS, BORDERS
 
 
 def subclasses(kind: type[Energy]) -> set[type[Energy]]:
@@ -46,18 +46,18 @@ def inner_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 # ---- Value
 
 
-def test_energy_is_a_non_negative_number_for_every_image(energy_case, draw):
-    for height, width in [(6, 6), (5, 7)]:
-        energy = energy_case.build(height, width)
-        for size in (0.0, 1e-3, 1.0, 1e3):
-            value = energy(size * draw(3, height, width))
+def test_energy_is_a_non_negative_number_for_every_image(any_energy_case, draw):
+    for size in (any_energy_case.size, any_energy_case.dimensions * (6,)):
+        energy = any_energy_case.build(*size)
+        for factor in (0.0, 1e-3, 1.0, 1e3):
+            value = energy(factor * draw(3, *size))
             assert value.shape == (3,)
             assert bool((value >= 0).all())
             assert bool(torch.isfinite(value).all())
 
 
-def test_value_and_grad_gives_the_value_of_forward_and_a_gradient_that_is_not_zero(energy_case, draw):
-    energy, image = energy_case.build(5, 7), draw(3, 5, 7)
+def test_value_and_grad_gives_the_value_of_forward_and_a_gradient_that_is_not_zero(any_energy_case, draw):
+    energy, image = any_energy_case.build(*any_energy_case.size), draw(3, *any_energy_case.size)
     value, gradient = energy.value_and_grad(image)
     assert torch.equal(value, energy(image))
     assert gradient.shape == image.shape
@@ -68,19 +68,19 @@ def test_value_and_grad_gives_the_value_of_forward_and_a_gradient_that_is_not_ze
 # ---- Gradient
 
 
-def test_gradient_equals_that_of_autograd(energy_case, draw):
-    energy, image = energy_case.build(5, 7), draw(3, 5, 7).requires_grad_()
+def test_gradient_equals_that_of_autograd(any_energy_case, draw):
+    energy, image = any_energy_case.build(*any_energy_case.size), draw(3, *any_energy_case.size).requires_grad_()
     (expected,) = torch.autograd.grad(energy(image).sum(), image)
     _, gradient = energy.value_and_grad(image)
     # The same graph, built once with and once without the weights: last digits.
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-13)
 
 
-def test_gradient_predicts_the_change_of_energy_in_every_direction(energy_case, draw):
+def test_gradient_predicts_the_change_of_energy_in_every_direction(any_energy_case, draw):
     h = 1e-6
     for seed in range(3):
-        energy = energy_case.build(5, 7, seed=seed)
-        image, direction = draw(3, 5, 7, seed=seed), draw(3, 5, 7, seed=seed + 50)
+        energy = any_energy_case.build(*any_energy_case.size, seed=seed)
+        image, direction = draw(3, *any_energy_case.size, seed=seed), draw(3, *any_energy_case.size, seed=seed + 50)
         _, gradient = energy.value_and_grad(image)
         difference = (energy(image + h * direction) - energy(image - h * direction)) / (2 * h)
         # Central differences: truncation h² = 1e-12, rounding 1e-16·E/h, about 1e-9 for energies of order ten. Steps so
@@ -88,9 +88,10 @@ def test_gradient_predicts_the_change_of_energy_in_every_direction(energy_case, 
         torch.testing.assert_close(inner_product(gradient, direction), difference, rtol=1e-6, atol=1e-7)
 
 
-def test_first_and_second_derivative_of_smooth_energies(smooth_energy_case, draw):
-    energy = smooth_energy_case.build(3, 4)
-    image = draw(1, 3, 4).requires_grad_()
+def test_first_and_second_derivative_of_smooth_energies(any_smooth_energy_case, draw):
+    size = (*any_smooth_energy_case.size[:-2], 3, 4)
+    energy = any_smooth_energy_case.build(*size)
+    image = draw(1, *size).requires_grad_()
     # Against numerical differences with PyTorch's default tolerances. The second derivative is what score matching
     # uses; that of elu jumps at zero, where no feature of this image lies.
     assert torch.autograd.gradcheck(energy, image)
@@ -98,9 +99,9 @@ def test_first_and_second_derivative_of_smooth_energies(smooth_energy_case, draw
 
 
 @torch.no_grad()
-def test_gradient_of_smooth_energies_is_exact_to_second_order(smooth_energy_case, draw):
-    energy = smooth_energy_case.build(5, 7)
-    image, direction = draw(3, 5, 7), 1e-2 * draw(3, 5, 7, seed=1)
+def test_gradient_of_smooth_energies_is_exact_to_second_order(any_smooth_energy_case, draw):
+    energy = any_smooth_energy_case.build(*any_smooth_energy_case.size)
+    image, direction = draw(3, *any_smooth_energy_case.size), 1e-2 * draw(3, *any_smooth_energy_case.size, seed=1)
     value, gradient = energy.value_and_grad(image)
     remainder = energy(image + direction) - value - inner_product(gradient, direction)
     halved = energy(image + direction / 2) - value - inner_product(gradient, direction) / 2
@@ -115,8 +116,8 @@ def test_gradient_of_smooth_energies_is_exact_to_second_order(smooth_energy_case
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
 @pytest.mark.usefixtures("global_generators_untouched")
-def test_value_and_grad_works_with_and_without_gradients_and_leaves_no_trace(energy_type_case, draw, mode):
-    energy, image = energy_type_case.build(5, 7), draw(3, 5, 7)
+def test_value_and_grad_works_with_and_without_gradients_and_leaves_no_trace(any_energy_type_case, draw, mode):
+    energy, image = any_energy_type_case.build(*any_energy_type_case.size), draw(3, *any_energy_type_case.size)
     copies = [tensor.detach().clone() for tensor in (image, *energy.parameters())]
     with mode():
         value, gradient = energy.value_and_grad(image)
@@ -129,8 +130,11 @@ def test_value_and_grad_works_with_and_without_gradients_and_leaves_no_trace(ene
         assert torch.equal(tensor, copy)
 
 
-def test_what_requires_gradients_still_does_and_what_is_frozen_stays_so(energy_type_case, draw):
-    image, energy = draw(3, 5, 7).requires_grad_(), energy_type_case.build(5, 7).requires_grad_(requires_grad=False)
+def test_what_requires_gradients_still_does_and_what_is_frozen_stays_so(any_energy_type_case, draw):
+    image, energy = (
+        draw(3, *any_energy_type_case.size).requires_grad_(),
+        any_energy_type_case.build(*any_energy_type_case.size).requires_grad_(requires_grad=False),
+    )
     value, gradient = energy.value_and_grad(image)
     assert not any(parameter.requires_grad for parameter in energy.parameters())
     assert image.requires_grad
@@ -139,10 +143,12 @@ def test_what_requires_gradients_still_does_and_what_is_frozen_stays_so(energy_t
     assert not gradient.requires_grad
 
 
-def test_precision_is_that_of_the_weights_and_single_gives_the_same_to_its_rounding(energy_case, draw):
-    image = draw(3, 5, 7)
-    value, gradient = energy_case.build(5, 7, dtype=torch.float32).value_and_grad(image.to(torch.complex64))
-    expected_value, expected_gradient = energy_case.build(5, 7).value_and_grad(image)
+def test_precision_is_that_of_the_weights_and_single_gives_the_same_to_its_rounding(any_energy_case, draw):
+    image = draw(3, *any_energy_case.size)
+    value, gradient = any_energy_case.build(*any_energy_case.size, dtype=torch.float32).value_and_grad(
+        image.to(torch.complex64)
+    )
+    expected_value, expected_gradient = any_energy_case.build(*any_energy_case.size).value_and_grad(image)
     assert (value.dtype, gradient.dtype) == (torch.float32, torch.complex64)
     assert (expected_value.dtype, expected_gradient.dtype) == (torch.float64, torch.complex128)
     # 6e-8 for each of some hundred terms; cancellation in f may cost a digit or two.
@@ -150,8 +156,8 @@ def test_precision_is_that_of_the_weights_and_single_gives_the_same_to_its_round
     torch.testing.assert_close(gradient.to(torch.complex128), expected_gradient, rtol=1e-4, atol=1e-4)
 
 
-def test_an_image_gets_the_same_alone(energy_case, draw):
-    energy, images = energy_case.build(5, 7), draw(4, 5, 7)
+def test_an_image_gets_the_same_alone(any_energy_case, draw):
+    energy, images = any_energy_case.build(*any_energy_case.size), draw(4, *any_energy_case.size)
     values, gradients = energy.value_and_grad(images)
     for index in range(4):
         value, gradient = energy.value_and_grad(images[index : index + 1])
@@ -160,8 +166,8 @@ def test_an_image_gets_the_same_alone(energy_case, draw):
         torch.testing.assert_close(gradient, gradients[index : index + 1], rtol=1e-12, atol=1e-12)
 
 
-def test_any_memory_layout_gives_the_same(energy_type_case, draw):
-    energy, image = energy_type_case.build(5, 7), draw(3, 5, 7)
+def test_any_memory_layout_gives_the_same(any_energy_type_case, draw):
+    energy, image = any_energy_type_case.build(*any_energy_type_case.size), draw(3, *any_energy_type_case.size)
     strided = image.mT.contiguous().mT
     conjugate = image.conj().resolve_conj().conj()  # the image again, as a view PyTorch has not evaluated
     assert not strided.is_contiguous()
@@ -172,16 +178,19 @@ def test_any_memory_layout_gives_the_same(energy_type_case, draw):
         torch.testing.assert_close(energy.value_and_grad(same)[1], gradient, rtol=1e-12, atol=1e-12)
 
 
-def test_weights_can_be_saved_and_loaded(energy_type_case, draw):
-    energy, other = energy_type_case.build(5, 7, seed=0), energy_type_case.build(5, 7, seed=1)
-    image = draw(2, 5, 7)
+def test_weights_can_be_saved_and_loaded(any_energy_type_case, draw):
+    energy, other = (
+        any_energy_type_case.build(*any_energy_type_case.size, seed=0),
+        any_energy_type_case.build(*any_energy_type_case.size, seed=1),
+    )
+    image = draw(2, *any_energy_type_case.size)
     assert not torch.equal(other(image), energy(image))
     other.load_state_dict(energy.state_dict())
     assert torch.equal(other(image), energy(image))
 
 
-def test_every_energy_is_what_solvers_ask_for(energy_type_case):
-    assert isinstance(energy_type_case.build(5, 7), DifferentiableEnergy)
+def test_every_energy_is_what_solvers_ask_for(any_energy_type_case):
+    assert isinstance(any_energy_type_case.build(*any_energy_type_case.size), DifferentiableEnergy)
 
 
 # ---- What distinguishes the kinds
@@ -283,6 +292,20 @@ def test_double_images_are_refused_by_single_weights(energy_type_case, one_line_
         energy_type_case.build(5, 7, dtype=torch.float32)(torch.zeros(2, 5, 7, dtype=torch.complex128))
 
 
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("kind", SIZE_FREE)
+def test_weights_of_another_dimension_and_a_single_frame_are_refused_in_one_line(one_line_error, kind, border):
+    flat, deep = (kind(hidden_channels=4, border=border, dimensions=dimensions) for dimensions in (2, 3))
+    for energy, shape, words in [
+        (flat, (1, 4, 5, 7), ["2 dimensions", "(1, 4, 5, 7)", "(batch, height, width)"]),
+        (deep, (4, 5, 7), ["3 dimensions", "(4, 5, 7)", "(batch, depth or time, height, width)"]),
+        (deep, (2, 1, 5, 7), ["3 dimensions", "(2, 1, 5, 7)", "one slice or frame", "two or more"]),
+    ]:
+        for method in (energy, energy.value_and_grad):
+            with one_line_error("image", *words):
+                method(torch.zeros(shape, dtype=torch.complex64))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -294,8 +317,10 @@ def test_double_images_are_refused_by_single_weights(energy_type_case, one_line_
         ({"num_layers": 1}, ["num_layers", "1"]),
         ({"hidden_channels": 0}, ["hidden_channels", "0"]),
         ({"head": "flattened"}, ["image_size", "None"]),
+        ({"head": "flattened", "image_size": (5, 7), "dimensions": 3}, ["image_size", "(5, 7)", "3"]),
         ({"head": "pooled", "image_size": (5, 7)}, ["image_size", "(5, 7)"]),
         ({"border": "reflect"}, ["border", "'reflect'", "zeros", "periodic"]),
+        ({"dimensions": 4}, ["dimensions", "4", "2, 3"]),
     ],
 )
 def test_conv_energy_refuses_bad_arguments(one_line_error, arguments, words):
@@ -310,6 +335,7 @@ def test_conv_energy_refuses_bad_arguments(one_line_error, arguments, words):
         ({"num_layers": 1}, ["num_layers", "1"]),
         ({"hidden_channels": 0}, ["hidden_channels", "0"]),
         ({"border": "reflect"}, ["border", "'reflect'", "zeros", "periodic"]),
+        ({"dimensions": 4}, ["dimensions", "4", "2, 3"]),
     ],
 )
 def test_quadratic_energy_refuses_bad_arguments(one_line_error, arguments, words):
