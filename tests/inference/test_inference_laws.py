@@ -11,6 +11,8 @@ from direct_deepen.priors import Denoiser, ImageNetwork, QuadraticEnergy
 
 REGULARIZED = 1e-2
 SIZE = 8
+SHAPES = [((SIZE, SIZE), 2), ((2, 4, 5), 2), ((2, 4, 5), 3)]
+"""Sizes of images, and how many of their axes have a Fourier transform: slices, a series and a volume."""
 
 
 def network(kind):
@@ -142,10 +144,11 @@ def test_an_operator_of_three_methods_will_do(case, problem, plain_operator):
     assert float((full - plain).norm()) < 1e-3 * float(full.norm())
 
 
-def test_with_no_prior_and_all_samples_the_data_are_inverted(case, problem):
+@pytest.mark.parametrize(("size", "dimensions"), SHAPES, ids=str)
+def test_with_no_prior_and_all_samples_the_data_are_inverted(case, random_operator, size, dimensions):
     run, _, nothing = case
-    A = problem[0].fully_sampled()
-    truth = A.adjoint(A.forward(torch.ones(2, SIZE, SIZE, dtype=torch.complex128)))
+    A = random_operator(2, 3, *size, fourier_dimensions=dimensions).fully_sampled()
+    truth = A.adjoint(A.forward(torch.ones(2, *size, dtype=torch.complex128)))
     image = run(A, A.forward(truth), nothing)
     # AᴴA = I: all steps contract the error by a constant factor; unrolled, by 0.1 each of twelve times.
     assert float((image - truth).norm()) < 1e-4 * float(truth.norm())
@@ -189,7 +192,7 @@ class Level:
         class Energy:
             def value_and_grad(self, image):
                 share = level**2 / (1 + level**2)
-                return 0.5 * share * image.abs().square().sum(dim=(1, 2)), share * image
+                return 0.5 * share * image.abs().square().flatten(1).sum(dim=1), share * image
 
         return Energy()
 
@@ -238,6 +241,26 @@ def test_a_chain_is_the_same_whatever_runs_beside_it(random_operator, draw, samp
         part = expected[: images.shape[0], : images.shape[1]]
         # The same noise, bit for bit; convolutions and transforms of batches of other shapes round otherwise.
         torch.testing.assert_close(images, part, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("sampler", ["annealed", "preconditioned annealed", "diffusion"])
+@pytest.mark.parametrize(("size", "dimensions"), [shape for shape in SHAPES if len(shape[0]) == 3], ids=str)
+def test_samplers_of_slices_are_samplers_of_series_and_volumes(random_operator, draw, sampler, size, dimensions):
+    A = random_operator(2, 3, *size, fourier_dimensions=dimensions)
+    b = A.forward(draw(2, *size))
+
+    def run(A, b):
+        with torch.no_grad():
+            return SAMPLERS[sampler](A, b, generator=torch.Generator().manual_seed(3), num_samples=3).images
+
+    together, alone = run(A, b), run(A.select(torch.tensor([0])), b[:1])
+    assert together.shape == (3, 2, *size)
+    torch.testing.assert_close(together[:, :1], alone, rtol=0, atol=1e-9)
+
+
+def test_the_shortcut_of_alps_for_noise_is_for_slices(random_operator, one_line_error):
+    with one_line_error("sampling_mask", "(2, 1, 2, 4, 5)", "(batch, 1, height, width)"):
+        inference.mask_shaped_noise(random_operator(2, 3, 2, 4, 5).sampling_mask, 0.1)
 
 
 @pytest.mark.parametrize("sampler", ["langevin", "annealed", "diffusion"])

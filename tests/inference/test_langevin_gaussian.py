@@ -14,9 +14,9 @@ import pytest
 import torch
 from scipy import stats
 
-from direct_deepen.inference import Chains, LangevinStep, Samples, langevin
+from direct_deepen.inference import Chains, LangevinStep, Samples, langevin, mm_map
 from direct_deepen.physics import SenseOperator
-from direct_deepen.priors import DifferentiableEnergy
+from direct_deepen.priors import DifferentiableEnergy, QuadraticEnergy
 
 NOISE_STD = 0.1
 
@@ -49,13 +49,13 @@ class GaussianPosterior:
 
 
 @pytest.fixture
-def posterior(random_operator, dense_normal, gaussian_energy, draw) -> Callable[[int, int], GaussianPosterior]:
+def posterior(random_operator, dense_normal, gaussian_energy, draw) -> Callable[..., GaussianPosterior]:
     """Undersampled multi-coil data and a Gaussian prior that couples all pixels, G with eigenvalues of 0.3 to 0.6."""
 
-    def build(height: int, width: int) -> GaussianPosterior:
-        pixels = height * width
-        A = random_operator(1, 3, height, width)
-        kspace = A.forward(draw(1, height, width, seed=3))
+    def build(*size: int) -> GaussianPosterior:
+        pixels = math.prod(size)
+        A = random_operator(1, 3, *size, fourier_dimensions=len(size))
+        kspace = A.forward(draw(1, *size, seed=3))
         vectors, _ = torch.linalg.qr(draw(pixels, pixels, seed=5))
         prior_curvature = torch.linspace(0.3, 0.6, pixels, dtype=torch.float64)
         precision = (vectors * prior_curvature) @ vectors.mH / (0.5 * NOISE_STD**2)
@@ -113,9 +113,11 @@ def thousand_chains(truth: GaussianPosterior, num_steps: int, step: LangevinStep
     )
 
 
-@pytest.mark.parametrize("step_size", [1.0, 0.25])
-def test_stationary_distribution_has_the_mean_of_the_posterior_and_the_variance_with_step_bias(posterior, step_size):
-    truth = posterior(8, 8)
+@pytest.mark.parametrize(("size", "step_size"), [((8, 8), 1.0), ((8, 8), 0.25), ((3, 4, 5), 1.0)], ids=str)
+def test_stationary_distribution_has_the_mean_of_the_posterior_and_the_variance_with_step_bias(
+    posterior, size, step_size
+):
+    truth = posterior(*size)
     samples = thousand_chains(truth, round(30 / step_size), LangevinStep(step_size))
     # The start, some ten standard deviations away, is forgotten like (1 − τh)ⁿ, with τn = 30 and h ≥ 0.3 by e⁻⁹: a
     # thousandth of a standard deviation is left, and means are known to 1/√1000.
@@ -145,6 +147,79 @@ def test_of_a_quadratic_cost_pairs_of_antithetic_chains_have_the_exact_mean_and_
     variance = truth.target_variance() if averaged_noise else truth.stationary_variance(0.5)
     for one in pairs.unbind(dim=1):
         assert_standard_normal(truth.whitened(one, variance))
+
+
+@dataclass(frozen=True)
+class OfConvolutions:
+    """The same for a :class:`QuadraticEnergy` whose convolutions are far from the kinks of relu: x − ψ(x) = Jx + r.
+
+    Matrices are real, over real and imaginary parts.
+    """
+
+    mean: torch.Tensor
+    curvature: torch.Tensor
+    basis: torch.Tensor
+
+    @classmethod
+    def of(cls, A: SenseOperator, kspace: torch.Tensor, energy: QuadraticEnergy) -> "OfConvolutions":
+        size = A.sampling_mask.shape[2:]
+        unit = torch.eye(2 * size.numel(), dtype=torch.float64)
+        images = torch.view_as_complex(unit.reshape(-1, *size, 2))
+
+        def real(each: torch.Tensor) -> torch.Tensor:
+            return torch.view_as_real(each).flatten(1)
+
+        with torch.no_grad():
+            origin = real(-energy.denoise(torch.zeros(1, *size, dtype=torch.complex128)))
+            jacobian = (real(images - energy.denoise(images)) - origin).T
+        normal = torch.cat([real(A.normal(image[None])) for image in images]).T
+        hessian = normal + energy.weight * jacobian.T @ jacobian
+        right_hand_side = real(A.adjoint(kspace))[0] - energy.weight * jacobian.T @ origin[0]
+        return cls(torch.linalg.solve(hessian, right_hand_side), *torch.linalg.eigh(hessian))
+
+    def whitened(self, images: torch.Tensor, step_size: float) -> torch.Tensor:
+        deviations = torch.view_as_real(images).flatten(1) - self.mean
+        variance = NOISE_STD**2 / (self.curvature * (2 - step_size * self.curvature))
+        return deviations @ self.basis / variance.sqrt()
+
+
+def linear_energy(dimensions: int, border: str) -> QuadraticEnergy:
+    """An energy whose features are all far above zero; its residual is near the image itself."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        energy = QuadraticEnergy(
+            hidden_channels=4, num_layers=2, activation="relu", weight=0.5, border=border, dimensions=dimensions
+        ).double()
+    first, last = energy.residual[0], energy.residual[2]
+    for layer in (first, last):
+        layer.weight.detach().mul_(0.3)
+        for channel in range(2):
+            layer.weight.detach()[channel, channel, *dimensions * (1,)] += 1
+    first.bias.detach().fill_(30.0)
+    last.bias.detach().copy_(-30.0 * last.weight.detach().flatten(1).sum(dim=1))
+    return energy
+
+
+@pytest.mark.parametrize(("size", "border"), [((4, 5), "periodic"), ((2, 3, 4), "zeros")], ids=str)
+def test_of_convolutions_that_are_linear_map_and_chains_have_the_closed_form(random_operator, draw, size, border):
+    A, energy = random_operator(1, 2, *size, fourier_dimensions=len(size)), linear_energy(len(size), border)
+    kspace = A.forward(draw(1, *size, seed=3))
+    exact = OfConvolutions.of(A, kspace, energy)
+    image = mm_map(A, kspace, energy, tolerance=1e-15, max_iterations=2000).image
+    torch.testing.assert_close(torch.view_as_real(image).flatten(), exact.mean, rtol=0, atol=1e-4)
+    step_size = 1 / float(exact.curvature.max())
+    samples = langevin(
+        A,
+        kspace,
+        energy,
+        noise_std=NOISE_STD,
+        generator=torch.Generator().manual_seed(0),
+        init=image,
+        # Begun at the mean, the variance lacks (1 − τh)²ⁿ of what it comes to.
+        chains=Chains(1000, math.ceil(3 / (step_size * float(exact.curvature.min()))), max_images=1000),
+        step=LangevinStep(step_size),
+    )
+    assert_standard_normal(exact.whitened(samples.images, step_size))
 
 
 def test_step_bias_is_visible_at_this_number_of_samples(posterior):
@@ -269,9 +344,9 @@ def preconditioned(truth: GaussianPosterior, dense_normal) -> PreconditionedPost
     return PreconditionedPosterior(truth, root, curvature, basis)
 
 
-@pytest.mark.parametrize("step_size", [1.0, 0.5])
-def test_preconditioned_chains_have_the_step_bias_of_their_metric(posterior, dense_normal, step_size):
-    truth = posterior(8, 8)
+@pytest.mark.parametrize(("size", "step_size"), [((8, 8), 1.0), ((8, 8), 0.5), ((3, 4, 5), 1.0)], ids=str)
+def test_preconditioned_chains_have_the_step_bias_of_their_metric(posterior, dense_normal, size, step_size):
+    truth = posterior(*size)
     inner = preconditioned(truth, dense_normal)
     # Eigenvalues from 0.75 to 1.2: the start is forgotten in 0.4 of the steps that the plain chain takes.
     samples = thousand_chains(truth, round(12 / step_size), LangevinStep(step_size, preconditioner=PRECONDITIONER))

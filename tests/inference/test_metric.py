@@ -14,6 +14,10 @@ def generators(seed, num_chains):
     return ChainGenerators.from_one(torch.Generator().manual_seed(seed), num_chains, 1)
 
 
+def metric_of(operator, draw):
+    return DataMetric(operator, operator.forward(draw(1, *operator.sampling_mask.shape[2:])), WEIGHT, 1e-10)
+
+
 @pytest.fixture
 def operator(random_operator):
     return random_operator(1, 2, 2, 3)
@@ -21,20 +25,25 @@ def operator(random_operator):
 
 @pytest.fixture
 def data_metric(operator, draw):
-    return DataMetric(operator, operator.forward(draw(1, 2, 3)), WEIGHT, 1e-10)
+    return metric_of(operator, draw)
+
+
+def inverse_of(operator, dense_normal):
+    """(AᴴA + μI)⁻¹ as a matrix over pixels."""
+    normal = dense_normal(operator)
+    return torch.linalg.inv(normal + WEIGHT * torch.eye(len(normal), dtype=normal.dtype))
 
 
 @pytest.fixture
 def dense(operator, dense_normal):
-    """(AᴴA + μI)⁻¹ as a matrix over pixels."""
-    normal = dense_normal(operator)
-    return torch.linalg.inv(normal + WEIGHT * torch.eye(6, dtype=normal.dtype))
+    return inverse_of(operator, dense_normal)
 
 
-def test_a_solve_is_that_of_the_dense_matrix_for_every_chain(data_metric, dense, draw):
-    images = draw(3, 1, 2, 3)
-    expected = (images.reshape(3, 6) @ dense.T).reshape(3, 1, 2, 3)
-    torch.testing.assert_close(data_metric.solve(images), expected, rtol=1e-8, atol=1e-8)
+@pytest.mark.parametrize("size", [(2, 3), (2, 3, 4)], ids=str)
+def test_a_solve_is_that_of_the_dense_matrix_for_every_chain(random_operator, dense_normal, draw, size):
+    operator, images = random_operator(1, 2, *size, fourier_dimensions=len(size)), draw(3, 1, *size)
+    expected = (images.flatten(1) @ inverse_of(operator, dense_normal).T).reshape(images.shape)
+    torch.testing.assert_close(metric_of(operator, draw).solve(images), expected, rtol=1e-8, atol=1e-8)
     assert torch.equal(Metric().solve(images), images)
 
 

@@ -48,10 +48,26 @@ PRECISIONS = pytest.mark.parametrize("precision", [diagonal_precision, dense_pre
 
 
 @pytest.fixture
-def problem(random_operator, draw) -> tuple[SenseOperator, torch.Tensor]:
+def make_problem(random_operator, draw) -> Callable[..., tuple[SenseOperator, torch.Tensor]]:
     """An undersampled operator, different for three images, and data of random images with noise."""
-    A = random_operator(3, 3)
-    return A, A.forward(draw(3, 8, 8, seed=3)) + 0.1 * draw(3, 3, 8, 8, seed=4) * A.sampling_mask
+
+    def make(size: tuple[int, ...] = (8, 8), fourier_dimensions: int = 2) -> tuple[SenseOperator, torch.Tensor]:
+        A = random_operator(3, 3, *size, fourier_dimensions=fourier_dimensions)
+        return A, A.forward(draw(3, *size, seed=3)) + 0.1 * draw(3, 3, *size, seed=4) * A.sampling_mask
+
+    return make
+
+
+@pytest.fixture
+def problem(make_problem) -> tuple[SenseOperator, torch.Tensor]:
+    """Of slices."""
+    return make_problem()
+
+
+SHAPES = pytest.mark.parametrize(
+    "shape", [((8, 8), 2), ((4, 4, 4), 2), ((4, 4, 4), 3)], ids=["slice", "series", "volume"]
+)
+"""Of 64 pixels each, and how many of their axes have a Fourier transform."""
 
 
 def closed_form(
@@ -62,7 +78,9 @@ def closed_form(
     for image in range(kspace.shape[0]):
         part = A.select(torch.tensor([image]))
         right_hand_side = part.adjoint(kspace[image : image + 1]).flatten()
-        images.append(torch.linalg.solve(dense_normal(part) + hessian, right_hand_side).reshape(8, 8))
+        images.append(
+            torch.linalg.solve(dense_normal(part) + hessian, right_hand_side).reshape(A.sampling_mask.shape[2:])
+        )
     return torch.stack(images)
 
 
@@ -71,8 +89,11 @@ def closed_form(
 
 @pytest.mark.parametrize("memory", [0, 5], ids=["plain", "memory"])
 @PRECISIONS
-def test_gaussian_prior_reaches_the_closed_form(problem, dense_normal, gaussian_energy, draw, precision, memory):
-    A, kspace = problem
+@SHAPES
+def test_gaussian_prior_reaches_the_closed_form(
+    make_problem, dense_normal, gaussian_energy, draw, precision, memory, shape
+):
+    A, kspace = make_problem(*shape)
     energy = gaussian_energy(precision(draw), NOISE_STD)
     result = mm_map(A, kspace, energy, memory=memory, **TIGHT)
     expected = closed_form(A, kspace, energy.hessian, dense_normal)

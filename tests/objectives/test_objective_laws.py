@@ -8,7 +8,8 @@ import torch
 from direct_deepen import objectives
 from direct_deepen.priors import Denoiser, DiffusionDenoiser, ImageNetwork, NoiseConditionalEnergy, QuadraticEnergy
 
-IMAGES = (3, 6, 6)
+SIZES = {2: (6, 6), 3: (3, 4, 5)}
+"""Images of these numbers of dimensions."""
 
 
 def generator():
@@ -64,13 +65,19 @@ PARTS = {"draw_noise_levels", "energy_unit", "lipschitz_quotient"}
 """What is no objective, but goes into one above; with tests of its own."""
 
 
-@pytest.fixture(params=LOSSES)
+OF_VOLUMES = ["contrastive_loss", "denoising_score_matching_loss"]
+"""Whose priors there are of three dimensions too."""
+
+
+@pytest.fixture(params=[*((name, 2) for name in LOSSES), *((name, 3) for name in OF_VOLUMES)], ids=str)
 def case(request, draw):
-    kind, loss = LOSSES[request.param]
+    name, dimensions = request.param
+    kind, loss = LOSSES[name]
+    more = {"dimensions": 3} if dimensions == 3 else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        prior = kind(hidden_channels=3, num_layers=3, activation="softplus").double()
-    return prior, loss, draw(*IMAGES)
+        prior = kind(hidden_channels=3, num_layers=3, activation="softplus", **more).double()
+    return prior, loss, draw(3, *SIZES[dimensions])
 
 
 def test_every_objective_of_the_package_is_in_the_registry():

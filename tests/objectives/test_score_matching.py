@@ -12,6 +12,8 @@ from direct_deepen.physics import complex_normal
 DATA_STD, MAX_NOISE_STD = 0.3, 0.5
 COUNT, HEIGHT, WIDTH = 20_000, 4, 5
 PIXELS = HEIGHT * WIDTH
+VOLUME = (2, 5, 2)
+"""Of as many pixels."""
 COMPONENTS = 2 * PIXELS
 
 
@@ -21,7 +23,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def linear(slope: float) -> Callable[[torch.Tensor], torch.Tensor]:
     """The energy whose gradient is ``slope`` times the image."""
-    return lambda image: 0.5 * slope * image.abs().square().sum(dim=(1, 2))
+    return lambda image: 0.5 * slope * image.abs().square().flatten(1).sum(dim=1)
 
 
 def expected_loss(slope: float) -> float:
@@ -33,8 +35,8 @@ BEST_SLOPE = (MAX_NOISE_STD**2 / 3) / (DATA_STD**2 + MAX_NOISE_STD**2 / 3)
 """Minimises the expected loss among linear gradients: Tweedie's formula averaged over the levels."""
 
 
-def loss_of(slope: float, *, seed: int = 0) -> float:
-    data = DATA_STD * complex_normal((COUNT, HEIGHT, WIDTH), generator=generator(100), dtype=torch.complex128)
+def loss_of(slope: float, *, seed: int = 0, size: tuple[int, ...] = (HEIGHT, WIDTH)) -> float:
+    data = DATA_STD * complex_normal((COUNT, *size), generator=generator(100), dtype=torch.complex128)
     options = {"max_noise_std": MAX_NOISE_STD, "generator": generator(seed)}
     return denoising_score_matching_loss(linear(slope), data, **options).item()
 
@@ -47,9 +49,10 @@ def standard_error(slope: float) -> float:
     return math.sqrt((second_moment - expected_loss(slope) ** 2) / COUNT)
 
 
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), VOLUME], ids=str)
 @pytest.mark.parametrize("slope", [0.0, BEST_SLOPE, 1.0])
-def test_value_is_the_closed_form_for_gaussian_data_and_linear_gradients(slope):
-    assert abs(loss_of(slope) - expected_loss(slope)) <= 3 * standard_error(slope)
+def test_value_is_the_closed_form_for_gaussian_data_and_linear_gradients(slope, size):
+    assert abs(loss_of(slope, size=size) - expected_loss(slope)) <= 3 * standard_error(slope)
 
 
 @pytest.mark.parametrize("offset", [-0.3, -0.05, 0.05, 0.3])

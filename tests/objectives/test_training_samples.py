@@ -133,6 +133,36 @@ def test_a_persistent_chain_goes_on_where_the_same_slice_with_the_same_mask_was_
     assert torch.equal(images[1], start_of(other, "sense", seed=3)[0][1])
 
 
+class SumOverFrames:
+    """An energy of series whose frames have nothing to do with one another."""
+
+    def __init__(self, energy):
+        self.energy = energy
+
+    def value_and_grad(self, image):
+        value, gradient = self.energy.value_and_grad(image[0])
+        return value.sum()[None], gradient[None]
+
+
+@pytest.mark.parametrize("start", ["sense", "noise", "persistent"])
+def test_chains_of_a_series_come_to_what_its_frames_come_to(problem, draw, start):
+    frames = SlowEnergy(draw(2, 8, 8, seed=1))
+    maps, mask = problem.A.sensitivity_map[:1, :, None], problem.A.sampling_mask[:, 0][None, None]
+    kspace = problem.masked_kspace.movedim(0, 1)[None]
+    series = Problem(SenseOperator(maps, mask), kspace, torch.ones(1), [("a.h5", 0)])
+    # Without noise all there is to see is the minimum, and that of a sum over frames is that of each.
+    found = draw_training_samples(
+        series,
+        SumOverFrames(frames),
+        shared=SharedSettings(noise_std=1e-9),
+        chains=PersistentChainSettings(start, num_steps=1, map_steps=40, map_noise_curvature=0.3),
+        stored=PersistentChains(1),
+        generator=torch.Generator().manual_seed(0),
+    ).images[0, 0]
+    expected = mm_map(problem.A, problem.masked_kspace, frames, max_iterations=200, tolerance=1e-14).image
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
 # ---- What is said before training
 
 

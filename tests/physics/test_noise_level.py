@@ -103,3 +103,8 @@ def test_where_there_is_nothing_to_find_one_line_says_so(coils, width, told):
 def test_an_empty_slice_is_refused():
     with pytest.raises(DeepenError, match="zero everywhere"):
         estimated_noise_std(torch.zeros(1, 8, SIZE, SIZE, dtype=torch.complex64), torch.ones(1, 1, SIZE, SIZE))
+
+
+def test_a_level_is_estimated_of_slices_alone(one_line_error):
+    with one_line_error("masked_kspace", "(1, 8, 3, 32, 32)", "(batch, coil, height, width)"):
+        estimated_noise_std(torch.zeros(1, 8, 3, 32, 32, dtype=torch.complex64), torch.ones(1, 1, 3, 32, 32))
