@@ -309,11 +309,16 @@ def test_data_that_are_not_finite(one_line_error, make_mask, value):
 @pytest.mark.parametrize("axes", [(-2, -1), (-3, -2, -1)], ids=["series", "volume"])
 @pytest.mark.parametrize("full", [True, False])
 def test_the_scale_of_slices_is_the_root_mean_square_of_theirs(kind, axes, full):
-    size, factors = 64, torch.tensor([1.0, 2.0, 0.0, 2.0], dtype=torch.float64)
+    size, (y, x) = 64, coordinates(64)
     mask = torch.ones(size, size, dtype=torch.bool) if full else square_mask(size)
-    maps, masks = smooth_maps(size)[:, :, None].expand(-1, -1, 4, -1, -1), mask.expand(1, 1, 4, -1, -1)
-    A = SenseOperator(maps, masks, fourier_axes=axes)
-    image = factors[:, None, None] * smooth_object(size)
-    scale = intensity_scale(A, A.forward(image[None]), kind=kind)
-    # Two slices of four twice as bright, and one empty: the root of (1 + 4 + 0 + 4)/4. Of what is not sampled alike.
-    assert float(scale) == pytest.approx(1.5 * float(reference_scale(size, kind)), rel=1e-12 if full else 0.05)
+    maps, masks = smooth_maps(size), mask[None, None]
+    many = SenseOperator(
+        maps[:, :, None].expand(-1, -1, 4, -1, -1), masks.expand(1, 4, -1, -1)[:, None], fourier_axes=axes
+    )
+    profiles = torch.stack([1 + 0 * (x + y), 1 + 2 * x + 0 * y, 0 * (x + y), 2 - 3 * y + 0 * x])
+    image = profiles * smooth_object(size)
+    scale = intensity_scale(many, many.forward(image[None]), kind=kind)
+    one = SenseOperator(maps, torch.ones_like(masks))
+    squares = [float(intensity_scale(one, one.forward(image[n : n + 1]), kind=kind)) ** 2 for n in (0, 1, 3)]
+    # An empty slice counts.
+    assert float(scale) == pytest.approx(math.sqrt(sum(squares) / 4), rel=1e-12 if full else 0.05)

@@ -84,3 +84,15 @@ def test_the_gauge_of_a_series_or_volume_of_equal_slices_is_that_of_a_slice(smoo
     A = SenseOperator(*many, fourier_axes=axes)
     found = align_phase(A, A.forward(image[:, None].expand(-1, 4, -1, -1))).sensitivity_map
     torch.testing.assert_close(found, expected[:, :, None].expand_as(found), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("axes", "sign"), [((-2, -1), -1), ((-3, -2, -1), 1)], ids=["series", "volume"])
+def test_along_an_axis_of_kspace_the_phase_is_that_of_the_low_pass_and_along_others_its_own(smooth, axes, sign):
+    body, maps, phase, mask = smooth
+    A = SenseOperator(*(each[:, :, None].expand(-1, -1, 4, -1, -1) for each in (maps, mask)), fourier_axes=axes)
+    alternating = 0.2 + torch.tensor([1.0, -1.0, 1.0, -1.0]).double()[:, None, None]
+    first, second = (
+        align_phase(A, A.forward((factor * body * phase)[None])) for factor in (1.0 + 0 * alternating, alternating)
+    )
+    signs = torch.tensor([1, sign, 1, sign])[:, None, None]
+    torch.testing.assert_close(second.sensitivity_map, signs * first.sensitivity_map, rtol=0, atol=1e-3)
