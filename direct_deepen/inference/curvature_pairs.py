@@ -54,18 +54,16 @@ class CurvaturePairs:
         """Return whether an image has a pair, boolean (batch,)."""
         return (self.weights > 0).any(dim=0)
 
-    def updated(self, step: torch.Tensor, change: torch.Tensor, accepted: torch.Tensor, forget: torch.Tensor) -> Self:
-        """Return the pairs with a new first one where a step was ``accepted``, and none where they are to ``forget``.
+    def updated(self, step: torch.Tensor, change: torch.Tensor, weight: torch.Tensor, forget: torch.Tensor) -> Self:
+        """Return the pairs with a new first one where its ``weight`` is above zero, and none where they are to go.
 
-        Both are boolean (batch,); the oldest pair is dropped.
+        ``weight`` is the :func:`inverse_curvature` of the new pair, float64 (batch,), or zero where it is not to be
+        kept; ``forget`` is boolean (batch,). The oldest pair is dropped.
         """
         weights = torch.where(forget, 0.0, self.weights)
         if len(weights) == 0:
             return self
-        curvature = inner_product(step, change)
-        size = (inner_product(step, step) * inner_product(change, change)).sqrt()
-        weight = torch.where(curvature > _LEAST_COSINE * size, 1 / curvature, 0.0)
-        keep = accepted & (weight > 0)
+        keep = weight > 0
         image = per_image(keep, step)
         return type(self)(
             torch.where(image, torch.cat([step[None], self.steps[:-1]]), self.steps),
@@ -75,6 +73,16 @@ class CurvaturePairs:
 
     def __getitem__(self, index: torch.Tensor) -> Self:
         return type(self)(self.steps[:, index], self.changes[:, index], self.weights[:, index])
+
+
+def inverse_curvature(step: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """Return 1/(s·y) of a step s and the change y of the gradient along it, (batch, ...) → float64 (batch,).
+
+    Zero where there is no positive curvature to learn from, nor from a change that is not finite.
+    """
+    curvature = inner_product(step, change)
+    size = (inner_product(step, step) * inner_product(change, change)).sqrt()
+    return torch.where((curvature > _LEAST_COSINE * size) & torch.isfinite(size), 1 / curvature, 0.0)
 
 
 def _factor(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from direct_deepen.inference.cost import (
     inner_product,
     largest_curvature,
 )
-from direct_deepen.inference.curvature_pairs import CurvaturePairs
+from direct_deepen.inference.curvature_pairs import CurvaturePairs, inverse_curvature
 from direct_deepen.inference.options import grouped, refuse_unknown
 from direct_deepen.parts import setting
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient, not_finite
@@ -33,10 +33,15 @@ _SMALLEST_CURVATURE = 1e-4
 _SUFFICIENT_DECREASE = 1e-4
 """Share of the decrease promised by the gradient that a quasi-Newton step has to bring (Armijo)."""
 
-_POWER_ITERATIONS = 5
 _PATIENCE = 5
-_DECAY = 0.9
+_DECAY = 0.95
 _RAISE = 2.0
+
+_LESSONS = 2
+"""Steps refused in a row from which the memory learns, before it is emptied."""
+
+_START_TOLERANCE = 1e-2
+"""Relative residual of the SENSE solution that MAP starts at: the energy changes it by far more."""
 
 _LARGEST_CURVATURE = 1e8
 """Steps of size 1/L below the precision of single-precision images: raising L further changes nothing."""
@@ -94,8 +99,8 @@ class MapStep:
     """First L; estimated by default."""
     memory: int = setting(5, least=0)
     """Steps remembered, each with two images; 0 is the paper's plain majorize-minimize."""
-    cg_tolerance: float = setting(1e-3, above=0)
-    """Relative residual of the inner conjugate gradients."""
+    cg_tolerance: float = setting(0.3, above=0)
+    """Relative residual of the inner conjugate gradients: what they leave, the memory learns from the steps."""
     cg_iterations: int = setting(20, least=1)
     """Limit of the inner conjugate gradients."""
 
@@ -122,14 +127,17 @@ def mm_map(
                       = x_n - (A^H A + L I)^{-1} \nabla C(x_n)
 
     The second form is the one computed. It is the first with conjugate gradients started at x_n; solved to any accuracy
-    it lowers the majorizer, so an inexact solution costs speed but never the descent. L starts from a power iteration
-    at the first iterate. A step is taken if E stays below its majorizer there and C does not rise; otherwise L is
-    doubled and the step redone. After a step that was taken L falls by a tenth, so that it follows the local curvature.
+    it lowers the majorizer, so an inexact solution costs speed but never the descent. L starts from the curvature of E
+    in a random direction at the first iterate. A step is taken if E stays below its majorizer there and C does not
+    rise; otherwise L is doubled and the step redone. After a step that was taken L falls by a twentieth, so that it
+    follows the local curvature.
 
     That is slow where the cost is flat, so the steps after the first are those of limited-memory BFGS with
     (AᴴA + LI)⁻¹ as its initial matrix: the last ``memory`` steps and the changes of ∇C that they made correct
-    the majorizer. Such a step is taken if C falls by a share of what the gradient promises (Armijo); otherwise the
-    memory is emptied, and the next step is one of plain majorize-minimize again.
+    the majorizer. Such a step is taken if C falls by a share of what the gradient promises (Armijo). A step that is
+    refused tells of a curvature that was not known: the memory takes it in, and another is tried from the same place.
+    After two such lessons in a row, or where the curvature is not positive, the memory is emptied, and the next step is
+    one of plain majorize-minimize again.
 
     Parameters
     ----------
@@ -140,7 +148,7 @@ def mm_map(
     energy
         Anything with ``value_and_grad``.
     init
-        Start, complex (batch, height, width); SENSE with λ = 0.01 by default.
+        Start, complex (batch, height, width); SENSE with λ = 0.01, roughly solved, by default.
     progress
         Show a progress bar, if standard error is a terminal: E, C, the step 1/L, and the number of images left.
     **keywords
@@ -169,7 +177,7 @@ def mm_map(
     require_energy(energy)
     require_finite_data(masked_kspace)
     masked_kspace = within_mask(A, masked_kspace)
-    x = sense(A, masked_kspace) if init is None else init.clone()
+    x = sense(A, masked_kspace, tolerance=_START_TOLERANCE) if init is None else init.clone()
     solver = _Solver(A, masked_kspace, energy, stopping, step)
     state, gradient_evaluations = solver.first_state(x)
     flat_slope = state.flat_slope
@@ -239,6 +247,8 @@ class _State:
     """Norm of ∇C that is small enough."""
     short_steps: torch.Tensor
     """How many of the last steps in a row were short enough."""
+    refusals: torch.Tensor
+    """How many of the last steps in a row were refused."""
     done: torch.Tensor
 
     def __getitem__(self, index: torch.Tensor) -> "_State":
@@ -258,13 +268,6 @@ class _Solver:
     def first_state(self, image: torch.Tensor) -> tuple[_State, int]:
         """Return the state at the start, and how many gradients it took."""
         batch = len(image)
-        if self.step.curvature is None:
-            estimate = largest_curvature(self.energy, image, num_iterations=_POWER_ITERATIONS)
-            curvature = estimate.double().clamp_min(_SMALLEST_CURVATURE)
-            evaluations = batch * (_POWER_ITERATIONS + 2)
-        else:
-            curvature = torch.full((batch,), self.step.curvature, dtype=torch.float64, device=image.device)
-            evaluations = batch
         terms = cost_terms(self.A, self.masked_kspace, self.energy, image)
         norms = image_norm(terms.gradient)
         if bad := not_finite(terms.cost + norms):
@@ -274,12 +277,19 @@ class _Solver:
                 "values",
                 bad,
             )
+        if self.step.curvature is None:
+            estimate = largest_curvature(self.energy, image, num_iterations=1, gradient=terms.prior_gradient)
+            curvature = estimate.double().clamp_min(_SMALLEST_CURVATURE)
+            evaluations = 2 * batch
+        else:
+            curvature = torch.full((batch,), self.step.curvature, dtype=torch.float64, device=image.device)
+            evaluations = batch
         # At a minimum the slope of the start is rounding error, which no later slope could be small against.
         slope = self.stopping.gradient_tolerance * norms
         flat_slope = torch.maximum(slope, _ROUNDING * image_norm(self.A.adjoint(self.masked_kspace)))
         none = torch.zeros(batch, dtype=torch.int64, device=image.device)
         pairs = CurvaturePairs.empty(self.step.memory, image)
-        return _State(terms, curvature, pairs, none.double(), flat_slope, none, none.bool()), evaluations
+        return _State(terms, curvature, pairs, none.double(), flat_slope, none, none, none.bool()), evaluations
 
     def next_state(self, state: _State) -> _State:
         """Try a step; where it is refused, and where an image is done, the image stays what it is."""
@@ -294,12 +304,15 @@ class _Solver:
         slope = image_norm(candidate.gradient)
         flat = slope <= state.flat_slope
         terms = candidate.where(accepted, state.terms)
-        # Where a step of the memory is refused, the memory is to blame and not L.
-        factor = torch.where(accepted, _DECAY, torch.where(refused & ~state.pairs.filled(), _RAISE, 1.0))
+        refusals = torch.where(refused, state.refusals + 1, 0)
+        # Of a step that was refused too: it went too far along a curvature that the memory did not know.
+        step, change_of_gradient = candidate.image - state.terms.image, candidate.gradient - state.terms.gradient
+        weight = torch.where(state.done, 0.0, inverse_curvature(step, change_of_gradient))
+        forget = refused & ((refusals > min(_LESSONS, self.step.memory)) | (weight == 0))
+        pairs = state.pairs.updated(step, change_of_gradient, torch.where(forget, 0.0, weight), forget)
+        # Where a lesson is to be had, the memory is to blame and not L.
+        factor = torch.where(accepted, _DECAY, torch.where(forget, _RAISE, 1.0))
         curvature = (state.curvature * factor).clamp_min(_SMALLEST_CURVATURE)
-        pairs = state.pairs.updated(
-            terms.image - state.terms.image, terms.gradient - state.terms.gradient, accepted, forget=refused
-        )
         given_up = curvature > _LARGEST_CURVATURE
         lost = refused & given_up & ~torch.isfinite(candidate.cost + slope)
         if bool(lost.any()):
@@ -309,7 +322,7 @@ class _Solver:
                 lost.nonzero().flatten().tolist(),
             )
         done = state.done | (short & (flat | (short_steps >= _PATIENCE))) | given_up
-        return _State(terms, curvature, pairs, decrease, state.flat_slope, short_steps, done)
+        return _State(terms, curvature, pairs, decrease, state.flat_slope, short_steps, refusals, done)
 
     def _try_step(self, state: _State) -> tuple[CostTerms, torch.Tensor, torch.Tensor]:
         """Take the quasi-Newton step at the state.

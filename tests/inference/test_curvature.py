@@ -76,6 +76,23 @@ def test_one_gradient_an_iteration_and_one_at_the_image(quadratic, draw):
     assert quadratic.batches == [2] * 8
 
 
+def test_a_gradient_that_is_known_is_not_computed_again(quadratic, draw):
+    image = draw(2, 5, 6)
+    expected = largest_curvature(quadratic, image, num_iterations=3)
+    _, gradient = quadratic.value_and_grad(image)
+    quadratic.batches.clear()
+    assert torch.equal(largest_curvature(quadratic, image, num_iterations=3, gradient=gradient), expected)
+    assert quadratic.batches == [2] * 3
+
+
+def test_one_iteration_gives_the_root_mean_square_of_the_eigenvalues(gaussian_energy, draw):
+    # 225 eigenvalues of a diagonal Hessian; ‖Hv‖²/‖v‖² of white noise v varies by (var λ²)^½/(15 mean λ²), 6 %.
+    eigenvalues = torch.linspace(0.1, 1.0, 225, dtype=torch.float64)
+    energy = gaussian_energy(torch.diag(eigenvalues + 0j) / (0.5 * 0.1**2), 0.1)
+    value = largest_curvature(energy, draw(1, 15, 15), num_iterations=1)
+    assert float(value) == pytest.approx(float(eigenvalues.square().mean().sqrt()), rel=0.1)
+
+
 def test_difference_quotient_is_a_lower_bound_of_the_top_eigenvalue_and_exact_along_it(quadratic, draw):
     step = draw(20, 5, 6)
     quotient = difference_quotient(step[None], quadratic.value_and_grad(step)[1][None])

@@ -146,11 +146,12 @@ def test_a_short_step_is_no_end_before_the_gradient_is_small(problem, gaussian_e
     result = mm_map(A, kspace, energy, init=start, tolerance=1.0, gradient_tolerance=gradient_tolerance)
     first = torch.linalg.vector_norm(cost_terms(A, kspace, energy, start).gradient, dim=(1, 2))
     assert bool(result.converged.all())
-    done_early = (result.cost_history.diff(dim=0)[:5] < 0).all(dim=0)
+    done_early = (result.cost_history.diff(dim=0) < 0).sum(dim=0) == 5
     ratio = result.gradient_norm / first
     assert bool(((ratio <= gradient_tolerance) | done_early).all())
-    # Five short steps in a row end it in any case.
-    assert result.iterations <= 5
+    # Five short steps in a row end it in any case; from one or two that are refused the memory learns.
+    assert int((result.cost_history.diff(dim=0) < 0).sum(dim=0).max()) <= 5
+    assert result.iterations <= 7
 
 
 def test_iteration_limit_is_kept_and_reported(problem, gaussian_energy, draw):
@@ -166,7 +167,7 @@ def test_start_is_sense_by_default_and_any_start_reaches_the_same_minimum(proble
     energy = gaussian_energy(dense_precision(draw), NOISE_STD)
     default = mm_map(A, kspace, energy, **TIGHT)
     # The history ends with the cost of the image; what came before is that and the steps, each rounded once.
-    first = cost_terms(A, kspace, energy, sense(A, kspace)).cost
+    first = cost_terms(A, kspace, energy, sense(A, kspace, tolerance=1e-2)).cost
     torch.testing.assert_close(default.cost_history[0], first, rtol=1e-12, atol=0)
     start = 10 * draw(3, 8, 8, seed=40)
     copy = start.clone()
@@ -193,15 +194,15 @@ def test_a_constant_added_to_the_energy_changes_nothing(random_operator, smooth_
     A = random_operator(2, 3, dtype=dtype)
     kspace = A.forward(draw(2, 8, 8, seed=3, dtype=dtype))
     energy = smooth_energy_case.build(8, 8, dtype=kspace.real.dtype)
-    expected = mm_map(A, kspace, energy)
+    expected = mm_map(A, kspace, energy, max_iterations=8)
     for constant in constants:
+        # Values are believed to four roundings of c, 0.05 for 1e5 in single precision; the gradients tell the rest to
+        # the third order of a step. Over many steps rounding refuses one sooner or later, from which the memory learns,
+        # and an energy with several minima may end in another: it is the first steps that are the same.
+        first = mm_map(A, kspace, Shifted(energy, constant), max_iterations=8)
+        assert relative_error(first.image, expected.image) <= 1e-3
         result = mm_map(A, kspace, Shifted(energy, constant))
         assert bool(result.converged.all())
-        # Values are believed to four roundings of c, 0.05 for 1e5 in single precision; the gradients tell the rest to
-        # the third order of a step. Measured: the same steps, but for one more or less. Both are minima to 1e-3 of the
-        # slope.
-        assert abs(result.iterations - expected.iterations) <= 2
-        assert relative_error(result.image, expected.image) <= 1e-3
         assert bool((result.cost_history.diff(dim=0) <= 0).all())
 
 
@@ -228,7 +229,7 @@ def test_where_rounding_hides_the_cost_and_the_slope_stays_it_is_not_called_conv
 
     A, kspace = problem
     single = SenseOperator(A.sensitivity_map.to(torch.complex64), A.sampling_mask)
-    result = mm_map(single, kspace.to(torch.complex64), Absolute())
+    result = mm_map(single, kspace.to(torch.complex64), Absolute(), step=MapStep(memory=0))
     assert not bool(result.converged.any())
     (record,) = caplog.records
     assert "rounding" in record.getMessage()
@@ -284,6 +285,23 @@ def test_a_curvature_that_is_too_small_is_raised_and_descent_holds(problem, gaus
     assert relative_error(result.image, mm_map(A, kspace, energy, **TIGHT).image) <= 2e-5
     # The first steps had to be refused: C stood still.
     assert bool((result.cost_history[1] == result.cost_history[0]).all())
+
+
+def test_a_step_that_is_refused_teaches_the_direction_that_was_not_known(problem, gaussian_energy, draw):
+    A, kspace = problem
+    basis, _ = torch.linalg.qr(draw(64, 64, seed=30))
+    eigenvalues = torch.full((64,), 0.1, dtype=torch.float64)
+    eigenvalues[0] = 50.0
+    energy = gaussian_energy((basis * eigenvalues) @ basis.mH, 2**0.5)
+    start = 100 * draw(3, 8, 8, seed=40)
+    refused = {}
+    for memory in (5, 0):
+        history = mm_map(A, kspace, energy, init=start, step=MapStep(curvature=0.2, memory=memory)).cost_history
+        refused[memory] = (history.diff(dim=0)[:10] == 0).sum(dim=0)
+    # Without a memory L is doubled until it bounds the one stiff direction, log2(50/0.2) = 8 times. Measured with it: 5
+    # or 6, in the same ten steps; a memory that learns of steps that are taken alone has the same eight.
+    assert bool((refused[0] == 8).all())
+    assert bool((refused[5] < 8).all())
 
 
 def test_a_curvature_that_is_too_large_is_lowered(problem, gaussian_energy, draw):
