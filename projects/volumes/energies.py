@@ -13,6 +13,9 @@ LAYERS = 4
 HIDDEN_CHANNELS = {2: 48, 3: 24}
 """By the number of dimensions: 43,000 weights of two, and 34,000 of three."""
 
+TEMPERATURE = 0.25
+"""κ = 1/(2c²) with c = √2, that of the package's energies: ∇E is κ times the noise that images have."""
+
 LARGEST_NOISE, IMAGE_ENERGY_WEIGHT, LEARNING_RATE = 0.1, 0.3, 2e-3
 CROP = 64
 """Rows and columns of what an update sees."""
@@ -22,9 +25,8 @@ def new_energy(dimensions: int, seed: int) -> QuadraticEnergy:
     """Return an energy with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # 1/(2c²) with c = √2, the temperature of the package's energies.
         return QuadraticEnergy(
-            hidden_channels=HIDDEN_CHANNELS[dimensions], num_layers=LAYERS, weight=0.25, dimensions=dimensions
+            hidden_channels=HIDDEN_CHANNELS[dimensions], num_layers=LAYERS, weight=TEMPERATURE, dimensions=dimensions
         )
 
 
@@ -65,7 +67,7 @@ def trained(dimensions: int, series: Sequence[torch.Tensor], *, num_updates: int
     for _, piece in zip(bar, crops(series, generator), strict=False):
         loss = denoising_score_matching_loss(
             energy, piece if dimensions == 3 else piece[0], max_noise_std=LARGEST_NOISE, generator=noise,
-            scale=energy.weight, energy_weight=IMAGE_ENERGY_WEIGHT,
+            scale=TEMPERATURE, energy_weight=IMAGE_ENERGY_WEIGHT,
         )  # fmt: skip
         optimizer.zero_grad()
         loss.backward()
