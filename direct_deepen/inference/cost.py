@@ -30,7 +30,7 @@ def image_norm(images: torch.Tensor, *, leading: int = 1) -> torch.Tensor:
 
 
 def inner_product(left: torch.Tensor, right: torch.Tensor, *, leading: int = 1) -> torch.Tensor:
-    """Re⟨left, right⟩ of every image in double precision; axes are those of :func:`image_norm`."""
+    """Re⟨left, right⟩ of every image in double precision; axes are those of ``image_norm``."""
     if left.is_complex():
         left, right = (torch.view_as_real(images.resolve_conj()) for images in (left, right))
     product = left * right
