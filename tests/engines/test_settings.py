@@ -172,7 +172,8 @@ def test_what_the_configuration_says_arrives_in_the_settings():
 def test_the_keys_of_a_model_are_those_of_its_network_and_of_the_engine(name):
     model = load_model_from_name(f"deepen.priors.{name}")
     prior = model.__mro__[model.__mro__.index(models.DirectModel) + 1]
-    network = set(inspect.signature(prior.__init__).parameters) - {"self"}
+    # The number of dimensions is no choice of a configuration: DIRECT's data are slices here.
+    network = set(inspect.signature(prior.__init__).parameters) - {"self", "dimensions"}
     engine = {field.name for field in dataclasses.fields(EngineSettings)}
     keys = {field.name for field in dataclasses.fields(load_model_config_from_name(f"deepen.priors.{name}"))}
     assert keys == network | engine | {"model_name", "engine_name"}
