@@ -9,7 +9,9 @@ import torch
 from torch.multiprocessing import start_processes
 
 from benchmarks.setting import Setting
-from projects.speed import scaling, two_processes
+from direct_deepen import SenseOperator, mm_map
+from direct_deepen.priors import QuadraticEnergy
+from projects.speed import map_steps, scaling, two_processes
 
 
 def test_scaling_measures_every_value_of_every_axis_and_draws_it(tmp_path, monkeypatch):
@@ -40,3 +42,17 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path, monkeypatch):
     assert change > 1e-4
     assert figures["largest_relative_difference_of_weights"] < 0.02 * change
     assert len(figures["images_a_second"]) == 3
+
+
+def test_what_map_takes_is_counted_where_it_is_done(random_operator, draw):
+    A = random_operator(1, dtype=torch.complex64)
+    assert isinstance(A, SenseOperator)
+    b, energy = A.forward(draw(1, 8, 8, dtype=torch.complex64)), QuadraticEnergy(hidden_channels=4, num_layers=2)
+    operator, recorded = map_steps.CountedOperator(A), map_steps.RecordedEnergy(energy)
+    result = mm_map(operator, b, recorded, init=torch.zeros(1, 8, 8, dtype=torch.complex64))
+    assert len(recorded.images) == result.gradient_evaluations
+    # A residual and its adjoint at the start and at every step, and Aᴴb once to know what gradient is zero; what is
+    # more are conjugate gradients, one application at least a step.
+    least = 1 + result.iterations + 0.5
+    assert operator.count >= least + result.iterations
+    assert (operator.count - least) % 1 == 0
