@@ -47,9 +47,14 @@ class Inference(Part, ABC):
         """
         return problem, {}
 
-    def sense(self, problem: Problem) -> torch.Tensor:
+    def sense(self, problem: Problem, *, tolerance: float = 1e-6) -> torch.Tensor:
         """Return the SENSE solution of the configuration, complex (batch, height, width)."""
-        return sense(problem.A, problem.masked_kspace, regularization=self.shared.sense_regularization)
+        return sense(
+            problem.A,
+            problem.masked_kspace,
+            regularization=self.shared.sense_regularization,
+            tolerance=tolerance,
+        )
 
 
 inferences: Registry[Inference] = Registry("inference")

@@ -11,7 +11,7 @@ from torch import nn
 from direct_deepen.errors import require
 from direct_deepen.inference.base import Estimate, Estimator, inferences, learned
 from direct_deepen.inference.iterations import FixedPointResult, equilibrium, proximal_iteration, unrolled_gradient
-from direct_deepen.inference.mm_map import MapResult, Stopping, mm_map
+from direct_deepen.inference.mm_map import START_TOLERANCE, MapResult, Stopping, mm_map
 from direct_deepen.inference.noise_by_ring import noise_by_ring
 from direct_deepen.parts import setting
 from direct_deepen.physics.problem import Problem
@@ -112,7 +112,7 @@ class Map(Estimator):
             problem.A,
             problem.masked_kspace,
             self.weighted(energy, noise_std),
-            init=self.sense(problem),
+            init=self.sense(problem, tolerance=START_TOLERANCE),
             stopping=Stopping(self.tolerance, max_iterations=self.max_iterations),
             progress=True,
         )

@@ -40,7 +40,7 @@ _RAISE = 2.0
 _LESSONS = 2
 """Steps refused in a row from which the memory learns, before it is emptied."""
 
-_START_TOLERANCE = 1e-2
+START_TOLERANCE = 1e-2
 """Relative residual of the SENSE solution that MAP starts at: the energy changes it by far more."""
 
 _LARGEST_CURVATURE = 1e8
@@ -177,7 +177,7 @@ def mm_map(
     require_energy(energy)
     require_finite_data(masked_kspace)
     masked_kspace = within_mask(A, masked_kspace)
-    x = sense(A, masked_kspace, tolerance=_START_TOLERANCE) if init is None else init.clone()
+    x = sense(A, masked_kspace, tolerance=START_TOLERANCE) if init is None else init.clone()
     solver = _Solver(A, masked_kspace, energy, stopping, step)
     state, gradient_evaluations = solver.first_state(x)
     flat_slope = state.flat_slope

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from direct_deepen.inference.cost import inner_product
-from direct_deepen.inference.curvature_pairs import CurvaturePairs
+from direct_deepen.inference.curvature_pairs import CurvaturePairs, inverse_curvature
 
 SIZE = 4
 
@@ -35,7 +35,7 @@ def remembered(hessians, draw, size, count):
     for number in range(count):
         step = draw(2, SIZE, SIZE, seed=60 + number)
         went_in.append((step, apply(hessians, step)))
-        pairs = pairs.updated(*went_in[-1], all_images(), forget=~all_images())
+        pairs = pairs.updated(*went_in[-1], inverse_curvature(*went_in[-1]), forget=~all_images())
     return pairs, went_in
 
 
@@ -70,25 +70,36 @@ def test_pairs_of_negative_curvature_are_left_out_and_directions_descend(hessian
     pairs, _ = remembered(hessians, draw, 3, 2)
     gradient, step = draw(2, SIZE, SIZE, seed=70), draw(2, SIZE, SIZE, seed=71)
     change = torch.stack([-step[0], step[1]])
-    updated = pairs.updated(step, change, all_images(), forget=~all_images())
+    weight = inverse_curvature(step, change)
+    assert float(weight[0]) == 0
+    updated = pairs.updated(step, change, weight, forget=~all_images())
     before, after = pairs.direction(gradient, solve), updated.direction(gradient, solve)
     assert torch.equal(before[0], after[0])
     assert not torch.equal(before[1], after[1])
     assert bool((inner_product(gradient, after) < 0).all())
 
 
+def test_curvature_is_inverted_where_it_is_positive_and_finite(draw):
+    step = draw(2, SIZE, SIZE, seed=71)
+    torch.testing.assert_close(inverse_curvature(step, 2 * step), 0.5 / inner_product(step, step), rtol=1e-12, atol=0)
+    for change in (-step, 1j * step, 0 * step, torch.full_like(step, float("nan")), torch.full_like(step, torch.inf)):
+        assert inverse_curvature(step, change).tolist() == [0.0, 0.0]
+
+
 def test_images_forget_select_and_skip_on_their_own(hessians, draw):
     pairs, _ = remembered(hessians, draw, 3, 2)
     gradient = draw(2, SIZE, SIZE, seed=70)
     first = torch.tensor([True, False])
-    forgotten = pairs.updated(gradient, gradient, ~all_images(), forget=first)
+    forgotten = pairs.updated(gradient, gradient, torch.zeros(2, dtype=torch.float64), forget=first)
     assert forgotten.filled().tolist() == [False, True]
     direction = forgotten.direction(gradient, solve)
     assert torch.equal(direction[0], -solve(gradient)[0])
     assert torch.equal(direction[1], pairs.direction(gradient, solve)[1])
     alone = pairs[torch.tensor([1])].direction(gradient[1:], solve)
     torch.testing.assert_close(alone[0], direction[1], rtol=1e-12, atol=1e-12)
-    skipped = pairs.updated(draw(2, SIZE, SIZE, seed=72), gradient, first, forget=~all_images())
+    step = draw(2, SIZE, SIZE, seed=72)
+    weight = torch.where(first, inverse_curvature(step, step), 0.0)
+    skipped = pairs.updated(step, step, weight, forget=~all_images())
     assert torch.equal(skipped.direction(gradient, solve)[1], direction[1])
 
 
@@ -97,7 +108,7 @@ def test_nothing_given_is_changed(hessians, draw):
     gradient = draw(2, SIZE, SIZE, seed=70)
     copy, steps, weights = gradient.clone(), pairs.steps.clone(), pairs.weights.clone()
     pairs.direction(gradient, solve)
-    pairs.updated(gradient, gradient, all_images(), forget=all_images())
+    pairs.updated(gradient, gradient, inverse_curvature(gradient, gradient), forget=all_images())
     assert torch.equal(gradient, copy)
     assert torch.equal(pairs.steps, steps)
     assert torch.equal(pairs.weights, weights)
