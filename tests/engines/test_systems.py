@@ -38,8 +38,8 @@ LAST, CHECKPOINT = 7, 5
 """The last iteration of a training, and that of the checkpoint before it."""
 
 
-def mean_of_chains(A, b, prior, start, generator):
-    image = mm_map(A, b, prior, init=start, max_iterations=MAP_ITERATIONS).image
+def mean_of_chains(A, b, prior, _, generator):
+    image = mm_map(A, b, prior, max_iterations=MAP_ITERATIONS).image
     options = {"num_samples": 3, "num_steps": 12, "keep": 10, "init": image, "generator": generator}
     return langevin(A, b, prior, noise_std=0.01, **options).images.mean(dim=0)
 
@@ -61,14 +61,12 @@ SYSTEMS = {
     "deepen": ("demo_deepen", mean_of_chains, 1e-3),
     "deepen_of_any_noise": (
         "brain_deepen",
-        lambda A, b, prior, start, _: (
-            mm_map(A, b, at_noise(prior, 0.01), init=start, max_iterations=MAP_ITERATIONS).image
-        ),
+        lambda A, b, prior, *_: mm_map(A, b, at_noise(prior, 0.01), max_iterations=MAP_ITERATIONS).image,
         1e-3,
     ),
     "muse": (
         "phantom_muse",
-        lambda A, b, prior, start, _: mm_map(A, b, prior, init=start, max_iterations=MAP_ITERATIONS).image,
+        lambda A, b, prior, *_: mm_map(A, b, prior, max_iterations=MAP_ITERATIONS).image,
         1e-4,
     ),
     "pnp_ista": (
