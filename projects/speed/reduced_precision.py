@@ -6,7 +6,6 @@ Posterior means of the weights that come with the package, on phantoms that trai
 the same noise with convolutions of float32 and of bfloat16.
 """
 
-import argparse
 import statistics
 import time
 from pathlib import Path
@@ -14,35 +13,24 @@ from pathlib import Path
 import torch
 
 from direct_deepen import Posterior, langevin, load_pretrained, mm_map
-from direct_deepen.data.cases import cases, inference_dataset
-from direct_deepen.data.phantom import write_phantoms
 from direct_deepen.evaluation.metrics import quality
 from direct_deepen.evaluation.tables import write_csv
 from direct_deepen.priors import ReducedPrecision
 from direct_deepen.progress import progress_bar
+from projects.speed.phantoms import WEIGHTS, phantom_cases, phantom_parser
 
-CONFIGURATION = Path("configs/pretrained_2d4x.yaml")
 NOISE_STD = 0.01
 
 
 def main() -> None:
     """Sample every slice in both precisions; print the means of the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("projects/speed/results"))
-    # Masks follow from the path of the data.
-    parser.add_argument("--data", type=Path, default=Path("runs/speed/data"))
-    parser.add_argument("--volumes", type=int, default=5)
-    parser.add_argument("--slices", type=int, default=4)
+    parser = phantom_parser(__doc__.splitlines()[0], data=Path("runs/speed/data"), slices=4)
     parser.add_argument("--chains", type=int, default=16)
     parser.add_argument("--steps", type=int, default=100)
     arguments = parser.parse_args()
-    energy = load_pretrained("brain_phantom_2d4x")
+    energy = load_pretrained(WEIGHTS)
     energies = {"float32": energy, "bfloat16": ReducedPrecision(energy)}
-    rows = []
-    write_phantoms(
-        arguments.data, num_volumes=arguments.volumes, num_slices=arguments.slices, size=64, num_coils=8, seed=3
-    )
-    found = list(cases(inference_dataset(CONFIGURATION, arguments.data)))
+    rows, found = [], phantom_cases(arguments)
     for number, case in enumerate(progress_bar(found, name="slices", unit="slice", total=len(found))):
         A, b = case.problem.A, case.problem.masked_kspace
         start = mm_map(A, b, energy).image
