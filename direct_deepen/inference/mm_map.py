@@ -156,8 +156,8 @@ def mm_map(
 
     Notes
     -----
-    A constant added to E changes nothing, and E may be negative. Where the rounding of E would decide whether C falls,
-    ∇C at both ends of the step does.
+    A constant added to E changes nothing but the rounding of E, and E may be negative. Where that rounding would decide
+    whether C falls, ∇C at both ends of the step does.
 
     Guaranteed for every energy, up to the rounding of C: C never rises from one iterate to the next. For energies with
     Lipschitz ∇E the iterates approach a stationary point (Lemma 2.1). For ``relu`` or ``absolute`` energies ∇E jumps;
