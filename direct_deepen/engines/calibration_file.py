@@ -96,6 +96,7 @@ def read_calibration(path: Path) -> Calibration:
         # Langevin chains of before there was a choice of precision, and of noise.
         calibration.sampling.setdefault("convolutions", "float32")
         calibration.sampling.setdefault("averaged_noise", False)
+        calibration.sampling.setdefault("momentum", 0.0)
         calibration.sampling.setdefault("antithetic", False)
     return calibration
 

@@ -223,7 +223,7 @@ class Prediction(MRIModelEngine):
         if isinstance(inference, Map) and inference.noise_level == "given" and not inference.noise_by_ring:
             attributes["noise_std"] = inference.posterior_noise_std
         if isinstance(inference, Sampler):
-            names = ("num_samples", "num_steps", "keep", "averaged_noise")
+            names = ("num_samples", "num_steps", "keep", "averaged_noise", "momentum")
             attributes |= {name: getattr(inference, name) for name in names if hasattr(inference, name)}
             fitted = self.calibration
             attributes |= {"calibrated": fitted is not None, "std_scale": 1.0 if fitted is None else fitted.std_scale}

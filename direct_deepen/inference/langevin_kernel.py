@@ -67,9 +67,9 @@ class ChainState:
     """⟨∇C, P∇C⟩, which the acceptance needs; None without Metropolis adjustment."""
     log_scale: torch.Tensor
     """Logarithm of the factor between the step of adapting Metropolis chains and the stable one."""
-    noise: torch.Tensor | None
-    """What was drawn for the step to here, complex (chain, batch, ...), where steps have the mean of two
-    draws; None where they have their own."""
+    momentum: torch.Tensor | None
+    """Of the step to here, over ε/√2, complex (chain, batch, ...): of a chain that has arrived noise of covariance P⁻¹.
+    None where every step has noise of its own."""
 
 
 def first_state(
@@ -78,7 +78,7 @@ def first_state(
     step_size: float | None,
     *,
     metropolis: bool,
-    averaged_noise: bool = False,
+    kept_momentum: float | None = None,
     generator: ChainGenerators,
 ) -> ChainState:
     """Return the state of chains at their start; without a ``step_size`` that costs a second gradient."""
@@ -93,25 +93,34 @@ def first_state(
         curvature = torch.full_like(terms.cost, float("nan"))
         size = torch.full_like(terms.cost, step_size)
     slope = target.slope(terms) if metropolis else None
-    # The start has no part in its noise: with √3 of it the first step has as much noise as one has without averaging.
-    noise = 3**0.5 * target.metric.noise(start, generator) if averaged_noise else None
-    return ChainState(terms, size, curvature, slope, torch.zeros_like(size), noise)
+    momentum = None
+    if kept_momentum is not None:
+        # The start has no part in its momentum: with so much of it the first step has as much noise as one of its own.
+        variance = (3 + kept_momentum**2) / (1 + kept_momentum) ** 2
+        momentum = variance**0.5 * target.metric.noise(start, generator)
+    return ChainState(terms, size, curvature, slope, torch.zeros_like(size), momentum)
 
 
 def next_state(
-    target: Target, state: ChainState, generator: ChainGenerators, *, adapting_step: int | None
+    target: Target,
+    state: ChainState,
+    generator: ChainGenerators,
+    *,
+    adapting_step: int | None,
+    kept_momentum: float | None = None,
 ) -> tuple[ChainState, torch.Tensor]:
     """Take a step of every chain; return its state, and whether the proposal was accepted, boolean (chain, batch).
 
     ``adapting_step`` is the number of the step, from 1, while curvature and step size adapt; None once they are frozen.
+    ``kept_momentum`` is c, 0 to below 1, of chains that have a momentum.
     """
     here = state.terms
-    proposal, drawn = _proposal(target, state, generator)
+    proposal, momentum = _proposal(target, state, generator, kept_momentum)
     there = target(proposal)
     if state.slope is None:
         probability = torch.ones_like(state.step_size)
         accepted = torch.ones_like(state.step_size, dtype=torch.bool)
-        moved = replace(state, terms=there, noise=drawn)
+        moved = replace(state, terms=there, momentum=momentum)
     else:
         slope = target.slope(there)
         logarithm = log_acceptance(here, there, state.step_size, state.slope - slope, target.noise_std)
@@ -145,16 +154,22 @@ def _stable_step(target: Target, curvature: torch.Tensor) -> torch.Tensor:
 
 
 def _proposal(
-    target: Target, state: ChainState, generator: ChainGenerators
+    target: Target, state: ChainState, generator: ChainGenerators, kept_momentum: float | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return where a step leads, and what was drawn for it if the next one is to have a half of that."""
+    """Return where a step leads, and its momentum where there is one."""
     here = state.terms
     step = per_image(state.step_size.to(here.image.real.dtype), here.image)
     drawn = target.metric.noise(here.image, generator)
-    noise = drawn if state.noise is None else 0.5 * (state.noise + drawn)
-    # In place: what is kept of the draw is not this tensor.
-    move = noise.mul_(target.noise_std * step.sqrt()).sub_(step * here.gradient)
-    return target.metric.solve(move).add_(here.image), None if state.noise is None else drawn
+    noise_std = target.noise_std
+    if state.momentum is None or kept_momentum is None:
+        move = drawn.mul_(noise_std * step.sqrt()).sub_(step * here.gradient)
+        return target.metric.solve(move).add_(here.image), None
+    # p ← p − δ∇C, the half kick that ends the step before and the one that begins this; half a move by p, and by what
+    # friction leaves of p with fresh noise. All in units of ε/√2, of which δ = √(2τ) makes a move of ε√τ.
+    kicked = state.momentum - (2 * step.sqrt() / noise_std) * here.gradient
+    momentum = kept_momentum * kicked + (1 - kept_momentum**2) ** 0.5 * drawn
+    move = (0.5 * noise_std * step.sqrt()) * (kicked + momentum)
+    return target.metric.solve(move).add_(here.image), momentum
 
 
 def log_acceptance(

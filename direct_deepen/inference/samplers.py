@@ -45,6 +45,8 @@ class Langevin(Sampler, Map):
     averaged_noise: bool = False
     """Whether the noise of a step is the mean of two draws: the deviation of samples then does not depend on τ, as far
     as the cost is quadratic."""
+    momentum: float = setting(0.0, least=0, below=1)
+    """Share of its momentum that a step keeps, with ``averaged_noise``: chains then need fewer steps."""
     antithetic: bool = False
     """Whether every second chain has the noise of the one before, negated: the mean then has hardly any error of its
     own, and as many chains say half as much of the deviation."""
@@ -58,6 +60,17 @@ class Langevin(Sampler, Map):
         require(
             self.keep <= self.num_steps,
             f"{path}.keep is {self.keep!r}; allowed: 1 to {path}.num_steps = {self.num_steps}",
+        )
+        self.step.check(path)
+
+    @property
+    def step(self) -> LangevinStep:
+        """How chains step."""
+        return LangevinStep(
+            self.step_size,
+            preconditioner=self.preconditioner,
+            averaged_noise=self.averaged_noise,
+            momentum=self.momentum,
         )
 
     def sampling(self) -> dict[str, Any]:
@@ -92,7 +105,7 @@ class Langevin(Sampler, Map):
             chains=Chains(
                 self.num_samples, self.num_steps, self.keep, max_images=self.max_images, antithetic=self.antithetic
             ),
-            step=LangevinStep(self.step_size, preconditioner=self.preconditioner, averaged_noise=self.averaged_noise),
+            step=self.step,
             generator=generator,
             progress=True,
         )

@@ -54,6 +54,7 @@ Attributes of the file:
 ``num_steps``, ``keep``             steps of a chain, and states kept of it (DEEPEN)
 ``averaged_noise``                  whether steps are without bias where C is quadratic; if not, samples are about a
                                     tenth too far from their mean (docs/guarantees.md)
+``momentum``                        share of its momentum that a step keeps (DEEPEN)
 ``quantile_probabilities``          of ``quantiles``
 ``calibrated``, ``std_scale``       whether ``direct-deepen calibrate`` was run for the weights, and the scale of the
                                     samples about their mean that it fitted; 1 where it was not (DEEPEN)

@@ -325,7 +325,7 @@ class Run:
         if method.num_samples > 0:
             inference = method.inference(self.prior.noise_std)
             assert isinstance(inference, Langevin)
-            names = ("num_samples", "num_steps", "keep", "averaged_noise")
+            names = ("num_samples", "num_steps", "keep", "averaged_noise", "momentum")
             attributes |= {name: getattr(inference, name) for name in names}
             attributes["quantile_probabilities"] = list(inference.quantiles)
         if prepared.voxel_size is not None:

@@ -402,6 +402,8 @@ def test_the_message_counts_chains_over_all_groups(sample, draw):
         ({"init_std": 0.0}, ["init_std is 0.0"]),
         ({"preconditioner": 0.0}, ["preconditioner is 0.0"]),
         ({"metropolis": True, "averaged_noise": True}, ["averaged_noise is True", "metropolis"]),
+        ({"momentum": 0.5}, ["momentum is 0.5", "averaged_noise", "0"]),
+        ({"momentum": 1.0, "averaged_noise": True}, ["momentum is 1.0", "< 1"]),
         ({"init": "zeros"}, ["init is 'zeros'", "noise", "sense"]),
         ({"init": torch.zeros(3, 8, 8, dtype=torch.complex128)}, ["init", "(3, 8, 8)", "(2, 8, 8)", "(3, 2, 8, 8)"]),
     ],
@@ -428,9 +430,10 @@ def test_groups_of_options_say_what_the_old_keywords_do(sample, problem, energy)
 
 
 @pytest.mark.parametrize("max_images", [1, 4, 32])
-def test_with_averaged_noise_neither_groups_nor_other_chains_change_a_chain(sample, max_images):
-    few = sample(num_samples=2, averaged_noise=True)
-    many = sample(num_samples=5, keep=3, averaged_noise=True, max_images=max_images)
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_with_averaged_noise_neither_groups_nor_other_chains_change_a_chain(sample, max_images, momentum):
+    few = sample(num_samples=2, averaged_noise=True, momentum=momentum)
+    many = sample(num_samples=5, keep=3, averaged_noise=True, momentum=momentum, max_images=max_images)
     # Only sums round otherwise in batches of another shape.
     torch.testing.assert_close(many.by_chain()[:2, -1], few.by_chain()[:, -1], rtol=1e-10, atol=1e-10)
     # Another chain than that of noise of its own, at as many gradients.

@@ -357,17 +357,50 @@ def test_preconditioned_chains_have_the_step_bias_of_their_metric(posterior, den
 
 
 @pytest.mark.parametrize(
-    ("metric", "step_size", "num_steps"),
-    [(None, 1.0, 30), (None, None, 60), (PRECONDITIONER, 1.0, 12)],
-    ids=["paper", "paper, adapted", "metric of the data"],
+    ("metric", "step_size", "num_steps", "momentum"),
+    [
+        (None, 1.0, 30, 0.0),
+        (None, None, 60, 0.0),
+        (PRECONDITIONER, 1.0, 12, 0.0),
+        (None, 1.0, 40, 0.6),
+        (None, None, 40, 0.6),
+        (PRECONDITIONER, 1.0, 40, 0.6),
+        (PRECONDITIONER, 1.5, 60, 0.8),
+    ],
+    ids=["paper", "adapted", "metric", "momentum", "momentum, adapted", "momentum, metric", "more momentum, metric"],
 )
-def test_with_averaged_noise_the_step_has_no_bias(posterior, dense_normal, metric, step_size, num_steps):
+def test_with_averaged_noise_the_step_has_no_bias(posterior, dense_normal, metric, step_size, num_steps, momentum):
     # The plain chain with τ = 1 has up to three times this variance (above).
     truth = posterior(8, 8)
     inner = truth if metric is None else preconditioned(truth, dense_normal)
-    step = LangevinStep(step_size, preconditioner=metric, averaged_noise=True)
+    step = LangevinStep(step_size, preconditioner=metric, averaged_noise=True, momentum=momentum)
     samples = thousand_chains(truth, num_steps, step)
     assert_standard_normal(inner.whitened(samples.images, inner.stationary_variance(0.0)))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.6, 0.9])
+def test_with_momentum_the_mean_of_an_antithetic_pair_is_a_damped_oscillator(posterior, draw, momentum):
+    truth, step_size, num_steps = posterior(6, 6), 0.5, 7
+    start = truth.mean.reshape(1, 6, 6) + draw(1, 6, 6, seed=8)
+    samples = langevin(
+        truth.A,
+        truth.kspace,
+        truth.energy,
+        noise_std=NOISE_STD,
+        generator=torch.Generator().manual_seed(0),
+        init=start,
+        chains=Chains(2, num_steps, keep=num_steps, antithetic=True),
+        step=LangevinStep(step_size, averaged_noise=True, momentum=momentum),
+    )
+    # In every direction, of curvature h: the noise of a pair cancels.
+    position = (start.flatten() - truth.mean) @ truth.basis.conj()
+    velocity, duration = torch.zeros_like(position), (2 * step_size) ** 0.5
+    for mean in samples.by_chain().mean(dim=0):
+        pushed = velocity - duration * truth.curvature * position
+        velocity = momentum * pushed
+        position = position + duration / 2 * (pushed + velocity)
+        found = (mean.flatten() - truth.mean) @ truth.basis.conj()
+        torch.testing.assert_close(found, position, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("step_size", [0.3, 0.6])
