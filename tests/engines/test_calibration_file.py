@@ -121,7 +121,6 @@ def test_all_that_the_spread_depends_on_is_compared(calibrated, mean_config, one
         "preconditioner": {"inference.preconditioner": 0.3},
         "convolutions": {"inference.convolutions": "bfloat16"},
         "averaged_noise": {"inference.averaged_noise": True},
-        "momentum": {"inference.averaged_noise": True, "inference.momentum": 0.5},
         "sampler": {"inference": {"name": "annealed_langevin"}},
     }
     for name, changes in others.items():
