@@ -15,7 +15,7 @@ from direct_deepen.errors import DeepenError, require
 
 @dataclass(frozen=True)
 class Limits:
-    """What a setting may be: within limits, exclusive and inclusive ones, or one of ``choices``.
+    """What a setting may be: a number within limits, exclusive and inclusive ones, or one of ``choices``, or either.
 
     Numbers are finite unless ``infinite``; no comparison holds for NaN.
     """
@@ -28,8 +28,10 @@ class Limits:
     infinite: bool = False
 
     def allow(self, value: Any) -> bool:
-        """Return whether a value is allowed."""
-        if self.choices:
+        """Return whether a value is allowed; None is not."""
+        if value is None:
+            return False
+        if isinstance(value, str) or (self.choices and not self._bounds()):
             return value in self.choices
         return (
             (self.above is None or value > self.above)
@@ -40,11 +42,17 @@ class Limits:
         )
 
     def __str__(self) -> str:
-        if self.choices:
+        bounds = self._bounds()
+        if not bounds:
             return ", ".join(self.choices)
+        told = " and ".join(bounds)
+        if not (self.infinite or self.below is not None or self.most is not None):
+            told = f"finite and {told}"
+        return ", or ".join([told, *self.choices])
+
+    def _bounds(self) -> list[str]:
         bounds = ((">", self.above), (">=", self.least), ("<", self.below), ("<=", self.most))
-        told = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
-        return told if self.infinite or self.below is not None or self.most is not None else f"finite and {told}"
+        return [f"{sign} {bound:g}" for sign, bound in bounds if bound is not None]
 
 
 def setting(default: Any, **limits: Any) -> Any:

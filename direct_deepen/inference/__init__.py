@@ -12,7 +12,7 @@ from direct_deepen.inference.iterations import FixedPointResult, equilibrium, pr
 from direct_deepen.inference.langevin import Chains, LangevinStep, langevin
 from direct_deepen.inference.mm_map import MapResult, MapStep, Stopping, mm_map
 from direct_deepen.inference.noise_levels import power_schedule, variance_exploding_schedule
-from direct_deepen.inference.samplers import AnnealedLangevin, DiffusionSampling, Langevin
+from direct_deepen.inference.samplers import AnnealedLangevin, DiffusionSampling, FastLangevin, Langevin
 from direct_deepen.inference.samples import Samples
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Equilibrium",
     "Estimate",
     "Estimator",
+    "FastLangevin",
     "FixedPointResult",
     "Inference",
     "Langevin",

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from direct_deepen.errors import DivergenceError, require, require_choice, require_positive
-from direct_deepen.inference.cost import image_norm
+from direct_deepen.inference.cost import image_norm, largest_curvature
 from direct_deepen.inference.langevin_kernel import Target, first_state, next_state
 from direct_deepen.inference.metric import DataMetric, Metric
 from direct_deepen.inference.options import grouped, refuse_unknown
@@ -28,6 +28,12 @@ _FINITE_CHECK_INTERVAL = 20
 _SHOWN_CHAINS = 5
 _INEXACT, _EXACT = 1e-3, 1e-9
 """Relative residuals of the preconditioner: its error biases the chain by about as much."""
+
+_WEIGHT_OVER_CURVATURE = 1.5
+"""μ over the root mean square of the eigenvalues of the Hessian of E: with it the adapting step is about one."""
+
+_SMALLEST_WEIGHT = 1e-4
+"""Relative to ‖A‖ ≤ 1: without any curvature the metric would be singular where A is."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,10 @@ class LangevinStep:
     """Accept or refuse every step so that the target is exact (MALA); the adapting step then aims at an acceptance of
     0.574. Energies have to be accurate to much less than ε²: in single precision a network of E ≈ 1 is, for ε = 0.01
     (measured error of the logarithm 0.003), a constant of 100 is not."""
-    preconditioner: float | None = setting(None, above=0)
-    """μ, of the size of the curvature of E (0.3 for the energies of this package); None for P = I, the paper's."""
+    preconditioner: float | str | None = setting(None, above=0, choices=("curvature",))
+    """μ, of the size of the curvature of E, or ``curvature`` to find it where the chains start: 0.3 for the energies of
+    phantoms, 0.003 for those of heads, as it goes with ε². None for P = I, the paper's. Where μ is much larger, chains
+    are slow in what is not sampled."""
     averaged_noise: bool = False
     """Whether z is the mean of what is drawn for this step and the one before (Leimkuhler and Matthews, 2013): then a
     quadratic C has no bias of the step, and others one of second order in τ. It takes one more image a chain. Not with
@@ -210,12 +218,13 @@ def langevin(
 
     # A refused step would otherwise depend on how exactly the proposal was solved for.
     accuracy = _EXACT if step.metropolis else _INEXACT
-    metric = Metric() if step.preconditioner is None else DataMetric(A, masked_kspace, step.preconditioner, accuracy)
-    target = Target(A, masked_kspace, energy, noise_std, metric)
+    target = Target(A, masked_kspace, energy, noise_std, Metric())
     generators = ChainGenerators.from_one(
         generator, chains.num_samples, len(masked_kspace), antithetic=chains.antithetic
     )
     starts = _starts(target, init, init_std, chains.num_samples, generators)
+    if step.preconditioner is not None:
+        target.metric = DataMetric(A, masked_kspace, _metric_weight(step.preconditioner, energy, starts[0]), accuracy)
     steps = chains.num_steps * chains.num_samples
     with progress_bar(name="Langevin", unit="step", total=steps, shown=progress) as bar:
         runs = [
@@ -225,8 +234,9 @@ def langevin(
     images, histories = zip(*runs, strict=True)
     return Samples(
         images=torch.cat(images).flatten(0, 1),
-        # One at the start, and another for the first step size if none is given.
-        gradient_evaluations=(chains.num_steps + (2 if step.step_size is None else 1)) * starts.shape[:2].numel(),
+        # One at the start, another for the first step size if none is given, and two of an image for its curvature.
+        gradient_evaluations=(chains.num_steps + (2 if step.step_size is None else 1)) * starts.shape[:2].numel()
+        + (2 * len(masked_kspace) if isinstance(step.preconditioner, str) else 0),
         chain=torch.arange(chains.num_samples).repeat_interleave(chains.keep),
         step=chains.kept_steps.repeat(chains.num_samples),
         noise_std=noise_std,
@@ -251,6 +261,16 @@ def _starts(
     if init == "noise":
         return init_std * noise
     return sense(target.A, target.masked_kspace) + target.noise_std * noise
+
+
+def _metric_weight(
+    preconditioner: float | str, energy: DifferentiableEnergy, start: torch.Tensor
+) -> float | torch.Tensor:
+    """Return μ: what it is, or real (batch,) from the curvature of E."""
+    if not isinstance(preconditioner, str):
+        return preconditioner
+    curvature = largest_curvature(energy, start, num_iterations=1)
+    return (_WEIGHT_OVER_CURVATURE * curvature).clamp_min(_SMALLEST_WEIGHT)
 
 
 def _run(

@@ -7,6 +7,7 @@ import torch
 from direct_deepen.physics.conjugate_gradient import conjugate_gradient
 from direct_deepen.physics.noise import ChainGenerators, complex_normal_like
 from direct_deepen.physics.operator import LinearOperator, over_chains
+from direct_deepen.physics.per_image import per_image
 
 _CG_ITERATIONS = 100
 
@@ -37,17 +38,18 @@ class DataMetric(Metric):
     A: LinearOperator
     masked_kspace: torch.Tensor
     """b, complex (batch, coil, height, width); only its shape and type are used."""
-    weight: float
-    """μ > 0."""
+    weight: float | torch.Tensor
+    """μ > 0, of all images or real (batch,)."""
     tolerance: float | torch.Tensor
     """Relative residual of the conjugate gradients, of all chains or real (chain, batch)."""
 
     def solve(self, image: torch.Tensor) -> torch.Tensor:
         """Return Px of chains (chain, batch, ...)."""
+        weight = self._weight_like(image)
 
         def inverse(flat: torch.Tensor) -> torch.Tensor:
-            normal = over_chains(self.A).normal(flat.unflatten(0, image.shape[:2]))
-            return normal.flatten(0, 1) + self.weight * flat
+            chains = flat.unflatten(0, image.shape[:2])
+            return (over_chains(self.A).normal(chains) + weight * chains).flatten(0, 1)
 
         flat = image.flatten(0, 1)
         tolerance = self.tolerance.flatten() if isinstance(self.tolerance, torch.Tensor) else self.tolerance
@@ -58,9 +60,17 @@ class DataMetric(Metric):
         """Return Aᴴz₁ + √μ z₂, of covariance P⁻¹."""
         data = self.masked_kspace.expand(len(like), *self.masked_kspace.shape)
         adjoint = over_chains(self.A).adjoint(complex_normal_like(data, generator=generator))
-        return adjoint + self.weight**0.5 * complex_normal_like(like, generator=generator)
+        return adjoint + self._weight_like(like) ** 0.5 * complex_normal_like(like, generator=generator)
 
     def largest_eigenvalue(self, norm_squared: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
         """Return the larger of the estimates for measured and unmeasured directions."""
         sampled = (norm_squared + curvature) / (norm_squared + self.weight)
         return torch.maximum(sampled, curvature / self.weight)
+
+    def _weight_like(self, image: torch.Tensor) -> float | torch.Tensor:
+        """Return μ in the shape that multiplies chains (chain, batch, ...)."""
+        return (
+            per_image(self.weight.to(image.real.dtype), image[0])
+            if isinstance(self.weight, torch.Tensor)
+            else self.weight
+        )

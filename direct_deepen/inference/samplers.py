@@ -40,8 +40,9 @@ class Langevin(Sampler, Map):
     """``sense``, ``noise`` or ``map``: where the chains start."""
     step_size: float | None = setting(None, above=0)
     """τ; null adapts it during burn-in."""
-    preconditioner: float | None = setting(None, above=0)
-    """μ of chains in the metric of the data, which converge in a quarter of the steps; null for the paper's."""
+    preconditioner: float | str | None = setting(None, above=0, choices=("curvature",))
+    """μ of chains in the metric of the data, which converge in a quarter of the steps, or ``curvature`` for that of E
+    where they start; null for the paper's."""
     averaged_noise: bool = False
     """Whether the noise of a step is the mean of two draws: the deviation of samples then does not depend on τ, as far
     as the cost is quadratic."""
@@ -109,6 +110,22 @@ class Langevin(Sampler, Map):
             generator=generator,
             progress=True,
         )
+
+
+@inferences("fast")
+@dataclass
+class FastLangevin(Langevin):
+    """:class:`Langevin` that says as much with the fewest evaluations, of what was tried (projects/speed).
+
+    It steps in the metric of the data and the curvature of E, with averaged noise and momentum, in antithetic pairs.
+    """
+
+    num_samples: int = setting(8, least=1)
+    num_steps: int = setting(40, least=1)
+    preconditioner: float | str | None = setting("curvature", above=0, choices=("curvature",))
+    averaged_noise: bool = True
+    momentum: float = setting(0.8, least=0, below=1)
+    antithetic: bool = True
 
 
 @inferences("diffusion_sampling")

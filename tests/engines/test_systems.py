@@ -17,6 +17,8 @@ from direct_deepen.data.batch import problem_from_batch, reference_image
 from direct_deepen.engines.reconstruction import image_generator
 from direct_deepen.engines.trained import load_denoiser
 from direct_deepen.inference import (
+    Chains,
+    LangevinStep,
     annealed_langevin,
     diffusion_posterior_sampling,
     equilibrium,
@@ -44,6 +46,21 @@ def mean_of_chains(A, b, prior, _, generator):
     return langevin(A, b, prior, noise_std=0.01, **options).images.mean(dim=0)
 
 
+def mean_of_fast_chains(A, b, prior, _, generator):
+    energy = at_noise(prior, 0.01)
+    samples = langevin(
+        A,
+        b,
+        energy,
+        noise_std=0.01,
+        init=mm_map(A, b, energy, max_iterations=MAP_ITERATIONS).image,
+        generator=generator,
+        chains=Chains(4, 12, keep=10, antithetic=True),
+        step=LangevinStep(preconditioner="curvature", averaged_noise=True, momentum=0.8),
+    )
+    return samples.images.mean(dim=0)
+
+
 def mean_of_diffusions(A, b, prior, _, generator):
     levels = variance_exploding_schedule(12, 25.0)
     options = {"guidance": 1.0, "num_samples": 3, "max_images": 3, "generator": generator}
@@ -61,7 +78,7 @@ SYSTEMS = {
     "deepen": ("demo_deepen", mean_of_chains, 1e-3),
     "deepen_of_any_noise": (
         "brain_deepen",
-        lambda A, b, prior, *_: mm_map(A, b, at_noise(prior, 0.01), max_iterations=MAP_ITERATIONS).image,
+        mean_of_fast_chains,
         1e-3,
     ),
     "muse": (
@@ -114,6 +131,7 @@ def trained_system(tmp_path_factory, volumes):
             changes["model.inference.noise_by_ring"] = False
             datasets = config["training"]["datasets"][:1]
             config = tiny_direct.changed(config, {"training.datasets": datasets, **changes})
+            config["model"]["inference"] = {"name": "fast"} | tiny_direct.SMALL["fast"]
         if name == "alps":
             teacher = train("dps")
             files = {"teacher_configuration": teacher.file, "teacher_checkpoint": teacher.checkpoint}
@@ -235,7 +253,7 @@ def test_prediction_is_the_inference_of_the_system_with_the_trained_prior(system
     images = arrays[name]
     np.testing.assert_allclose(np.abs(images), reconstruction, rtol=1e-5)
     if name == "mean":
-        assert attributes["num_samples"] == 3
+        assert attributes["num_samples"] == system.config["model"]["inference"]["num_samples"]
         assert arrays["quantiles"].shape == (tiny_direct.SLICES, 5, tiny_direct.SIZE, tiny_direct.SIZE)
         assert (np.diff(arrays["quantiles"], axis=1) >= 0).all()
         assert (arrays["std"] > 0).any()
@@ -254,8 +272,8 @@ def test_prediction_is_the_inference_of_the_system_with_the_trained_prior(system
         assert float((found - expected[0]).norm() / expected.norm()) < tolerance
 
 
-EVALUATIONS = {"deepen": 3 * (12 + 2), "dps": 3 * 12, "alps": 3 * 3 * 2}
-"""Of a posterior; a chain evaluates at its start, and once for its first step size, too."""
+EVALUATIONS = {"deepen": 3 * (12 + 2), "deepen_of_any_noise": 4 * (12 + 2) + 2, "dps": 3 * 12, "alps": 3 * 3 * 2}
+"""Of a posterior; a chain takes two at its start, one for its first step size, and an image two for its curvature."""
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)

@@ -112,6 +112,7 @@ SMALL = {
     "unrolled_gradient": {},
     "equilibrium": {"data_weight_factor": 0.5},
     "langevin": {"num_samples": 3, "num_steps": 12, "keep": 10, "max_iterations": 6},
+    "fast": {"num_samples": 4, "num_steps": 12, "keep": 10, "max_iterations": 6},
     "diffusion_sampling": {"num_samples": 3, "num_steps": 12},
     "annealed_langevin": {"num_samples": 3, "num_levels": 3, "inner_steps": 2},
 }

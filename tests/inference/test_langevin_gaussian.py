@@ -403,6 +403,32 @@ def test_with_momentum_the_mean_of_an_antithetic_pair_is_a_damped_oscillator(pos
         torch.testing.assert_close(found, position, rtol=0, atol=1e-12)
 
 
+def test_a_metric_of_the_curvature_is_found_for_every_image(random_operator, gaussian_energy, draw):
+    A = random_operator(2, 3)
+    kspace, start = A.forward(draw(2, 8, 8, seed=3)), draw(2, 8, 8, seed=4)
+    # ∇E is 0.04 x: the curvature of every direction, whatever the noise. The factor is one and a half.
+    energy = gaussian_energy(0.08 * torch.eye(64, dtype=torch.complex128) / NOISE_STD**2, NOISE_STD)
+
+    def chains(weight: float | str, images: list[int]) -> Samples:
+        return langevin(
+            A.select(torch.tensor(images)),
+            kspace[images],
+            energy,
+            noise_std=NOISE_STD,
+            generator=torch.Generator().manual_seed(1),
+            init=start[images],
+            chains=Chains(3, 4),
+            step=LangevinStep(0.5, preconditioner=weight),
+        )
+
+    found, told = (chains(weight, [0, 1]) for weight in ("curvature", 0.06))
+    torch.testing.assert_close(found.images, told.images, rtol=1e-4, atol=1e-6)
+    assert found.gradient_evaluations == told.gradient_evaluations + 2 * 2
+    # An image by itself has the metric that it has in a batch.
+    alone = chains("curvature", [0])
+    torch.testing.assert_close(alone.images[:, 0], found.images[:, 0], rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("step_size", [0.3, 0.6])
 def test_one_adjusted_preconditioned_step_leaves_the_target_as_it_is(small, dense_normal, draw, step_size):
     inner = preconditioned(small, dense_normal)
