@@ -39,6 +39,9 @@ class Map(Estimator):
     """Change of the cost, relative to its decrease so far plus the misfit, below which the iteration ends."""
     max_iterations: int = setting(500, least=1)
     """When it ends anyway."""
+    accuracy: float | None = setting(None, above=0)
+    """In units of η, the noise of the data per real component: the iteration ends, too, when its last five steps moved
+    the image by no more, root mean square. The minimum is then about as far away (projects/speed)."""
 
     @property
     def posterior_noise_std(self) -> float:
@@ -113,7 +116,11 @@ class Map(Estimator):
             problem.masked_kspace,
             self.weighted(energy, noise_std),
             init=self.sense(problem, tolerance=START_TOLERANCE),
-            stopping=Stopping(self.tolerance, max_iterations=self.max_iterations),
+            stopping=Stopping(
+                self.tolerance,
+                max_iterations=self.max_iterations,
+                accuracy=None if self.accuracy is None else self.accuracy * noise_std / 2**0.5,
+            ),
             progress=True,
         )
 

@@ -89,6 +89,9 @@ class Stopping:
     never hold: five steps in a row within ``tolerance`` will do."""
     max_iterations: int = setting(500, least=1)
     """Limit on the steps tried; each costs one evaluation of E and ∇E."""
+    accuracy: float | None = setting(None, above=0)
+    """An image is done, too, when its last five steps together moved it by no more than this, root mean square over the
+    components: the minimum is then about as far away, where it was measured (projects/speed)."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,8 @@ class _State:
     """How many of the last steps in a row were short enough."""
     refusals: torch.Tensor
     """How many of the last steps in a row were refused."""
+    moves: torch.Tensor
+    """Lengths of the last steps that were taken, float64 (batch, 5); infinite where there were not so many."""
     done: torch.Tensor
 
     def __getitem__(self, index: torch.Tensor) -> "_State":
@@ -289,7 +294,8 @@ class _Solver:
         flat_slope = torch.maximum(slope, _ROUNDING * image_norm(self.A.adjoint(self.masked_kspace)))
         none = torch.zeros(batch, dtype=torch.int64, device=image.device)
         pairs = CurvaturePairs.empty(self.step.memory, image)
-        return _State(terms, curvature, pairs, none.double(), flat_slope, none, none, none.bool()), evaluations
+        moves = torch.full((batch, _PATIENCE), torch.inf, dtype=torch.float64, device=image.device)
+        return _State(terms, curvature, pairs, none.double(), flat_slope, none, none, moves, none.bool()), evaluations
 
     def next_state(self, state: _State) -> _State:
         """Try a step; where it is refused, and where an image is done, the image stays what it is."""
@@ -321,8 +327,16 @@ class _Solver:
                 f"{slope[lost].tolist()}; allowed: finite values",
                 lost.nonzero().flatten().tolist(),
             )
-        done = state.done | (short & (flat | (short_steps >= _PATIENCE))) | given_up
-        return _State(terms, curvature, pairs, decrease, state.flat_slope, short_steps, refusals, done)
+        length = image_norm(step).double()[:, None]
+        moves = torch.where(accepted[:, None], torch.cat([state.moves[:, 1:], length], dim=1), state.moves)
+        still = accepted & (moves.sum(dim=1) < self._nearness(step))
+        done = state.done | still | (short & (flat | (short_steps >= _PATIENCE))) | given_up
+        return _State(terms, curvature, pairs, decrease, state.flat_slope, short_steps, refusals, moves, done)
+
+    def _nearness(self, image: torch.Tensor) -> float:
+        """Return the norm of an image that the accuracy is; zero without one."""
+        components = torch.view_as_real(image[0]).numel() if image.is_complex() else image[0].numel()
+        return (self.stopping.accuracy or 0.0) * components**0.5
 
     def _try_step(self, state: _State) -> tuple[CostTerms, torch.Tensor, torch.Tensor]:
         """Take the quasi-Newton step at the state.

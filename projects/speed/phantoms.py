@@ -10,6 +10,9 @@ CONFIGURATION = Path("configs/pretrained_2d4x.yaml")
 WEIGHTS = "brain_phantom_2d4x"
 """That come with the package."""
 
+NOISE_STD = 0.01
+"""ε of these weights."""
+
 
 def phantom_parser(description: str, *, data: Path, slices: int) -> argparse.ArgumentParser:
     """Return a parser of where to write, and of what is measured on."""

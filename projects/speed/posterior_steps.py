@@ -2,7 +2,7 @@
 
 python -m projects.speed.posterior_steps --output projects/speed/results
 
-Weights that come with the package, on phantoms that training never saw. The judge is chains of a thousand steps; the
+Weights that come with the package, on phantoms that training never saw. The judge is chains of five hundred steps; the
 rows are what shorter ones say of the same slice: the mean, the standard deviation, that of 8×8 blocks, and whether the
 truth's are in their intervals.
 """
@@ -21,10 +21,7 @@ from direct_deepen.evaluation.metrics import quality
 from direct_deepen.inference import FastLangevin
 from direct_deepen.priors.energy import DifferentiableEnergy
 from projects.calibration.run import MASKS, write_configuration
-from projects.speed.phantoms import CONFIGURATION, WEIGHTS, phantom_parser
-
-NOISE_STD = 0.01
-"""ε of these weights."""
+from projects.speed.phantoms import CONFIGURATION, NOISE_STD, WEIGHTS, phantom_parser
 
 BLOCK = 8
 NORMAL = 1.645
@@ -48,7 +45,7 @@ def ways() -> dict[str, Way]:
     chains, step = Chains(fast.num_samples, fast.num_steps, fast.keep, antithetic=True), fast.step
     still = replace(step, momentum=0.0)
     return {
-        "judge": Way(Chains(16, 1000, 160), step),
+        "judge": Way(Chains(16, 500, 80), step),
         "default": Way(Chains(16, 100, 10), LangevinStep()),
         "default, averaged noise": Way(Chains(16, 100, 10), LangevinStep(averaged_noise=True)),
         "fast, paper's metric": Way(chains, replace(step, preconditioner=None)),

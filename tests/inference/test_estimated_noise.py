@@ -7,7 +7,7 @@ import torch
 from direct_deepen import DeepenError, align_phase, intensity_scale, load_pretrained
 from direct_deepen.data.phantom.volume import brain_volume
 from direct_deepen.evaluation.metrics import quality
-from direct_deepen.inference import LangevinStep, langevin, samplers
+from direct_deepen.inference import LangevinStep, Map, estimators, langevin, mm_map, samplers
 from direct_deepen.inference.samplers import AnnealedLangevin, Langevin
 from direct_deepen.parts import check_settings
 from direct_deepen.physics import SenseOperator, estimated_noise_std
@@ -102,6 +102,18 @@ def test_chains_step_as_the_configuration_says(heads, monkeypatch, averaged_nois
     alone = heads[0].select(torch.tensor([0]))
     inference.sample(alone, load_pretrained("brain_phantom_2d4x"), torch.Generator().manual_seed(0))
     assert steps == [LangevinStep(0.3, preconditioner=0.5, averaged_noise=averaged_noise)]
+
+
+def test_the_accuracy_of_map_is_in_units_of_the_noise(heads, monkeypatch):
+    stops = []
+    monkeypatch.setattr(
+        estimators, "mm_map", lambda *args, **options: stops.append(options["stopping"]) or mm_map(*args, **options)
+    )
+    alone, energy = heads[0].select(torch.tensor([0])), load_pretrained("brain_phantom_2d4x")
+    for accuracy in (None, 0.5):
+        Map(noise_std=0.02, accuracy=accuracy, max_iterations=1).solve(alone, energy)
+    # η is ε/√2.
+    assert [stop.accuracy for stop in stops] == [None, pytest.approx(0.5 * 0.02 / 2**0.5)]
 
 
 @pytest.fixture(scope="module")

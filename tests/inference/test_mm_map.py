@@ -162,6 +162,24 @@ def test_iteration_limit_is_kept_and_reported(problem, gaussian_energy, draw):
     assert not bool(result.converged.any())
 
 
+@pytest.mark.parametrize("accuracy", [1e-2, 1e-4])
+def test_an_image_is_done_when_five_steps_move_it_by_less_than_the_accuracy(problem, gaussian_energy, draw, accuracy):
+    A, kspace = problem
+    energy = gaussian_energy(dense_precision(draw), NOISE_STD)
+    never = {"tolerance": 1e-15, "gradient_tolerance": 1e-15}
+    minimum, long = mm_map(A, kspace, energy, **TIGHT).image, mm_map(A, kspace, energy, max_iterations=60, **never)
+    result = mm_map(A, kspace, energy, accuracy=accuracy, **never)
+    assert bool(result.converged.all())
+    assert 5 <= result.iterations < long.iterations
+    distance = (result.image - minimum).abs().square().mean(dim=(1, 2)).div(2).sqrt()
+    # Of a quadratic cost every step brings a share of the rest; five of them more than half.
+    assert float(distance.max()) <= accuracy
+    # One step less and it was not: the rule ends an image as soon as it holds.
+    assert not bool(
+        mm_map(A, kspace, energy, accuracy=accuracy, max_iterations=result.iterations - 1, **never).converged.all()
+    )
+
+
 def test_start_is_sense_by_default_and_any_start_reaches_the_same_minimum(problem, gaussian_energy, draw):
     A, kspace = problem
     energy = gaussian_energy(dense_precision(draw), NOISE_STD)
