@@ -3,12 +3,11 @@
 python -m projects.speed.map_steps --output projects/speed/results
 
 MAP with the weights that come with the package, on phantoms that training never saw: to its stopping rule, and until
-the image stays within 0.05 dB of the minimum's; and where rules of accuracy end it. Counts depend on the machine by
-rounding alone.
+the image stays within 0.05 dB of the minimum's. Counts depend on the machine by rounding alone.
 """
 
 import statistics
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,19 +18,11 @@ from direct_deepen.evaluation.metrics import quality
 from direct_deepen.evaluation.tables import write_csv
 from direct_deepen.priors.energy import DifferentiableEnergy
 from direct_deepen.progress import progress_bar
-from projects.speed.phantoms import NOISE_STD, WEIGHTS, phantom_cases, phantom_parser
+from projects.speed.phantoms import WEIGHTS, phantom_cases, phantom_parser
 
 MINIMUM = Stopping(tolerance=1e-8, gradient_tolerance=1e-5, max_iterations=500)
 WITHIN = 0.05
 """Decibels from the minimum's image."""
-
-ACCURACIES = (1.0, 0.5, 0.2, 0.1, 0.05)
-"""In units of η."""
-
-NEVER = Stopping(tolerance=1e-12, gradient_tolerance=1e-12)
-
-
-NOISE = NOISE_STD / 2**0.5
 
 
 @dataclass
@@ -79,19 +70,9 @@ def counts(case: Case, energy: DifferentiableEnergy) -> dict[str, float]:
     A, b = case.problem.A, case.problem.masked_kspace
     operator, recorded = CountedOperator(A), RecordedEnergy(energy)
     result = mm_map(operator, b, energy)
-    image = mm_map(A, b, recorded, stopping=MINIMUM).image
-    minimum = psnr(image)
+    minimum = psnr(mm_map(A, b, recorded, stopping=MINIMUM).image)
     far = [number for number, image in enumerate(recorded.images) if abs(psnr(image) - minimum) > WITHIN]
-    stopped = dict[str, float]()
-    for accuracy in ACCURACIES:
-        near = mm_map(A, b, energy, stopping=replace(NEVER, accuracy=accuracy * NOISE))
-        distance = (near.image - image).abs().square().mean() / 2
-        stopped |= {
-            f"gradients_{accuracy:g}": near.gradient_evaluations,
-            f"distance_{accuracy:g}": float(distance.sqrt()) / NOISE,
-            f"psnr_change_{accuracy:g}": psnr(near.image) - minimum,
-        }
-    return stopped | {
+    return {
         "psnr_minimum": minimum,
         "psnr": psnr(result.image),
         "gradients": result.gradient_evaluations,

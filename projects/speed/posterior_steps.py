@@ -116,7 +116,7 @@ def rows_of(case: Case, mask: str, energy: DifferentiableEnergy) -> list[dict[st
 def main() -> None:
     """Sample every slice every way; print the means."""
     parser = phantom_parser(__doc__.splitlines()[0], data=Path("runs/speed/posterior"), slices=1)
-    parser.set_defaults(volumes=2)
+    parser.set_defaults(volumes=1)
     parser.add_argument("--masks", nargs="+", default=["2d4x", "1d4x"])
     arguments = parser.parse_args()
     write_phantoms(
