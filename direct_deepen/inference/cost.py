@@ -18,6 +18,9 @@ from direct_deepen.priors.energy import DifferentiableEnergy
 _RELATIVE_STEP = 1e-2
 """h over ‖x‖ (over 1 where x = 0): large enough for single precision, small enough to stay near x."""
 
+SMALLEST_CURVATURE = 1e-4
+"""Relative to ‖A‖ ≤ 1: below it AᴴA + LI would be singular where A is, for an energy without curvature."""
+
 ROUNDINGS = 4
 """Roundings of the last digit of a sum over all pixels; measured: 1 to 2."""
 

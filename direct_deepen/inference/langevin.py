@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from direct_deepen.errors import DivergenceError, require, require_choice, require_positive
-from direct_deepen.inference.cost import image_norm, largest_curvature
+from direct_deepen.inference.cost import SMALLEST_CURVATURE, image_norm, largest_curvature
 from direct_deepen.inference.langevin_kernel import Target, first_state, next_state
 from direct_deepen.inference.metric import DataMetric, Metric
 from direct_deepen.inference.options import grouped, refuse_unknown
@@ -31,9 +31,6 @@ _INEXACT, _EXACT = 1e-3, 1e-9
 
 _WEIGHT_OVER_CURVATURE = 1.5
 """μ over the root mean square of the eigenvalues of the Hessian of E: with it the adapting step is about one."""
-
-_SMALLEST_WEIGHT = 1e-4
-"""Relative to ‖A‖ ≤ 1: without any curvature the metric would be singular where A is."""
 
 
 @dataclass(frozen=True)
@@ -218,13 +215,15 @@ def langevin(
 
     # A refused step would otherwise depend on how exactly the proposal was solved for.
     accuracy = _EXACT if step.metropolis else _INEXACT
-    target = Target(A, masked_kspace, energy, noise_std, Metric())
     generators = ChainGenerators.from_one(
         generator, chains.num_samples, len(masked_kspace), antithetic=chains.antithetic
     )
-    starts = _starts(target, init, init_std, chains.num_samples, generators)
+    spread = noise_std if isinstance(init, str) and init == "sense" else init_std
+    starts = _starts(A, masked_kspace, init, spread, chains.num_samples, generators)
+    metric = Metric()
     if step.preconditioner is not None:
-        target.metric = DataMetric(A, masked_kspace, _metric_weight(step.preconditioner, energy, starts[0]), accuracy)
+        metric = DataMetric(A, masked_kspace, _metric_weight(step.preconditioner, energy, starts[0]), accuracy)
+    target = Target(A, masked_kspace, energy, noise_std, metric, step.kept_momentum)
     steps = chains.num_steps * chains.num_samples
     with progress_bar(name="Langevin", unit="step", total=steps, shown=progress) as bar:
         runs = [
@@ -246,9 +245,14 @@ def langevin(
 
 
 def _starts(
-    target: Target, init: str | torch.Tensor, init_std: float, num_samples: int, generator: ChainGenerators
+    A: LinearOperator,
+    masked_kspace: torch.Tensor,
+    init: str | torch.Tensor,
+    spread: float,
+    num_samples: int,
+    generator: ChainGenerators,
 ) -> torch.Tensor:
-    image = target.adjoint_data
+    image = A.adjoint(masked_kspace)
     shape = (num_samples, *image.shape)
     if isinstance(init, torch.Tensor):
         require(
@@ -257,10 +261,8 @@ def _starts(
         )
         return init.to(image).expand(shape)
     require_choice("init", init, ("noise", "sense"))
-    noise = complex_normal_like(image.expand(shape), generator=generator)
-    if init == "noise":
-        return init_std * noise
-    return sense(target.A, target.masked_kspace) + target.noise_std * noise
+    noise = spread * complex_normal_like(image.expand(shape), generator=generator)
+    return noise if init == "noise" else sense(A, masked_kspace) + noise
 
 
 def _metric_weight(
@@ -270,7 +272,7 @@ def _metric_weight(
     if not isinstance(preconditioner, str):
         return preconditioner
     curvature = largest_curvature(energy, start, num_iterations=1)
-    return (_WEIGHT_OVER_CURVATURE * curvature).clamp_min(_SMALLEST_WEIGHT)
+    return (_WEIGHT_OVER_CURVATURE * curvature).clamp_min(SMALLEST_CURVATURE)
 
 
 def _run(
@@ -287,14 +289,7 @@ def _run(
     Return the images kept (chain, keep, batch, ...), and what else :class:`Samples` says of the chains, by
     name, (..., chain, batch).
     """
-    state = first_state(
-        target,
-        start,
-        options.step_size,
-        metropolis=options.metropolis,
-        kept_momentum=options.kept_momentum,
-        generator=generator,
-    )
+    state = first_state(target, start, options.step_size, metropolis=options.metropolis, generator=generator)
     burn_in, kept_steps = chains.steps_of_burn_in, set(chains.kept_steps.tolist())
     accepted_sum = torch.zeros_like(state.step_size)
     # Allocated before the steps: allocated between their temporaries they would fragment memory.
@@ -304,13 +299,7 @@ def _run(
 
     for step in range(1, chains.num_steps + 1):
         adapting = options.step_size is None and step <= burn_in
-        state, accepted = next_state(
-            target,
-            state,
-            generator,
-            adapting_step=step if adapting else None,
-            kept_momentum=options.kept_momentum,
-        )
+        state, accepted = next_state(target, state, generator, adapting_step=step if adapting else None)
         if step > burn_in:
             accepted_sum += accepted
         costs[step - 1] = state.terms.cost

@@ -20,13 +20,16 @@ _ADAPTATION_DECAY = 0.6
 
 @dataclass
 class Target:
-    """The density ∝ exp(−2C/ε²) of chains (chain, batch, ...), and the metric P of the steps."""
+    """The density ∝ exp(−2C/ε²) of chains (chain, batch, ...), and the dynamics of their steps."""
 
     A: LinearOperator
     masked_kspace: torch.Tensor
     energy: DifferentiableEnergy
     noise_std: float
     metric: Metric
+    """P."""
+    kept_momentum: float | None = None
+    """c, the share of its momentum that a step keeps, 0 to below 1; None where every step has noise of its own."""
 
     def __post_init__(self) -> None:
         self.adjoint_data = self.A.adjoint(self.masked_kspace)
@@ -78,7 +81,6 @@ def first_state(
     step_size: float | None,
     *,
     metropolis: bool,
-    kept_momentum: float | None = None,
     generator: ChainGenerators,
 ) -> ChainState:
     """Return the state of chains at their start; without a ``step_size`` that costs a second gradient."""
@@ -94,28 +96,22 @@ def first_state(
         size = torch.full_like(terms.cost, step_size)
     slope = target.slope(terms) if metropolis else None
     momentum = None
-    if kept_momentum is not None:
+    if target.kept_momentum is not None:
         # The start has no part in its momentum: with so much of it the first step has as much noise as one of its own.
-        variance = (3 + kept_momentum**2) / (1 + kept_momentum) ** 2
+        variance = (3 + target.kept_momentum**2) / (1 + target.kept_momentum) ** 2
         momentum = variance**0.5 * target.metric.noise(start, generator)
     return ChainState(terms, size, curvature, slope, torch.zeros_like(size), momentum)
 
 
 def next_state(
-    target: Target,
-    state: ChainState,
-    generator: ChainGenerators,
-    *,
-    adapting_step: int | None,
-    kept_momentum: float | None = None,
+    target: Target, state: ChainState, generator: ChainGenerators, *, adapting_step: int | None
 ) -> tuple[ChainState, torch.Tensor]:
     """Take a step of every chain; return its state, and whether the proposal was accepted, boolean (chain, batch).
 
     ``adapting_step`` is the number of the step, from 1, while curvature and step size adapt; None once they are frozen.
-    ``kept_momentum`` is c, 0 to below 1, of chains that have a momentum.
     """
     here = state.terms
-    proposal, momentum = _proposal(target, state, generator, kept_momentum)
+    proposal, momentum = _proposal(target, state, generator)
     there = target(proposal)
     if state.slope is None:
         probability = torch.ones_like(state.step_size)
@@ -154,20 +150,20 @@ def _stable_step(target: Target, curvature: torch.Tensor) -> torch.Tensor:
 
 
 def _proposal(
-    target: Target, state: ChainState, generator: ChainGenerators, kept_momentum: float | None
+    target: Target, state: ChainState, generator: ChainGenerators
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return where a step leads, and its momentum where there is one."""
     here = state.terms
     step = per_image(state.step_size.to(here.image.real.dtype), here.image)
     drawn = target.metric.noise(here.image, generator)
-    noise_std = target.noise_std
-    if state.momentum is None or kept_momentum is None:
+    noise_std, kept = target.noise_std, target.kept_momentum
+    if state.momentum is None or kept is None:
         move = drawn.mul_(noise_std * step.sqrt()).sub_(step * here.gradient)
         return target.metric.solve(move).add_(here.image), None
     # p ← p − δ∇C, the half kick that ends the step before and the one that begins this; half a move by p, and by what
     # friction leaves of p with fresh noise. All in units of ε/√2, of which δ = √(2τ) makes a move of ε√τ.
     kicked = state.momentum - (2 * step.sqrt() / noise_std) * here.gradient
-    momentum = kept_momentum * kicked + (1 - kept_momentum**2) ** 0.5 * drawn
+    momentum = kept * kicked + (1 - kept**2) ** 0.5 * drawn
     move = (0.5 * noise_std * step.sqrt()) * (kicked + momentum)
     return target.metric.solve(move).add_(here.image), momentum
 

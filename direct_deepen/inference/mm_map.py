@@ -9,6 +9,7 @@ import torch
 from direct_deepen.errors import DivergenceError
 from direct_deepen.inference.cost import (
     ROUNDINGS,
+    SMALLEST_CURVATURE,
     CostTerms,
     change_by,
     cost_terms,
@@ -26,9 +27,6 @@ from direct_deepen.physics.precision import without_autocast
 from direct_deepen.physics.sense import require_finite_data, sense, within_mask
 from direct_deepen.priors.energy import DifferentiableEnergy, require_energy
 from direct_deepen.progress import METRICS_INTERVAL, progress_bar, show_metrics
-
-_SMALLEST_CURVATURE = 1e-4
-"""Relative to ‖A‖ ≤ 1: below it the majorizer of an energy without curvature would be singular where A is."""
 
 _SUFFICIENT_DECREASE = 1e-4
 """Share of the decrease promised by the gradient that a quasi-Newton step has to bring (Armijo)."""
@@ -284,7 +282,7 @@ class _Solver:
             )
         if self.step.curvature is None:
             estimate = largest_curvature(self.energy, image, num_iterations=1, gradient=terms.prior_gradient)
-            curvature = estimate.double().clamp_min(_SMALLEST_CURVATURE)
+            curvature = estimate.double().clamp_min(SMALLEST_CURVATURE)
             evaluations = 2 * batch
         else:
             curvature = torch.full((batch,), self.step.curvature, dtype=torch.float64, device=image.device)
@@ -318,7 +316,7 @@ class _Solver:
         pairs = state.pairs.updated(step, change_of_gradient, torch.where(forget, 0.0, weight), forget)
         # Where a lesson is to be had, the memory is to blame and not L.
         factor = torch.where(accepted, _DECAY, torch.where(forget, _RAISE, 1.0))
-        curvature = (state.curvature * factor).clamp_min(_SMALLEST_CURVATURE)
+        curvature = (state.curvature * factor).clamp_min(SMALLEST_CURVATURE)
         given_up = curvature > _LARGEST_CURVATURE
         lost = refused & given_up & ~torch.isfinite(candidate.cost + slope)
         if bool(lost.any()):

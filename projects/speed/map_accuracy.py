@@ -8,16 +8,13 @@ mean squares over the components of an image, in units of η; counts depend on t
 
 import statistics
 from dataclasses import replace
-from pathlib import Path
 
-from direct_deepen import Stopping, load_pretrained, mm_map
+from direct_deepen import Stopping, mm_map
 from direct_deepen.data.cases import Case
 from direct_deepen.evaluation.metrics import quality
-from direct_deepen.evaluation.tables import write_csv
 from direct_deepen.priors.energy import DifferentiableEnergy
-from direct_deepen.progress import progress_bar
 from projects.speed.map_steps import MINIMUM
-from projects.speed.phantoms import NOISE_STD, WEIGHTS, phantom_cases, phantom_parser
+from projects.speed.phantoms import NOISE_STD, figures_of_map
 
 ACCURACIES = (1.0, 0.5, 0.2, 0.1, 0.05)
 NOISE = NOISE_STD / 2**0.5
@@ -45,13 +42,7 @@ def distances(case: Case, energy: DifferentiableEnergy) -> dict[str, float]:
 
 def main() -> None:
     """Measure every slice; print the means."""
-    arguments = phantom_parser(__doc__.splitlines()[0], data=Path("runs/speed/map"), slices=2).parse_args()
-    energy, found = load_pretrained(WEIGHTS), phantom_cases(arguments)
-    rows = [
-        {"case": f"{case.volume}#{case.slice_number}"} | distances(case, energy)
-        for case in progress_bar(found, name="slices", unit="slice", total=len(found))
-    ]
-    write_csv(arguments.output / "map_accuracy.csv", rows)
+    rows = figures_of_map(__doc__.splitlines()[0], distances, "map_accuracy.csv")
     for name in list(rows[0])[1:]:
         values = [row[name] for row in rows]
         print(f"{name}: {statistics.mean(values):.2f}, at most {max(values, key=abs):.2f}")

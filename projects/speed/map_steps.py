@@ -8,17 +8,14 @@ the image stays within 0.05 dB of the minimum's. Counts depend on the machine by
 
 import statistics
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from direct_deepen import SenseOperator, Stopping, load_pretrained, mm_map
+from direct_deepen import SenseOperator, Stopping, mm_map
 from direct_deepen.data.cases import Case
 from direct_deepen.evaluation.metrics import quality
-from direct_deepen.evaluation.tables import write_csv
 from direct_deepen.priors.energy import DifferentiableEnergy
-from direct_deepen.progress import progress_bar
-from projects.speed.phantoms import WEIGHTS, phantom_cases, phantom_parser
+from projects.speed.phantoms import figures_of_map
 
 MINIMUM = Stopping(tolerance=1e-8, gradient_tolerance=1e-5, max_iterations=500)
 WITHIN = 0.05
@@ -83,13 +80,7 @@ def counts(case: Case, energy: DifferentiableEnergy) -> dict[str, float]:
 
 def main() -> None:
     """Count for every slice; print the means."""
-    arguments = phantom_parser(__doc__.splitlines()[0], data=Path("runs/speed/map"), slices=2).parse_args()
-    energy, found = load_pretrained(WEIGHTS), phantom_cases(arguments)
-    rows = [
-        {"case": f"{case.volume}#{case.slice_number}"} | counts(case, energy)
-        for case in progress_bar(found, name="slices", unit="slice", total=len(found))
-    ]
-    write_csv(arguments.output / "map_steps.csv", rows)
+    rows = figures_of_map(__doc__.splitlines()[0], counts, "map_steps.csv")
     names = list(rows[0])[1:]
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     print(f"| {' | '.join(f'{statistics.mean(row[name] for row in rows):.2f}' for name in names)} |")

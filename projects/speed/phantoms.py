@@ -1,10 +1,16 @@
 """The phantoms, which training never saw, that scripts of this page measure on, and the weights that they measure."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from direct_deepen import load_pretrained
 from direct_deepen.data.cases import Case, cases, inference_dataset
 from direct_deepen.data.phantom import write_phantoms
+from direct_deepen.evaluation.tables import write_csv
+from direct_deepen.priors.energy import DifferentiableEnergy
+from direct_deepen.progress import progress_bar
 
 CONFIGURATION = Path("configs/pretrained_2d4x.yaml")
 WEIGHTS = "brain_phantom_2d4x"
@@ -27,10 +33,24 @@ def phantom_parser(description: str, *, data: Path, slices: int) -> argparse.Arg
     return parser
 
 
-def phantom_cases(arguments: argparse.Namespace) -> list[Case]:
+def phantom_cases(arguments: argparse.Namespace, configuration: Path = CONFIGURATION) -> list[Case]:
     """Write phantoms, and return their slices as problems with a reference."""
     write_phantoms(
         arguments.data, num_volumes=arguments.volumes, num_slices=arguments.slices, size=arguments.size,
         num_coils=arguments.coils, seed=3,
     )  # fmt: skip
-    return list(cases(inference_dataset(CONFIGURATION, arguments.data)))
+    return list(cases(inference_dataset(configuration, arguments.data)))
+
+
+def figures_of_map(
+    description: str, measure: Callable[[Case, DifferentiableEnergy], dict[str, float]], file_name: str
+) -> list[dict[str, Any]]:
+    """Measure what MAP with these weights does to every slice, write a table of it, and return its rows."""
+    arguments = phantom_parser(description, data=Path("runs/speed/map"), slices=2).parse_args()
+    energy, found = load_pretrained(WEIGHTS), phantom_cases(arguments)
+    rows = [
+        {"case": f"{case.volume}#{case.slice_number}"} | measure(case, energy)
+        for case in progress_bar(found, name="slices", unit="slice", total=len(found))
+    ]
+    write_csv(arguments.output / file_name, rows)
+    return rows

@@ -15,13 +15,12 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from direct_deepen import Chains, LangevinStep, langevin, load_pretrained, mm_map
-from direct_deepen.data.cases import Case, cases, inference_dataset
-from direct_deepen.data.phantom import write_phantoms
+from direct_deepen.data.cases import Case
 from direct_deepen.evaluation.metrics import quality
 from direct_deepen.inference import FastLangevin
 from direct_deepen.priors.energy import DifferentiableEnergy
 from projects.calibration.run import MASKS, write_configuration
-from projects.speed.phantoms import CONFIGURATION, NOISE_STD, WEIGHTS, phantom_parser
+from projects.speed.phantoms import CONFIGURATION, NOISE_STD, WEIGHTS, phantom_cases, phantom_parser
 
 BLOCK = 8
 NORMAL = 1.645
@@ -119,16 +118,13 @@ def main() -> None:
     parser.set_defaults(volumes=1)
     parser.add_argument("--masks", nargs="+", default=["2d4x", "1d4x"])
     arguments = parser.parse_args()
-    write_phantoms(
-        arguments.data, num_volumes=arguments.volumes, num_slices=arguments.slices, size=arguments.size,
-        num_coils=arguments.coils, seed=3,
-    )  # fmt: skip
     energy = load_pretrained(WEIGHTS)
     rows = []
     for mask in arguments.masks:
         configuration = arguments.data.parent / f"{mask}.yaml"
+        configuration.parent.mkdir(parents=True, exist_ok=True)
         write_configuration(CONFIGURATION, MASKS / f"{mask}.yaml", [], configuration)
-        for case in cases(inference_dataset(configuration, arguments.data)):
+        for case in phantom_cases(arguments, configuration):
             rows += rows_of(case, mask, energy)
     table = pd.DataFrame(rows)
     table.to_csv(arguments.output / "posterior_steps.csv", index=False, float_format="%.4g")

@@ -17,9 +17,7 @@ from direct_deepen.evaluation.metrics import quality
 from direct_deepen.evaluation.tables import write_csv
 from direct_deepen.priors import ReducedPrecision
 from direct_deepen.progress import progress_bar
-from projects.speed.phantoms import WEIGHTS, phantom_cases, phantom_parser
-
-NOISE_STD = 0.01
+from projects.speed.phantoms import NOISE_STD, WEIGHTS, phantom_cases, phantom_parser
 
 
 def main() -> None:

@@ -119,6 +119,8 @@ PAIRS = [
         for quantiles in ([0.0, 0.5], [0.5, 1.0], [0.5, 0.5], [0.9, 0.1], [5.0, 95.0], [math.nan])
     ),
     ("inference", "langevin", {"keep": 9, "num_steps": 8}),
+    ("inference", "langevin", {"momentum": 0.5}),
+    ("inference", "fast", {"momentum": 0.5, "averaged_noise": False}),
     ("inference", "annealed_langevin", {"largest_noise_std": 0.01, "smallest_noise_std": 0.01}),
     ("objective", "diffusion", {"largest_noise_std": 0.1, "smallest_noise_std": 0.2}),
     ("objective", "distillation", {"largest_noise_std": 0.1, "smallest_noise_std": 0.1}),

@@ -100,17 +100,24 @@ def assert_standard_normal(deviations: torch.Tensor) -> None:
 # ---- Stationary distribution
 
 
-def thousand_chains(truth: GaussianPosterior, num_steps: int, step: LangevinStep) -> Samples:
-    """The last states of a thousand chains that begin at noise."""
+def chains_of(
+    truth: GaussianPosterior, chains: Chains, step: LangevinStep, init: str | torch.Tensor = "noise"
+) -> Samples:
     return langevin(
         truth.A,
         truth.kspace,
         truth.energy,
         noise_std=NOISE_STD,
         generator=torch.Generator().manual_seed(0),
-        chains=Chains(1000, num_steps, max_images=1000),
+        init=init,
+        chains=chains,
         step=step,
     )
+
+
+def thousand_chains(truth: GaussianPosterior, num_steps: int, step: LangevinStep) -> Samples:
+    """The last states of a thousand chains that begin at noise."""
+    return chains_of(truth, Chains(1000, num_steps, max_images=1000), step)
 
 
 @pytest.mark.parametrize(("size", "step_size"), [((8, 8), 1.0), ((8, 8), 0.25), ((3, 4, 5), 1.0)], ids=str)
@@ -128,18 +135,9 @@ def test_stationary_distribution_has_the_mean_of_the_posterior_and_the_variance_
 @pytest.mark.parametrize("averaged_noise", [False, True])
 def test_of_a_quadratic_cost_pairs_of_antithetic_chains_have_the_exact_mean_and_its_variance(posterior, averaged_noise):
     truth = posterior(6, 6)
-    samples = langevin(
-        truth.A,
-        truth.kspace,
-        truth.energy,
-        noise_std=NOISE_STD,
-        generator=torch.Generator().manual_seed(0),
-        init=truth.mean.reshape(1, 6, 6),
-        chains=Chains(400, 60, max_images=400, antithetic=True),
-        step=LangevinStep(0.5, averaged_noise=averaged_noise),
-    )
+    exact, chains = truth.mean.reshape(1, 6, 6), Chains(400, 60, max_images=400, antithetic=True)
+    samples = chains_of(truth, chains, LangevinStep(0.5, averaged_noise=averaged_noise), exact)
     pairs = samples.images.unflatten(0, (-1, 2))
-    exact = truth.mean.reshape(1, 6, 6)
     # Noise of 0.1, which cancels up to rounding; that of two chains with noise of their own does not.
     torch.testing.assert_close(pairs.mean(dim=1), exact.expand_as(pairs[:, 0]), rtol=0, atol=1e-12)
     assert float((pairs[::2, 0] + pairs[1::2, 0] - 2 * exact).abs().mean()) > 0.01
@@ -382,16 +380,8 @@ def test_with_averaged_noise_the_step_has_no_bias(posterior, dense_normal, metri
 def test_with_momentum_the_mean_of_an_antithetic_pair_is_a_damped_oscillator(posterior, draw, momentum):
     truth, step_size, num_steps = posterior(6, 6), 0.5, 7
     start = truth.mean.reshape(1, 6, 6) + draw(1, 6, 6, seed=8)
-    samples = langevin(
-        truth.A,
-        truth.kspace,
-        truth.energy,
-        noise_std=NOISE_STD,
-        generator=torch.Generator().manual_seed(0),
-        init=start,
-        chains=Chains(2, num_steps, keep=num_steps, antithetic=True),
-        step=LangevinStep(step_size, averaged_noise=True, momentum=momentum),
-    )
+    chains = Chains(2, num_steps, keep=num_steps, antithetic=True)
+    samples = chains_of(truth, chains, LangevinStep(step_size, averaged_noise=True, momentum=momentum), start)
     # In every direction, of curvature h: the noise of a pair cancels.
     position = (start.flatten() - truth.mean) @ truth.basis.conj()
     velocity, duration = torch.zeros_like(position), (2 * step_size) ** 0.5
