@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
@@ -102,7 +103,10 @@ def _type_of(kind: Any, key: str) -> str:
     """Return in words what type a key of a dataclass, or of one in it, has."""
     for name in key.split("."):
         kind = get_type_hints(kind).get(name.partition("[")[0], kind) if is_dataclass(kind) else kind
-    words = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    if isinstance(kind, UnionType):
+        members = [member for member in get_args(kind) if not (member is int and float in get_args(kind))]
+        return " or ".join(words[member] for member in members)
     if kind in words:
         return words[kind]
     return "a section of keys" if is_dataclass(kind) else str(kind).replace("typing.", "")

@@ -86,7 +86,7 @@ class LangevinStep:
     """Accept or refuse every step so that the target is exact (MALA); the adapting step then aims at an acceptance of
     0.574. Energies have to be accurate to much less than ε²: in single precision a network of E ≈ 1 is, for ε = 0.01
     (measured error of the logarithm 0.003), a constant of 100 is not."""
-    preconditioner: float | str | None = setting(None, above=0, choices=("curvature",))
+    preconditioner: float | int | str | None = setting(None, above=0, choices=("curvature",))
     """μ, of the size of the curvature of E, or ``curvature`` to find it where the chains start: 0.3 for the energies of
     phantoms, 0.003 for those of heads, as it goes with ε². None for P = I, the paper's. Where μ is much larger, chains
     are slow in what is not sampled."""

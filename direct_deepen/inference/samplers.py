@@ -40,7 +40,7 @@ class Langevin(Sampler, Map):
     """``sense``, ``noise`` or ``map``: where the chains start."""
     step_size: float | None = setting(None, above=0)
     """τ; null adapts it during burn-in."""
-    preconditioner: float | str | None = setting(None, above=0, choices=("curvature",))
+    preconditioner: float | int | str | None = setting(None, above=0, choices=("curvature",))
     """μ of chains in the metric of the data, which converge in a quarter of the steps, or ``curvature`` for that of E
     where they start; null for the paper's."""
     averaged_noise: bool = False
@@ -122,7 +122,7 @@ class FastLangevin(Langevin):
 
     num_samples: int = setting(8, least=1)
     num_steps: int = setting(40, least=1)
-    preconditioner: float | str | None = setting("curvature", above=0, choices=("curvature",))
+    preconditioner: float | int | str | None = setting("curvature", above=0, choices=("curvature",))
     averaged_noise: bool = True
     momentum: float = setting(0.8, least=0, below=1)
     antithetic: bool = True

@@ -354,7 +354,7 @@ def test_samples_are_known_by_what_the_energy_is_besides_its_weights(study):
     assert len({fingerprint(problem, energy, inference, seed=1) for energy in energies}) == len(energies)
 
 
-OTHER_VALUES = {float: 0.37, int: 7, str: "sense", float | None: 0.5, float | str | None: 0.5}
+OTHER_VALUES = {float: 0.37, int: 7, str: "sense", float | None: 0.5, float | int | str | None: 0.5}
 FREE = {"max_images": 7, "quantiles": [0.5], "save_samples": True}
 """What is done with samples, not what they are."""
 

@@ -62,7 +62,7 @@ def all_keys() -> list[tuple[dict[str, Any], Key, type]]:
 
 
 def is_number(kind: Any) -> bool:
-    return kind in (float, int, float | None, float | str | None)
+    return kind in (float, int, float | None, float | int | str | None)
 
 
 LIMITED = [(section, key) for section, key, _ in all_keys() if key.limits is not None]
@@ -97,7 +97,7 @@ def just_outside(key: Key) -> Iterator[Any]:
 def test_a_value_that_is_not_allowed_is_refused_by_the_full_name_of_its_key(one_line_error, section, key):
     # A number, or a word, or what may be either.
     assert (is_number(key.kind), bool(key.limits.choices)) in (
-        [(True, True)] if key.kind == float | str | None else [(True, False), (False, True)]
+        [(True, True)] if key.kind == float | int | str | None else [(True, False), (False, True)]
     )
     system_of(tiny_direct.changed(section, {key.path: key.default}))
     for value in just_outside(key):
@@ -127,6 +127,18 @@ PAIRS = [
     ("objective", "contrastive_over_levels", {"largest_data_noise_std": 0.1, "smallest_data_noise_std": 0.1}),
     ("objective", "contrastive_over_levels", {"chains.start": "persistent"}),
 ]
+
+
+@pytest.mark.parametrize("weight", [0.25, 1, "curvature", None])
+def test_a_number_or_a_word_or_neither(weight):
+    section = {"inference": {"name": "langevin", "preconditioner": weight}}
+    assert system_of(section).inference.preconditioner == weight
+
+
+@pytest.mark.parametrize(("value", "words"), [(-1, "> 0, or curvature"), ([1], "a number or a text or null")])
+def test_what_is_neither_is_told_what_is_allowed(one_line_error, value, words):
+    with one_line_error("model.inference.preconditioner", words):
+        system_of({"inference": {"name": "langevin", "preconditioner": value}})
 
 
 @pytest.mark.parametrize(("kind", "name", "settings"), PAIRS)
